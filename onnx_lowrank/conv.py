@@ -1,0 +1,79 @@
+"""What a Conv computes: its attributes, shapes and cost; no graph and no weights.
+
+A fully connected layer (Gemm, MatMul with a constant) is the case without spatial axes: ``kernel = ()``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvSpec:
+    """Attributes and shapes of one Conv, or of a fully connected layer.
+
+    Attributes
+    ----------
+    in_channels, out_channels : int
+        C and F of the weight ``W[F, C / group, *kernel]``.
+    kernel, strides, dilations : tuple of int
+        One value per spatial axis.
+    pads : tuple of int
+        Begin of every axis, then end of every axis, as in ONNX; ignored unless ``auto_pad`` is NOTSET.
+    auto_pad : str
+        NOTSET, VALID, SAME_UPPER or SAME_LOWER.
+    group : int
+        Number of groups.
+    bias : bool
+        Whether the layer adds a bias.
+    input_size, output_size : tuple of int or None
+        Spatial sizes of one image; None where the model does not fix them.
+    """
+
+    in_channels: int
+    out_channels: int
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    pads: tuple[int, ...]
+    auto_pad: str = "NOTSET"
+    group: int = 1
+    bias: bool = False
+    input_size: tuple[int, ...] | None = None
+    output_size: tuple[int, ...] | None = None
+
+    @property
+    def taps(self) -> int:
+        """Number of kernel positions: the product of the kernel's sizes, 1 for a fully connected layer."""
+        return math.prod(self.kernel)
+
+    @property
+    def input_positions(self) -> int | None:
+        """Number of input positions of one image, or None where the size is unknown."""
+        return None if self.input_size is None else math.prod(self.input_size)
+
+    @property
+    def output_positions(self) -> int | None:
+        """Number of output positions of one image, or None where the size is unknown."""
+        return None if self.output_size is None else math.prod(self.output_size)
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """Shape of the weight, ``(F, C / group, *kernel)``."""
+        return (self.out_channels, self.in_channels // self.group, *self.kernel)
+
+    @property
+    def params(self) -> int:
+        """Number of weights, without the bias."""
+        return math.prod(self.weight_shape)
+
+    @property
+    def macs(self) -> int | None:
+        """Multiply-adds of one image, or None where the output size is unknown."""
+        return None if self.output_positions is None else self.params * self.output_positions
+
+    @property
+    def depthwise(self) -> bool:
+        """Whether every group has one input channel and there is more than one group."""
+        return self.group > 1 and self.group == self.in_channels

@@ -1,0 +1,50 @@
+"""Exceptions of this package; every message names the cause and says what to do next."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class OnnxLowRankError(Exception):
+    """Base class of all errors raised on purpose; the command line prints its message and exits 2."""
+
+
+class ModelError(OnnxLowRankError):
+    """A model cannot be read, is invalid, or has nothing to work on."""
+
+
+class OutputError(OnnxLowRankError):
+    """A result cannot be written where it was asked for."""
+
+
+class PlanError(OnnxLowRankError):
+    """A plan names an unknown layer, or a scheme that a layer cannot take."""
+
+
+class SchemeError(OnnxLowRankError):
+    """A scheme specification is malformed, or does not apply to a layer."""
+
+
+class DataError(OnnxLowRankError):
+    """Input data cannot be read or do not fit the model."""
+
+
+class ProviderError(OnnxLowRankError):
+    """An execution provider is missing, or onnxruntime did not use the one asked for."""
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'a' or 'b'?"`` for names near `name`, else ``""``.
+
+    Parameters
+    ----------
+    name : str
+        The name that was not found.
+    known : iterable of str
+        The names that exist.
+    """
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    if not near:
+        return ""
+    return "; did you mean " + " or ".join(f"'{n}'" for n in near) + "?"

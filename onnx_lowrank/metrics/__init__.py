@@ -1,0 +1,1 @@
+"""Metrics: what a fit minimises. Arrays in, numbers and arrays out."""

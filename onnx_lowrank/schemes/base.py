@@ -1,0 +1,176 @@
+"""The roles every low-rank scheme plays: ranks in, cost and factors out.
+
+A scheme is a structure with its ranks; `Factors` are the values of that structure. Lowering keys on the class of the
+factors alone, so a better fitting algorithm changes no lowering.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import Self
+
+from onnx_lowrank.conv import ConvSpec
+from onnx_lowrank.errors import SchemeError
+from onnx_lowrank.metrics.base import Metric
+
+Weight = NDArray[np.float64]
+
+
+class Factors(Protocol):
+    """Values of a low-rank structure, in float64."""
+
+    def reconstruct(self) -> Weight:
+        """Return the dense weight that the factors stand for, ``(F, C / group, *kernel)``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Factors and how well they fit.
+
+    Attributes
+    ----------
+    factors : Factors
+        The fitted factors.
+    start_error, error : float
+        Relative error in the metric, ``|W - W~| / |W|``, of the published construction and of the final factors.
+    """
+
+    factors: Factors
+    start_error: float
+    error: float
+
+
+@dataclass(frozen=True)
+class Rank:
+    """A rank as a user writes it: a count, or a percentage of the largest useful value."""
+
+    value: float
+    percent: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Rank:
+        """Read ``"64"`` or ``"50%"``; raise SchemeError for anything else."""
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)%", text)
+        if match and 0 < float(match[1]) <= 100:
+            return cls(float(match[1]), percent=True)
+        if re.fullmatch(r"[1-9]\d*", text):
+            return cls(int(text))
+        raise SchemeError(f"'{text}' is not a rank; write a count such as 64, or a percentage such as 50%")
+
+    def __str__(self) -> str:
+        return f"{self.value:g}%" if self.percent else f"{int(self.value)}"
+
+
+@dataclass(frozen=True)
+class Scheme(ABC):
+    """A low-rank structure with its ranks; one dataclass field per rank, named as in a specification.
+
+    Subclasses are frozen dataclasses whose fields are positive ints, e.g. ``Monochromatic(C=6)``.
+    """
+
+    name: ClassVar[str]
+
+    @property
+    def spec(self) -> str:
+        """The specification a user would type, e.g. ``"mono:C=6"``."""
+        return f"{self.name}:" + ",".join(f"{k}={v}" for k, v in asdict(self).items())
+
+    @classmethod
+    def rank_names(cls) -> tuple[str, ...]:
+        """Names of the ranks, in the order of a specification."""
+        return tuple(f.name for f in fields(cls))
+
+    @classmethod
+    @abstractmethod
+    def refusal(cls, conv: ConvSpec) -> str | None:
+        """Return why no rank makes this scheme apply to `conv`, in one clause, or None if it applies."""
+
+    @classmethod
+    @abstractmethod
+    def limit(cls, rank: str, chosen: Mapping[str, int], conv: ConvSpec) -> int:
+        """Return the largest useful value of `rank`, of which percentages are taken.
+
+        Parameters
+        ----------
+        rank : str
+            A name of `rank_names`.
+        chosen : mapping
+            The ranks before it in `rank_names`, already resolved.
+        conv : ConvSpec
+            The layer.
+        """
+
+    @classmethod
+    def resolve(cls, ranks: Mapping[str, Rank], conv: ConvSpec) -> Self:
+        """Turn counts and percentages into ranks that fit `conv`.
+
+        A percentage becomes the nearest admissible count, a count is taken as it stands.
+
+        Raises
+        ------
+        SchemeError
+            If the scheme does not apply, or a rank is out of range.
+        """
+        if reason := cls.refusal(conv):
+            raise SchemeError(reason)
+        chosen: dict[str, int] = {}
+        for rank_name in cls.rank_names():
+            rank, limit = ranks[rank_name], cls.limit(rank_name, chosen, conv)
+            if rank.percent:
+                chosen[rank_name] = cls.snap(rank_name, rank.value / 100 * limit, limit)
+                continue
+            count = int(rank.value)
+            if count > limit:
+                raise SchemeError(f"{rank_name}={count} is out of range; the most here is {limit}")
+            if (snapped := cls.snap(rank_name, count, limit)) != count:
+                raise SchemeError(
+                    f"{rank_name}={count} does not divide {limit} into equal clusters; the nearest that does is {snapped}"
+                )
+            chosen[rank_name] = count
+        return cls(**chosen)
+
+    @classmethod
+    def snap(cls, rank: str, value: float, limit: int) -> int:
+        """Return the admissible count nearest to `value` (default: rounded, between 1 and `limit`)."""
+        return min(max(round(value), 1), limit)
+
+    @abstractmethod
+    def macs(self, conv: ConvSpec) -> int | None:
+        """Multiply-adds of one image, every stage at its own resolution; None where a size is unknown."""
+
+    @abstractmethod
+    def params(self, conv: ConvSpec) -> int:
+        """Number of weights in all factors, without the bias."""
+
+    @abstractmethod
+    def fit(self, weight: Weight, *, metric: Metric, rng: np.random.Generator) -> Fit:
+        """Fit the factors to a weight.
+
+        Parameters
+        ----------
+        weight : ndarray, shape (F, C, *kernel), float64
+            The dense weight; not changed.
+        metric : Metric
+            The inner product whose norm of the error is minimised.
+        rng : numpy.random.Generator
+            The only source of randomness.
+
+        Returns
+        -------
+        Fit
+            The published construction refined by alternating least squares, which never raises the error.
+        """
+
+
+def nearest_divisor(value: float, number: int) -> int:
+    """Return the divisor of `number` nearest to `value`, the smaller one of a tie."""
+    divisors = [d for d in range(1, number + 1) if number % d == 0]
+    return min(divisors, key=lambda d: (abs(d - value), d))
