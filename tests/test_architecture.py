@@ -1,0 +1,84 @@
+"""Who may import whom, read from the source; the table is the rule."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "onnx_lowrank"
+
+# Module or package -> what it may import of this package besides itself.
+BASE = {"errors", "conv"}
+NUMERICS = BASE | {"metrics", "schemes"}
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "conv": {"errors"},
+    "metrics": BASE,
+    "schemes": BASE | {"metrics"},
+    "planning": NUMERICS,
+    "graph": BASE,
+    "lowering": NUMERICS | {"graph"},
+    "passes": NUMERICS | {"graph", "lowering"},
+    "runtime": BASE | {"graph"},
+    "data": BASE | {"runtime"},
+    "verify": BASE | {"runtime", "data"},
+    "api": NUMERICS | {"planning", "graph", "lowering", "passes", "runtime", "data", "verify"},
+    "cli": BASE | {"api", "__init__"},
+    "__init__": {"api", "errors"},
+}
+
+# Third-party package -> the only modules that may import it.
+EXCLUSIVE = {
+    "onnx_graphsurgeon": {"graph"},
+    "onnxruntime": {"runtime"},
+    "torch": {"finetune"},
+    "typer": {"cli"},
+    "onnx": {"graph", "lowering", "passes", "runtime", "data", "verify", "api"},
+}
+
+
+def _module(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def _imports(path: Path) -> set[str]:
+    """Dotted names of everything imported anywhere in a file, inside functions too."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            module = node.module or ""
+            names.update(f"{module}.{alias.name}" for alias in node.names)
+    return names
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_follow_the_table(path: Path) -> None:
+    module = _module(path)
+    assert module in ALLOWED, f"{module} has no row in the table"
+    for name in _imports(path):
+        top, *rest = name.split(".")
+        if top == "onnx_lowrank" and rest:
+            used = rest[0] if (PACKAGE / rest[0]).is_dir() or (PACKAGE / f"{rest[0]}.py").exists() else "__init__"
+            assert used == module or used in ALLOWED[module], f"{module} imports {name}"
+        elif top in EXCLUSIVE:
+            assert module in EXCLUSIVE[top], f"{module} imports {name}"
+
+
+def test_a_bare_import_is_cheap() -> None:
+    code = (
+        "import sys, onnx_lowrank; "
+        "print([m for m in ('onnx', 'onnxruntime', 'onnx_graphsurgeon', 'scipy', 'sklearn', 'torch') "
+        "if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
