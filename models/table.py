@@ -6,46 +6,46 @@ import sys
 from math import prod
 
 import fetch
+import numpy as np
 import onnx
+import onnxruntime as ort
+
 from onnx_lowrank.errors import OnnxLowRankError
 
 # Sizes to use where a network leaves its own open.
 SIZES = {"vgg16": (1, 240, 240, 3), "craft": (1, 3, 320, 480)}
 
 
-def shape_of(value: onnx.ValueInfoProto) -> list[int]:
-    """Return a shape with 1 in place of every size that the model leaves open."""
-    return [axis.dim_value or 1 for axis in value.type.tensor_type.shape.dim]
-
-
 def count(model: onnx.ModelProto, size: tuple[int, ...] | None) -> tuple[str, int, int, int]:
     """Return the input shape as text, Convs, fully connected layers and multiply-adds.
 
-    A Conv costs ``C/group * kernel`` multiply-adds for each value of its output, a Gemm or a MatMul by
-    a constant matrix its inner size; biases and all other nodes are not counted.
+    A Conv costs ``C/group * kernel`` multiply-adds for each value of its output, a Gemm or a MatMul
+    by a constant matrix one for each weight; biases and all other nodes are not counted. The sizes
+    are those that onnxruntime yields: several networks compute theirs at run time.
     """
-    weights = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    weights = {tensor.name: prod(tensor.dims) for tensor in model.graph.initializer}
+    filters = {tensor.name: prod(tensor.dims[1:]) for tensor in model.graph.initializer}
     for node in model.graph.node:
-        for name in node.input[:1] if node.op_type in ("Reshape", "Identity") else []:
-            if name in weights:
-                weights[node.output[0]] = ()  # a weight that is reshaped: its size comes below
-    (entry,) = (value for value in model.graph.input if value.name not in weights)
-    shape = list(size) if size else shape_of(entry)
-    for axis, length in zip(entry.type.tensor_type.shape.dim, shape, strict=True):
-        axis.dim_value = length
-    del model.graph.value_info[:]
-    graph = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
-    shapes = {value.name: shape_of(value) for value in [*graph.value_info, *graph.output]}
-    shapes |= {name: list(dims) for name, dims in weights.items() if dims}
-    convs = fully = macs = 0
-    for node in graph.node:
-        if node.op_type == "Conv":
-            convs += 1
-            macs += prod(shapes[node.output[0]]) * prod(shapes[node.input[1]][1:])
-        elif node.op_type in ("Gemm", "MatMul") and node.input[1] in weights:
-            fully += 1
-            macs += prod(shapes[node.output[0]]) * shapes[node.input[0]][-1]
-    return " x ".join(map(str, shape)), convs, fully, macs
+        if node.op_type == "Reshape" and node.input[0] in weights:
+            weights[node.output[0]] = weights[node.input[0]]
+    convs = [node for node in model.graph.node if node.op_type == "Conv"]
+    dense = [node.input[1] for node in model.graph.node if node.op_type in ("Gemm", "MatMul")]
+    dense = [name for name in dense if name in weights]
+
+    del model.graph.output[:]
+    for node in convs:
+        model.graph.output.append(onnx.ValueInfoProto(name=node.output[0]))
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    session = ort.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    (entry,) = session.get_inputs()
+    shape = size or tuple(n if isinstance(n, int) else 1 for n in entry.shape)
+    outputs = session.run(None, {entry.name: np.zeros(shape, np.float32)})
+    macs = sum(out.size * filters[node.input[1]] for out, node in zip(outputs, convs, strict=True))
+    macs += sum(weights[name] for name in dense)
+    return " x ".join(map(str, shape)), len(convs), len(dense), macs
 
 
 def main() -> int:
