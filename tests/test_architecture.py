@@ -25,9 +25,14 @@ ALLOWED: dict[str, set[str]] = {
     "passes": NUMERICS | {"graph", "lowering"},
     "runtime": BASE | {"graph"},
     "data": BASE | {"runtime"},
-    "verify": BASE | {"runtime", "data"},
-    "api": NUMERICS | {"planning", "graph", "lowering", "passes", "runtime", "data", "verify"},
-    "cli": BASE | {"api", "__init__"},
+    "verification": BASE | {"runtime", "data"},
+    "calibrate": BASE | {"metrics", "graph", "runtime", "data"},
+    "benchmark": BASE | {"graph", "runtime", "data"},
+    "results": NUMERICS | {"planning", "graph", "verification"},
+    "report": NUMERICS | {"planning", "results", "runtime", "verification"},
+    "api": NUMERICS
+    | {"planning", "graph", "lowering", "passes", "runtime", "data", "verification", "results"},
+    "cli": {"api", "errors", "report"},
     "__init__": {"api", "errors"},
 }
 
@@ -37,7 +42,7 @@ EXCLUSIVE = {
     "onnxruntime": {"runtime"},
     "torch": {"finetune"},
     "typer": {"cli"},
-    "onnx": {"graph", "lowering", "passes", "runtime", "data", "verify", "api"},
+    "onnx": {"graph", "lowering", "passes", "runtime", "verification", "results", "api"},
 }
 
 

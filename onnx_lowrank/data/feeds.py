@@ -188,6 +188,8 @@ def load_callable(spec: str) -> Callable[[], Iterator[Any]]:
 
 def _opener(source: Any) -> tuple[Callable[[], Iterator[Any]], bool]:
     """Return a function that starts a pass over a source, and whether it can do so only once."""
+    if isinstance(source, type):  # a class has the attributes of its instances, but is called
+        return lambda: _iterate(source()), False
     if hasattr(source, "get_next"):
         if not callable(getattr(source, "rewind", None)):
             return lambda: iter(source.get_next, None), True

@@ -55,7 +55,7 @@ def fit_layers(
     weight_of: Callable[[str], Weight],
     metric_of: Callable[[str], Metric],
     seed: int,
-    progress: Callable[[str], None] = lambda layer: None,
+    progress: Callable[[str, int], None] = lambda layer, done: None,
 ) -> dict[str, LayerFit]:
     """Fit every layer of `schemes`.
 
@@ -70,7 +70,7 @@ def fit_layers(
     seed : int
         Fixes every random choice.
     progress : callable
-        Called with a layer's name before its fit starts.
+        Called with a layer's name and the number of layers done before its fit starts.
 
     Returns
     -------
@@ -78,8 +78,8 @@ def fit_layers(
         A `LayerFit` by layer name, in the order of `schemes`.
     """
     fits = {}
-    for layer, scheme in schemes.items():
-        progress(layer)
+    for done, (layer, scheme) in enumerate(schemes.items()):
+        progress(layer, done)
         metric, start = metric_of(layer), time.perf_counter()
         fit = scheme.fit(weight_of(layer), metric=metric, rng=layer_rng(seed, layer))
         seconds = time.perf_counter() - start

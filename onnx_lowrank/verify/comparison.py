@@ -38,7 +38,7 @@ class OutputStatistics:
     def add(self, original: NDArray[Any], compressed: NDArray[Any]) -> None:
         """Compare two arrays of any shape, for one batch."""
         if original.shape != compressed.shape:
-            self._shape = (
+            self._shape = self._shape or (
                 f"output '{self._name}' has shape {list(compressed.shape)} instead of "
                 f"{list(original.shape)}"
             )
@@ -170,7 +170,7 @@ class Classification:
             self._second += int(np.count_nonzero(~right_a & right_b))
 
     def agreement(self) -> dict[str, Any]:
-        """Return how often the original's first class is the other's first, or among its first 5."""
+        """Return how often the original's first class is the other's first, or in its first 5."""
         return {
             "top1": self._top1 / self.samples,
             "top5": self._top5 / self.samples,

@@ -110,14 +110,17 @@ class _Comparison:
         self._compressed = compressed
         self.samples = 0
         self._failures = _interface_failures(original, compressed)
-        self.runnable = _signature(original.inputs) == _signature(compressed.inputs)
-        theirs = {o.name for o in compressed.outputs}
+        theirs = {o.name for o in compressed.outputs if _is_tensor(o)}
         self._common = [o for o in original.outputs if o.name in theirs and _is_tensor(o)]
+        same_inputs = _signature(original.inputs) == _signature(compressed.inputs)
+        self.runnable = same_inputs and bool(self._common)
         self._statistics = {o.name: OutputStatistics(o.name) for o in self._common}
         self._output = output
         known = [o.name for o in original.outputs]
         if output is not None and output not in known:
             raise DataError(f"the model has no output '{output}'; it has {', '.join(known)}")
+        if not self._common and not self._failures:
+            self._failures.append("no output is a tensor; there is nothing to compare")
         self.classifier: str | None = None
         self._classes: Classification | None = None
         self.notes: tuple[str, ...] = tuple(

@@ -1,0 +1,293 @@
+"""The command line: parsing and printing; every command is one call of the API.
+
+Results go to stdout, messages to stderr. Exit codes: 0 done and within tolerance, 1 checked and failed, 2 bad input.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from onnx_lowrank.errors import DataError, OnnxLowRankError, PlanError
+
+if TYPE_CHECKING:
+    from onnx_lowrank.api import Progress, Tolerance
+
+app = typer.Typer(
+    name="onnx-lowrank",
+    help="Make trained CNNs in ONNX faster by low-rank approximation, and prove it.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Layers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--layer",
+        metavar="NAME=SCHEME",
+        help="Replace a layer (name or glob) by a scheme, e.g. 'conv1=mono:C=6'; repeat as needed.",
+    ),
+]
+PlanFile = Annotated[
+    Path | None, typer.Option("--plan", metavar="FILE", help="Read the plan from a JSON file.")
+]
+InputShapes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input-shape",
+        metavar="NAME=1,3,224,224",
+        help="Shape of an input whose size the model leaves open; repeat as needed.",
+    ),
+]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="SOURCE",
+        help="Folder of images (class subfolders are labels), .npz file, or module:callable.",
+    ),
+]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        "--preprocess", help="How images become inputs: imagenet, caffe, tf, unit or none."
+    ),
+]
+Limit = Annotated[
+    int | None, typer.Option("--limit", min=1, help="Use at most this many samples.")
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Fixes every random choice.")]
+MinSqnr = Annotated[
+    float | None,
+    typer.Option("--min-sqnr", help="Least signal-to-noise ratio of every output, in dB."),
+]
+MaxDrop = Annotated[
+    float | None,
+    typer.Option("--max-drop", help="Most points of accuracy to lose, where labels are given."),
+]
+MinTop1 = Annotated[
+    float | None,
+    typer.Option("--min-top1", help="Least share of samples with the same top-1 class, 0 to 1."),
+]
+
+
+@app.command()
+def compress(
+    model: Model,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Where to write the new model.")
+    ],
+    layer: Layers = None,
+    plan: PlanFile = None,
+    save_plan: Annotated[
+        Path | None, typer.Option("--save-plan", metavar="FILE", help="Write the plan used.")
+    ] = None,
+    data: Data = None,
+    preprocess: Preset = None,
+    limit: Limit = None,
+    input_shape: InputShapes = None,
+    min_sqnr: MinSqnr = None,
+    max_drop: MaxDrop = None,
+    min_top1: MinTop1 = None,
+    seed: Seed = 0,
+    force: Annotated[
+        bool, typer.Option("--force", help="Allow the output to overwrite the input.")
+    ] = False,
+    as_json: Json = False,
+) -> int:
+    """Replace layers by low-rank subgraphs, compare with the original, and write the result."""
+    from onnx_lowrank import api
+    from onnx_lowrank.report import tables
+
+    api.check_output(output, source=model, force=force)  # before the work, not after it
+    if save_plan is not None:
+        api.check_output(save_plan)
+    with _progress() as progress:
+        result = api.compress(
+            model,
+            plan=_plan(layer, plan),
+            data=data,
+            preprocess=preprocess,
+            limit=limit,
+            input_shapes=_shapes(input_shape),
+            tolerance=_tolerance(min_sqnr, max_drop, min_top1),
+            seed=seed,
+            progress=progress,
+        )
+    result.save(output, force=force)
+    if save_plan is not None:
+        api.write_text(save_plan, json.dumps(result.plan.to_dict(), indent=2) + "\n")
+    if as_json:
+        _print_json({**result.report.to_dict(), "output": str(output)})
+    else:
+        tables.print_compress(result.report)
+        print(f"wrote {output}")
+    report = result.report.verification
+    return 0 if report is None or report.passed else 1
+
+
+@app.command()
+def inspect(model: Model, input_shape: InputShapes = None, as_json: Json = False) -> None:
+    """List the layers, what they cost, and which schemes apply to each."""
+    from onnx_lowrank import api
+    from onnx_lowrank.report import tables
+
+    rows = api.inspect(model, input_shapes=_shapes(input_shape))
+    if as_json:
+        _print_json({"version": 1, "layers": [row.to_dict() for row in rows]})
+    else:
+        tables.print_layers(rows)
+
+
+@app.command()
+def cost(
+    model: Model,
+    layer: Layers = None,
+    plan: PlanFile = None,
+    input_shape: InputShapes = None,
+    as_json: Json = False,
+) -> None:
+    """Count operations and parameters before and after a plan, without fitting anything."""
+    from onnx_lowrank import api
+    from onnx_lowrank.report import tables
+
+    report = api.cost(model, plan=_plan(layer, plan), input_shapes=_shapes(input_shape))
+    if as_json:
+        _print_json(report.to_dict())
+    else:
+        tables.print_cost(report)
+
+
+@app.command()
+def verify(
+    original: Annotated[Path, typer.Argument(help="The original model.", show_default=False)],
+    compressed: Annotated[Path, typer.Argument(help="The rewritten model.", show_default=False)],
+    data: Data = None,
+    preprocess: Preset = None,
+    limit: Limit = None,
+    input_shape: InputShapes = None,
+    min_sqnr: MinSqnr = None,
+    max_drop: MaxDrop = None,
+    min_top1: MinTop1 = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> int:
+    """Run both models on the same inputs and compare every output; exit 1 if out of tolerance."""
+    from onnx_lowrank import api
+    from onnx_lowrank.report import tables
+
+    with _progress() as progress:
+        progress("verifying", 0, 1)
+        report = api.verify(
+            original,
+            compressed,
+            data=data,
+            preprocess=preprocess,
+            limit=limit,
+            input_shapes=_shapes(input_shape),
+            tolerance=_tolerance(min_sqnr, max_drop, min_top1),
+            seed=seed,
+        )
+    if as_json:
+        _print_json(report.to_dict())
+    else:
+        tables.print_verification(report)
+    return 0 if report.passed else 1
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Show versions, providers and instruction sets, what is missing and how to get it."""
+    from onnx_lowrank import api
+    from onnx_lowrank.report import tables
+
+    diagnosis = api.diagnose()
+    if as_json:
+        _print_json(diagnosis.to_dict())
+    else:
+        tables.print_diagnosis(diagnosis)
+
+
+def main() -> NoReturn:
+    """Run the command line; every error is one line on stderr."""
+    # Click's base of usage errors has no public name in typer.
+    usage_error = typer.BadParameter.__mro__[2]
+    try:
+        code = app(standalone_mode=False)
+    except OnnxLowRankError as error:
+        _fail(str(error))
+    except usage_error as error:
+        message = error.format_message() if isinstance(error, typer.BadParameter) else str(error)
+        _fail(f"{message} See 'onnx-lowrank --help'.")
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("interrupted; nothing was written", code=130)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, *, code: int = 2) -> NoReturn:
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(code)
+
+
+def _plan(layers: list[str] | None, plan: Path | None) -> list[str] | Path | None:
+    if layers and plan:
+        raise PlanError("give the plan either by --layer or by --plan, not by both")
+    return plan or layers or None
+
+
+def _shapes(texts: list[str] | None) -> dict[str, tuple[int, ...]] | None:
+    shapes = {}
+    for text in texts or ():
+        name, _, sizes = text.rpartition("=")
+        try:
+            shape = tuple(int(size) for size in sizes.split(","))
+        except ValueError:
+            shape = ()
+        if not name or not shape or min(shape) < 1:
+            raise DataError(
+                f"cannot read the input shape '{text}'; write NAME=SIZES, such as 'input=1,3,224,224'"
+            )
+        shapes[name] = shape
+    return shapes or None
+
+
+def _tolerance(
+    min_sqnr: float | None, max_drop: float | None, min_top1: float | None
+) -> Tolerance:
+    from onnx_lowrank import api
+
+    given = {"min_sqnr_db": min_sqnr, "max_drop": max_drop, "min_top1": min_top1}
+    return api.Tolerance(**{name: value for name, value in given.items() if value is not None})
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, allow_nan=False))
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """Give a callable that shows what is being done; silent where stderr is not a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("reading the model", total=None)
+
+        def show(step: str, done: int, total: int) -> None:
+            bar.update(task, description=step, completed=done, total=total)
+
+        yield show
