@@ -24,7 +24,7 @@ def encoder(shape: Any, preprocess: Preprocess | str = "none") -> ImageEncoder:
 
 
 # Resampling a flat image gives the same 8-bit values; what follows are three float32 operations.
-RTOL = 4 * np.finfo(np.float32).eps
+RTOL = 4 * float(np.finfo(np.float32).eps)
 
 
 @pytest.mark.parametrize(

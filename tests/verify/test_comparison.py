@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from onnx_lowrank.errors import DataError
@@ -20,7 +22,7 @@ from onnx_lowrank.verify.comparison import (
     wilson_interval,
 )
 
-EPS = np.finfo(np.float64).eps
+EPS = float(np.finfo(np.float64).eps)
 
 
 def statistics(*pairs: tuple[object, object]) -> OutputStatistics:
@@ -33,8 +35,8 @@ def statistics(*pairs: tuple[object, object]) -> OutputStatistics:
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_the_stream_gives_the_figures_of_all_data_at_once(dtype: type) -> None:
     rng = np.random.default_rng(0)
-    a = rng.standard_normal((40, 3, 5)).astype(dtype)
-    b = (a + 0.01 * rng.standard_normal(a.shape)).astype(dtype)
+    a: NDArray[Any] = rng.standard_normal((40, 3, 5)).astype(dtype)
+    b: NDArray[Any] = (a + 0.01 * rng.standard_normal(a.shape)).astype(dtype)
     found = statistics(*((a[i : i + 7], b[i : i + 7]) for i in range(0, 40, 7))).to_dict()
     x, y = a.astype(np.float64), b.astype(np.float64)
     # Sums of n products in another order: n eps relative at most; the logarithm is 4.3 times less.
