@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from onnx_lowrank.errors import DataError
-from onnx_lowrank.verify.comparison import (
+from onnx_lowrank.verification.comparison import (
     SQNR_CAP_DB,
     Classification,
     OutputStatistics,

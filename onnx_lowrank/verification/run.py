@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from onnx_lowrank.data import Batch, Dataset, random_dataset
 from onnx_lowrank.errors import DataError, ProviderError
 from onnx_lowrank.runtime import Provider, Session, TensorInfo, check_provider, open_session
-from onnx_lowrank.verify.comparison import Classification, OutputStatistics
-from onnx_lowrank.verify.report import ProviderResult, Tolerance, VerifyReport
+from onnx_lowrank.verification.comparison import Classification, OutputStatistics
+from onnx_lowrank.verification.report import ProviderResult, Tolerance, VerifyReport
 
 if TYPE_CHECKING:
     import onnx
