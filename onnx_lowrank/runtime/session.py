@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -111,6 +111,7 @@ def open_session(
     tf32: bool = False,
     custom_ops: bool = True,
     options: Mapping[str, str] | None = None,
+    configure: Callable[[Any], None] | None = None,
 ) -> Session:
     """Load a model into onnxruntime on exactly the provider asked for.
 
@@ -130,6 +131,8 @@ def open_session(
         Whether to register the package's own kernel library where it is present.
     options : mapping of str to str, optional
         Session configuration entries, as onnxruntime names them.
+    configure : callable, optional
+        Called with onnxruntime's own ``SessionOptions`` before the model is loaded.
 
     Raises
     ------
@@ -151,6 +154,8 @@ def open_session(
         settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     for key, value in (options or {}).items():
         settings.add_session_config_entry(key, value)
+    if configure is not None:
+        configure(settings)
     library = custom_ops_library()[0] if custom_ops else None
     if library is not None:
         try:
@@ -178,7 +183,7 @@ def custom_ops_library() -> tuple[str | None, str]:
     except ModuleNotFoundError as error:
         if error.name != "onnx_lowrank.runtime.library":
             raise
-        return None, "this build has no kernel library; models run on standard ops"
+        return None, "not part of this build; models run on standard ops all the same"
     try:
         path = library.library_path()
     except OnnxLowRankError as error:
@@ -244,7 +249,7 @@ def _load(
         from onnx_lowrank.graph.io import save_model
 
         # onnxruntime has read all weights, or mapped their file, once the session exists.
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             path = Path(folder) / "model.onnx"
             save_model(model, path)
             return create(str(path))
