@@ -58,10 +58,6 @@ class ImageFolder:
         limit: int | None,
         seed: int,
     ) -> None:
-        try:
-            import PIL.Image  # noqa: F401
-        except ImportError as error:
-            raise DataError("images need Pillow; run pip install 'onnx_lowrank[images]'") from error
         self._folder = folder
         self._encoder = encoder
         self._name = name

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from onnx_lowrank.data.dataset import Dataset, Source, batched_inputs
+from onnx_lowrank.data.encoded import EncodedImages
 from onnx_lowrank.data.feeds import FeedStream, load_callable
 from onnx_lowrank.data.images import ImageFolder
 from onnx_lowrank.data.npz import NpzFile
@@ -42,8 +43,8 @@ def open_dataset(
     inputs : sequence of TensorInfo
         The model's inputs, as of a session or of `model_inputs`.
     preprocess : Preprocess or str, optional
-        For images: a preset's name or all settings; ``imagenet`` by default. Arrays are fed as
-        they are.
+        For images: a preset's name or all settings. ``imagenet`` by default for folders; arrays are
+        fed as they are, unless this is given and they are uint8 images ``[H, W]`` or ``[H, W, 3]``.
     limit : int, optional
         Number of samples to use: a fair sample, by `seed`, of a folder or an .npz; the first ones
         of feeds.
@@ -67,51 +68,38 @@ def open_dataset(
     path = Path(source) if isinstance(source, str | os.PathLike) else None
     opened: Source
     if path is not None and path.is_dir():
-        opened = _open_folder(path, inputs, preprocess, labels, strict, limit, seed)
+        opened = ImageFolder(
+            path,
+            _encoder(preprocess or DEFAULT_PREPROCESS, inputs),
+            inputs[0].name,
+            labels_from=labels,
+            strict=strict,
+            limit=limit,
+            seed=seed,
+        )
+        return Dataset(opened, inputs, batch=batch, limit=limit)
+    if path is not None and path.is_file():
+        opened = NpzFile(path, inputs, batched, labels_from=labels, limit=limit, seed=seed)
     else:
-        if preprocess is not None:
-            raise DataError(
-                "preprocessing applies to folders of images; arrays are fed as they are, so leave "
-                "it out"
-            )
-        if path is not None and path.is_file():
-            opened = NpzFile(path, inputs, batched, labels_from=labels, limit=limit, seed=seed)
-        else:
-            if path is not None:
-                source = _named_callable(os.fspath(path) if not isinstance(source, str) else source)
-            if labels not in (None, "none"):
-                raise DataError(
-                    "feeds carry their labels themselves; leave the source of labels out"
-                )
-            opened = FeedStream(source, inputs, batched, use_labels=labels is None, limit=limit)
+        if path is not None:
+            source = _named_callable(str(source))
+        if labels not in (None, "none"):
+            raise DataError("feeds carry their labels themselves; leave the source of labels out")
+        opened = FeedStream(source, inputs, batched, use_labels=labels is None, limit=limit)
+    if preprocess is not None:
+        opened = EncodedImages(opened, _encoder(preprocess, inputs), inputs[0].name)
     return Dataset(opened, inputs, batch=batch, limit=limit)
 
 
-def _open_folder(
-    folder: Path,
-    inputs: Sequence[TensorInfo],
-    preprocess: Preprocess | str | None,
-    labels: str | None,
-    strict: bool,
-    limit: int | None,
-    seed: int,
-) -> ImageFolder:
+def _encoder(preprocess: Preprocess | str, inputs: Sequence[TensorInfo]) -> ImageEncoder:
     if len(inputs) != 1:
         raise DataError(
-            f"a folder of images feeds one input, but the model has {len(inputs)} "
-            f"({', '.join(i.name for i in inputs)}); give an .npz or module:callable"
+            f"images feed one input, but the model has {len(inputs)} "
+            f"({', '.join(i.name for i in inputs)}); give arrays that are ready for the model"
         )
-    if preprocess is None or isinstance(preprocess, str):
-        preprocess = Preprocess.preset(preprocess or DEFAULT_PREPROCESS)
-    return ImageFolder(
-        folder,
-        ImageEncoder(preprocess, inputs[0]),
-        inputs[0].name,
-        labels_from=labels,
-        strict=strict,
-        limit=limit,
-        seed=seed,
-    )
+    if isinstance(preprocess, str):
+        preprocess = Preprocess.preset(preprocess)
+    return ImageEncoder(preprocess, inputs[0])
 
 
 def _named_callable(source: str) -> Any:

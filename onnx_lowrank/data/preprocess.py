@@ -94,10 +94,15 @@ class ImageEncoder:
     Raises
     ------
     DataError
-        The input is not an image, or neither it nor `preprocess` fixes a size, or they differ.
+        The input is not an image, or neither it nor `preprocess` fixes a size, or they differ; or
+        Pillow is not installed.
     """
 
     def __init__(self, preprocess: Preprocess, info: TensorInfo) -> None:
+        try:
+            import PIL.Image  # noqa: F401
+        except ImportError as error:
+            raise DataError("images need Pillow; run pip install 'onnx_lowrank[images]'") from error
         shape = info.shape
         if shape is None or len(shape) != 4 or (shape[1] not in (1, 3) and shape[3] not in (1, 3)):
             raise DataError(

@@ -84,8 +84,10 @@ class OutputStatistics:
         """Cosine of the angle between all entries as vectors: 1 for two zero vectors, 0 for one."""
         if not self.finite:
             return None
+        if self._error == 0:  # exactly, whatever the roots below would round to
+            return 1.0
         if self._signal == 0 or self._other == 0:
-            return 1.0 if self._signal == self._other else 0.0
+            return 0.0
         return min(max(self._product / math.sqrt(self._signal) / math.sqrt(self._other), -1.0), 1.0)
 
     @property

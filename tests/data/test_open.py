@@ -14,6 +14,7 @@ from onnx_lowrank.errors import DataError
 from onnx_lowrank.runtime import TensorInfo
 
 IMAGE = TensorInfo("x", "tensor(float)", (1, 3, 4, 4))
+IMAGE_BATCH = TensorInfo("x", "tensor(float)", ("N", 3, 4, 4))
 
 
 @pytest.mark.parametrize("source", ["no/such/folder", "data.npz", "C:", "a b:c", Path("nothing")])
@@ -35,11 +36,27 @@ def test_images_feed_one_input_only(tmp_path: Path) -> None:
         open_dataset(tmp_path, [IMAGE, other])
 
 
-def test_preprocessing_of_arrays_is_refused(tmp_path: Path) -> None:
-    np.savez(tmp_path / "d.npz", x=np.zeros((1, 3, 4, 4)))
-    for source in (tmp_path / "d.npz", [{"x": np.zeros((1, 3, 4, 4))}]):
-        with pytest.raises(DataError, match="arrays are fed as they are"):
-            open_dataset(source, [IMAGE], preprocess="unit")
+@pytest.mark.parametrize("shape", [(5, 6), (5, 6, 1), (5, 6, 3)])
+def test_8_bit_images_in_arrays_are_preprocessed_like_files(
+    tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, *shape), dtype=np.uint8)
+    for i, image in enumerate(pixels):
+        Image.fromarray(image.squeeze()).save(tmp_path / f"{i}.png")
+    np.savez(tmp_path / "d.npz", images=pixels, labels=[0, 1, 2])
+    (files,) = open_dataset(tmp_path, [IMAGE_BATCH], preprocess="caffe")
+    (archive,) = open_dataset(tmp_path / "d.npz", [IMAGE_BATCH], preprocess="caffe")
+    (feed,) = open_dataset([{"x": pixels}], [IMAGE_BATCH], preprocess="caffe")
+    np.testing.assert_array_equal(archive.feeds["x"], files.feeds["x"])
+    np.testing.assert_array_equal(feed.feeds["x"], files.feeds["x"])
+    assert archive.labels is not None
+    assert archive.labels.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("pixels", [np.zeros((1, 3, 4, 4), np.uint8), np.zeros((1, 4, 4, 3))])
+def test_arrays_that_are_no_8_bit_images_are_not_preprocessed(pixels: Any) -> None:
+    with pytest.raises(DataError, match=r"preprocessing takes uint8 images \[H, W\]"):
+        next(iter(open_dataset([{"x": pixels}], [IMAGE], preprocess="unit")))
 
 
 def test_images_are_preprocessed_as_for_imagenet_unless_told(tmp_path: Path) -> None:

@@ -56,6 +56,17 @@ def test_a_path_and_unoptimised_graphs_run(tmp_path: Path) -> None:
     np.testing.assert_array_equal(opened.run({"x": X}, ["y"])["y"], X * [1, 2, 3])
 
 
+def test_strings_as_numpy_holds_them_are_fed() -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["s"], ["t"])],
+        "words",
+        [helper.make_tensor_value_info("s", TensorProto.STRING, ["N"])],
+        [helper.make_tensor_value_info("t", TensorProto.STRING, ["N"])],
+    )
+    model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 13)])
+    assert open_session(model).run({"s": np.array(["a", "bcd"])})["t"].tolist() == ["a", "bcd"]
+
+
 def test_threads_and_providers_are_checked() -> None:
     with pytest.raises(OnnxLowRankError, match="threads is 0; give 1 or more"):
         open_session(scaling_model(), threads=0)
@@ -171,20 +182,26 @@ def test_a_library_that_does_not_load_is_an_error(
 
 @pytest.mark.slow
 def test_a_model_beyond_two_gigabytes_runs() -> None:
-    rows = 2**31 // 4 // 64 + 4096
-    weight = np.zeros((rows, 64), np.float32)
-    weight[-1] = np.arange(64)
+    rows = 2**30 // 4 // 64 + 4096
     graph = helper.make_graph(
-        [helper.make_node("Gather", ["w", "x"], ["y"])],
+        [
+            helper.make_node("Gather", ["a", "x"], ["ya"]),
+            helper.make_node("Gather", ["b", "x"], ["yb"]),
+            helper.make_node("Add", ["ya", "yb"], ["y"]),
+        ],
         "large",
         [helper.make_tensor_value_info("x", TensorProto.INT64, ["N"])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 64])],
-        [numpy_helper.from_array(weight, "w")],
     )
-    del weight
     model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 13)])
-    del graph
-    opened = open_session(model)
-    found = opened.run({"x": np.array([0, rows - 1])})["y"]
-    np.testing.assert_array_equal(found, [np.zeros(64), np.arange(64)])
-    assert len(model.graph.initializer[0].raw_data) == rows * 256  # the caller's model is untouched
+    weight = np.zeros((rows, 64), np.float32)
+    weight[-1] = np.arange(64)
+    for name in ("a", "b"):
+        # Filled in place: a message of this size cannot be copied.
+        tensor = model.graph.initializer.add(name=name, data_type=TensorProto.FLOAT)
+        tensor.dims.extend(weight.shape)
+        tensor.raw_data = weight.tobytes()
+    found = open_session(model).run({"x": np.array([0, rows - 1])})["y"]
+    np.testing.assert_array_equal(found, [np.zeros(64), 2 * np.arange(64)])
+    # The caller's model is untouched.
+    assert [len(t.raw_data) for t in model.graph.initializer] == [rows * 256] * 2
