@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -165,11 +167,15 @@ def open_session(
                 f"onnxruntime cannot load the kernel library {library}: {_one_line(error)}; "
                 "reinstall onnx_lowrank"
             ) from error
-    raw = _load(ort, model, settings, _provider_list(ort, provider, tf32))
+    # For CUDA, onnxruntime prints what it could not find to stdout, which belongs to results.
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said) if provider == "cuda" else contextlib.nullcontext():
+        raw = _load(ort, model, settings, _provider_list(ort, provider, tf32))
     used = raw.get_providers()[0]
     if used != PROVIDERS[provider]:
+        why = next((f" ({_one_line(line)})" for line in said.getvalue().splitlines() if line), "")
         raise ProviderError(
-            f"onnxruntime has the {provider.upper()} provider but used {used}; "
+            f"onnxruntime has the {provider.upper()} provider but used {used}{why}; "
             "check the GPU, its driver and the CUDA and cuDNN libraries "
             "(pip install 'onnx_lowrank[gpu]' brings the libraries)"
         )
@@ -263,7 +269,7 @@ def _name(model: Any) -> str:
     return f"model '{name}'" if name else "the model"
 
 
-def _one_line(error: BaseException) -> str:
+def _one_line(error: BaseException | str) -> str:
     """Return a message on one line of at most 300 characters, without onnxruntime's own prefix."""
     line = " ".join(str(error).split()) or type(error).__name__
     if line.startswith("[ONNXRuntimeError]"):

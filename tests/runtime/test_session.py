@@ -85,13 +85,21 @@ def test_a_missing_provider_names_those_found_and_the_remedy() -> None:
 
 
 @pytest.mark.skipif(CUDA, reason="this onnxruntime has the CUDA provider")
-def test_a_silent_fallback_to_the_cpu_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    # An onnxruntime that lists CUDA but cannot use it opens a CPU session without complaint.
+def test_a_silent_fallback_to_the_cpu_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # An onnxruntime that lists CUDA but cannot use it opens a CPU session, and says so on stdout.
+    import onnxruntime
+
+    said = "Failed to load libcudart.so.13: no such file"
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: print(said), raising=False)
     monkeypatch.setattr(session, "check_provider", lambda provider: None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with pytest.raises(ProviderError, match="used CPUExecutionProvider; check the GPU"):
+        with pytest.raises(ProviderError) as caught:
             open_session(scaling_model(), provider="cuda")
+    assert f"used CPUExecutionProvider ({said}); check the GPU" in str(caught.value)
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.skipif(not CUDA, reason="needs the CUDA provider")
