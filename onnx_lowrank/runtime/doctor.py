@@ -7,10 +7,18 @@ import platform
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from onnx_lowrank.errors import ProviderError
-from onnx_lowrank.runtime.session import PROVIDERS, available_providers, custom_ops_library
+from onnx_lowrank.errors import OnnxLowRankError, ProviderError
+from onnx_lowrank.runtime.session import (
+    PROVIDERS,
+    available_providers,
+    custom_ops_library,
+    open_session,
+)
+
+if TYPE_CHECKING:
+    import onnx
 
 _PACKAGES = (
     "onnx_lowrank",
@@ -103,6 +111,12 @@ def diagnose() -> Diagnosis:
             "the CUDA provider: models run on the CPU only",
             "with an NVIDIA GPU: pip uninstall onnxruntime, then pip install 'onnx_lowrank[gpu]'",
         )
+    elif providers:
+        try:
+            open_session(_smallest_model(), provider="cuda")
+        except OnnxLowRankError as error:
+            what, _, remedy = str(error).partition("; ")
+            lacks(f"a working CUDA provider: {what}", remedy)
     if versions["pillow"] is None:
         lacks("Pillow: no folders of images as data", "pip install 'onnx_lowrank[images]'")
     library, reason = custom_ops_library()
@@ -121,6 +135,18 @@ def diagnose() -> Diagnosis:
         custom_ops=library,
         missing=tuple(missing),
     )
+
+
+def _smallest_model() -> onnx.ModelProto:
+    from onnx import TensorProto, helper
+
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["y"])],
+        "smallest",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])],
+    )
+    return helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 13)])
 
 
 def _version(package: str) -> str | None:

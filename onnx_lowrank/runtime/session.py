@@ -7,7 +7,7 @@ import importlib
 import io
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,9 +21,8 @@ if TYPE_CHECKING:
 
 Provider = Literal["cpu", "cuda"]
 PROVIDERS: dict[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-_FATAL = (
-    4  # onnxruntime's highest log level: errors reach the caller as exceptions, not as stray lines
-)
+# onnxruntime's log levels; what goes wrong reaches the caller as exceptions, not as stray lines.
+_WARNING, _FATAL = 2, 4
 
 
 class Session:
@@ -167,9 +166,8 @@ def open_session(
                 f"onnxruntime cannot load the kernel library {library}: {_one_line(error)}; "
                 "reinstall onnx_lowrank"
             ) from error
-    # For CUDA, onnxruntime prints what it could not find to stdout, which belongs to results.
     said = io.StringIO()
-    with contextlib.redirect_stdout(said) if provider == "cuda" else contextlib.nullcontext():
+    with _captured(ort, said) if provider == "cuda" else contextlib.nullcontext():
         raw = _load(ort, model, settings, _provider_list(ort, provider, tf32))
     used = raw.get_providers()[0]
     if used != PROVIDERS[provider]:
@@ -217,6 +215,17 @@ def _onnxruntime() -> Any:
             "'onnx_lowrank[gpu]'"
         )
     return ort
+
+
+@contextlib.contextmanager
+def _captured(ort: Any, said: io.StringIO) -> Iterator[None]:
+    """Catch what onnxruntime prints and logs while it looks for CUDA: output belongs to results."""
+    ort.set_default_logger_severity(_FATAL)
+    try:
+        with contextlib.redirect_stdout(said):
+            yield
+    finally:
+        ort.set_default_logger_severity(_WARNING)  # onnxruntime's default; it cannot be asked for
 
 
 def _provider_list(ort: Any, provider: Provider, tf32: bool) -> list[Any]:
