@@ -43,8 +43,9 @@ def open_dataset(
     inputs : sequence of TensorInfo
         The model's inputs, as of a session or of `model_inputs`.
     preprocess : Preprocess or str, optional
-        For images: a preset's name or all settings. ``imagenet`` by default for folders; arrays are
-        fed as they are, unless this is given and they are uint8 images ``[H, W]`` or ``[H, W, 3]``.
+        For images: settings, or text as of `Preprocess.parse`. ``imagenet`` by default for folders.
+        Arrays are fed as they are, unless this is given: then they are uint8 images ``[H, W]`` or
+        ``[H, W, 3]``.
     limit : int, optional
         Number of samples to use: a fair sample, by `seed`, of a folder or an .npz; the first ones
         of feeds.
@@ -98,7 +99,7 @@ def _encoder(preprocess: Preprocess | str, inputs: Sequence[TensorInfo]) -> Imag
             f"({', '.join(i.name for i in inputs)}); give arrays that are ready for the model"
         )
     if isinstance(preprocess, str):
-        preprocess = Preprocess.preset(preprocess)
+        preprocess = Preprocess.parse(preprocess)
     return ImageEncoder(preprocess, inputs[0])
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_lowrank.errors import DataError
+from onnx_lowrank.errors import DataError, suggest
 from onnx_lowrank.runtime import TensorInfo
 
 if TYPE_CHECKING:
@@ -63,10 +64,67 @@ class Preprocess:
             raise DataError(f"unknown preprocessing '{name}'; choose one of {', '.join(PRESETS)}")
         return PRESETS[name]
 
+    @classmethod
+    def parse(cls, text: str) -> Preprocess:
+        """Read ``PRESET`` or ``PRESET:key=value,...``, which changes some of a preset's settings.
+
+        Examples: ``unit``, ``imagenet:size=320x480,crop=none``, ``unit:mean=0.1307,std=0.3081``,
+        ``none:scale=0.0078125,mean=1/1/1,order=BGR``. One value of mean or std counts for all three
+        channels. Raises DataError for anything else.
+        """
+        name, _, rest = text.partition(":")
+        preset = cls.preset(name)
+        if not rest:
+            return preset
+        changes: dict[str, Any] = {}
+        for item in rest.split(","):
+            key, _, value = item.partition("=")
+            if key not in _READERS:
+                raise DataError(
+                    f"'{key}' is no setting of a preprocessing{suggest(key, _READERS)}; "
+                    f"choose from {', '.join(_READERS)}"
+                )
+            try:
+                changes[key] = _READERS[key](value)
+            except ValueError as error:
+                raise DataError(
+                    f"'{item}' does not read; write e.g. {_EXAMPLES[key]} in the preprocessing"
+                ) from error
+        return replace(preset, **changes)
+
     @staticmethod
     def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
         return (size, size) if isinstance(size, int) else size
 
+
+def _size(text: str) -> int | tuple[int, int]:
+    if "x" not in text:
+        return int(text)
+    height, width = text.split("x")
+    return int(height), int(width)
+
+
+def _triple(text: str) -> tuple[float, ...]:
+    values = tuple(float(part) for part in text.split("/"))
+    return values * 3 if len(values) == 1 else values
+
+
+_READERS: dict[str, Callable[[str], Any]] = {
+    "size": _size,
+    "crop": lambda text: None if text == "none" else float(text),
+    "scale": float,
+    "mean": _triple,
+    "std": _triple,
+    "order": str.upper,
+}
+_EXAMPLES = {
+    "size": "size=224 or size=320x480",
+    "crop": "crop=0.875 or crop=none",
+    "scale": "scale=0.00392157",
+    "mean": "mean=0.5 or mean=0.485/0.456/0.406",
+    "std": "std=0.5 or std=0.229/0.224/0.225",
+    "order": "order=BGR",
+}
 
 PRESETS: dict[str, Preprocess] = {
     "imagenet": Preprocess(

@@ -139,3 +139,37 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], messa
 def test_an_unknown_preset_lists_the_known() -> None:
     with pytest.raises(DataError, match="choose one of imagenet, caffe, tf, unit, none"):
         Preprocess.preset("imagnet")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("unit", Preprocess(scale=1 / 255)),
+        ("none:", Preprocess()),
+        ("none:size=8", Preprocess(size=8)),
+        ("none:size=8x9,crop=0.5,order=bgr", Preprocess(size=(8, 9), crop=0.5, order="BGR")),
+        ("unit:mean=0.5,std=1/2/4", Preprocess(scale=1 / 255, mean=(0.5,) * 3, std=(1, 2, 4))),
+        ("tf:crop=none,mean=0,scale=2", Preprocess(scale=2)),
+    ],
+)
+def test_settings_are_read_from_text(text: str, expected: Preprocess) -> None:
+    assert Preprocess.parse(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("imagnet:size=8", "unknown preprocessing 'imagnet'"),
+        ("unit:sizes=8", "'sizes' is no setting of a preprocessing; did you mean 'size'"),
+        ("unit:size", "'size' does not read; write e.g. size=224 or size=320x480"),
+        ("unit:size=8x9x3", "'size=8x9x3' does not read"),
+        ("unit:size=0", "the image size is 0"),
+        ("unit:size=axb", "'size=axb' does not read"),
+        ("unit:mean=1/2", "three values"),
+        ("unit:crop=2", "the crop is 2.0"),
+        ("unit:order=grey", "RGB or BGR"),
+    ],
+)
+def test_text_that_does_not_read_is_refused(text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        Preprocess.parse(text)
