@@ -27,9 +27,12 @@ ALLOWED: dict[str, set[str]] = {
     "data": BASE | {"runtime"},
     "verification": BASE | {"runtime", "data"},
     "calibrate": BASE | {"metrics", "graph", "runtime", "data"},
-    "benchmark": BASE | {"graph", "runtime", "data"},
+    "workload": BASE | {"graph", "runtime", "data", "verification"},
+    "benchmarking": BASE | {"runtime", "data", "workload"},
+    "profiling": BASE | {"graph", "runtime", "data", "workload"},
     "results": NUMERICS | {"planning", "graph", "verification"},
-    "report": NUMERICS | {"planning", "results", "runtime", "verification"},
+    "report": NUMERICS
+    | {"planning", "results", "runtime", "verification", "benchmarking", "profiling"},
     "api": NUMERICS
     | {"planning", "graph", "lowering", "passes", "runtime", "data", "verification", "results"},
     "cli": {"api", "errors", "report"},
@@ -42,7 +45,18 @@ EXCLUSIVE = {
     "onnxruntime": {"runtime"},
     "torch": {"finetune"},
     "typer": {"cli"},
-    "onnx": {"graph", "lowering", "passes", "runtime", "verification", "results", "api"},
+    "onnx": {
+        "api",
+        "calibrate",
+        "graph",
+        "lowering",
+        "passes",
+        "profiling",
+        "results",
+        "runtime",
+        "verification",
+        "workload",
+    },
 }
 
 
@@ -73,7 +87,11 @@ def test_imports_follow_the_table(path: Path) -> None:
     for name in _imports(path):
         top, *rest = name.split(".")
         if top == "onnx_lowrank" and rest:
-            used = rest[0] if (PACKAGE / rest[0]).is_dir() or (PACKAGE / f"{rest[0]}.py").exists() else "__init__"
+            used = (
+                rest[0]
+                if (PACKAGE / rest[0]).is_dir() or (PACKAGE / f"{rest[0]}.py").exists()
+                else "__init__"
+            )
             assert used == module or used in ALLOWED[module], f"{module} imports {name}"
         elif top in EXCLUSIVE:
             assert module in EXCLUSIVE[top], f"{module} imports {name}"
@@ -85,5 +103,7 @@ def test_a_bare_import_is_cheap() -> None:
         "print([m for m in ('onnx', 'onnxruntime', 'onnx_graphsurgeon', 'scipy', 'sklearn', 'torch') "
         "if m in sys.modules])"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert result.stdout.strip() == "[]"

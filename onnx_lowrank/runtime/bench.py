@@ -1,8 +1,8 @@
 """Times models against each other: fresh sessions, interleaved blocks, outputs checked.
 
-A repeat loads every contender anew, in random order, and warms it up; its rounds then time one block
-of runs of each contender, again in random order. Loading anew matters: where a session's weights and
-buffers happen to lie in memory changes its speed by up to a percent for as long as it lives.
+A repeat loads every contender anew, in random order, and warms it up; its rounds then time one
+block of runs of each contender, again in random order. Loading anew matters: where a session's
+weights and buffers happen to lie in memory changes its speed by up to a percent while it lives.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def measure(
     Raises
     ------
     ModelError
-        A model cannot be loaded or run, or an output is not finite in one run and finite in another.
+        A model cannot be loaded or run, or an output is finite in one run and not in another.
     """
     if repeats < 2:
         raise ValueError("repeats must be 2 or more")
@@ -137,7 +137,7 @@ def measure(
 
 
 def drift(medians: Seconds) -> float:
-    """Return how much the median of the second half of the repeats differs from that of the first."""
+    """Return by how much the medians of the two halves of the repeats differ, relatively."""
     half = len(medians) // 2
     first, second = np.median(medians[:half]), np.median(medians[half:])
     return float(abs(second / first - 1))
@@ -165,7 +165,7 @@ class _State:
             self._outputs = self._runner.outputs()
 
     def size_block(self) -> float:
-        """Choose the number of runs of a block; return its seconds, the run ahead of it included."""
+        """Choose the runs of a block; return its seconds, with the run ahead of it."""
         assert self._runner is not None
         start = time.perf_counter()
         self._runner.run()

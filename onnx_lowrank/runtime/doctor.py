@@ -131,7 +131,7 @@ def diagnose() -> Diagnosis:
         versions=versions,
         providers=providers,
         instruction_sets=flags,
-        cores=_cores(),
+        cores=available_cores(),
         custom_ops=library,
         missing=tuple(missing),
     )
@@ -156,7 +156,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _cores() -> int:
+def available_cores() -> int:
+    """Return how many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

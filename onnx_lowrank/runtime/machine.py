@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from onnx_lowrank.runtime.doctor import diagnose
+from onnx_lowrank.runtime.doctor import available_cores, diagnose
 
 # What a quiet machine stays under.
 MAX_SPREAD = 0.05
 MAX_DRIFT = 0.05
-MAX_LOAD = 0.5
+MAX_LOAD_PER_CORE = 0.75
 MAX_SWITCHES = 20.0
 MAX_STOLEN = 0.02
 MIN_CPU = 0.95
@@ -42,6 +42,8 @@ class Noise:
 
     Attributes
     ----------
+    cores : int
+        Cores that this process may use.
     load_before : float or None
         Load average of the last minute before the measurement began.
     switches_per_second : float or None
@@ -57,6 +59,7 @@ class Noise:
         Largest relative difference between the medians of a contender's first and second half.
     """
 
+    cores: int
     load_before: float | None
     switches_per_second: float | None
     stolen: float | None
@@ -68,14 +71,14 @@ class Noise:
     def reasons(self) -> tuple[str, ...]:
         """Why the machine counts as noisy, one sentence each; empty if it was quiet."""
         found = []
-        if self.load_before is not None and self.load_before > MAX_LOAD:
+        if self.load_before is not None and self.load_before > MAX_LOAD_PER_CORE * self.cores:
             found.append(f"the load average was {self.load_before:.1f} before it began")
         if self.block_spread > MAX_SPREAD:
             found.append(f"repeated blocks of runs differ by {self.block_spread:.1%}")
         if self.drift > MAX_DRIFT:
             found.append(f"the second half differs from the first by {self.drift:.1%}")
         if self.switches_per_second is not None and self.switches_per_second > MAX_SWITCHES:
-            found.append(f"the process was interrupted {self.switches_per_second:.0f} times a second")
+            found.append(f"it was interrupted {self.switches_per_second:.0f} times a second")
         if self.stolen is not None and self.stolen > MAX_STOLEN:
             found.append(f"the host took {self.stolen:.1%} of the processor time")
         if self.cpu_share is not None and self.cpu_share < MIN_CPU:
@@ -130,6 +133,7 @@ class NoiseMeter:
         wall = self._wall or 1.0
         stolen, total = self._ticks
         return Noise(
+            cores=available_cores(),
             load_before=self._load,
             switches_per_second=None if self._switches is None else self._switches / wall,
             stolen=stolen / total if total else None,
@@ -157,6 +161,6 @@ def _stolen_ticks(path: Path = Path("/proc/stat")) -> tuple[int, int] | None:
         fields: Sequence[str] = path.read_text(encoding="ascii").split("\n", 1)[0].split()
     except OSError:
         return None
-    # cpu user nice system idle iowait irq softirq steal guest guest_nice; guests are in user and nice.
+    # cpu user nice system idle iowait irq softirq steal; then guests, who are in user and nice.
     values = [int(field) for field in fields[1:9]]
     return (values[7], sum(values)) if len(values) == 8 else None

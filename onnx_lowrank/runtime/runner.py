@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -47,6 +47,8 @@ class OrtRunner:
         Where to run; anything else that onnxruntime used instead is an error.
     threads : int, optional
         Intra-op threads; onnxruntime's own choice by default.
+    configure : callable, optional
+        Changes onnxruntime's session options, as of `open_session`.
 
     Raises
     ------
@@ -61,6 +63,7 @@ class OrtRunner:
         *,
         provider: Provider = "cpu",
         threads: int | None = None,
+        configure: Callable[[Any], None] | None = None,
     ) -> None:
         self._session = open_session(
             model,
@@ -68,6 +71,7 @@ class OrtRunner:
             threads=threads,
             # Idle threads of one session must not spin on the cores that another one is timed on.
             options={"session.force_spinning_stop": "1"},
+            configure=configure,
         )
         for output in self._session.outputs:
             if not output.type.startswith("tensor("):
@@ -101,6 +105,10 @@ class OrtRunner:
         values = self._binding.copy_outputs_to_cpu()
         return {name: np.array(value) for name, value in zip(names, values, strict=True)}
 
+    def end_profiling(self) -> str:
+        """Stop onnxruntime's profiler and return the path of what it wrote."""
+        return str(self._session.raw.end_profiling())
+
 
 class OpenVinoRunner:
     """A model in OpenVINO's CPU plugin, tuned for latency.
@@ -126,7 +134,10 @@ class OpenVinoRunner:
         self, path: str | os.PathLike[str], feeds: Feeds, *, threads: int | None = None
     ) -> None:
         openvino = _openvino()
-        settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+        settings: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
         try:
@@ -137,9 +148,7 @@ class OpenVinoRunner:
             self._request = compiled.create_infer_request()
             for name, value in feeds.items():
                 self._request.set_tensor(name, openvino.Tensor(np.ascontiguousarray(value)))
-            self._names = [
-                (port.any_name, index) for index, port in enumerate(compiled.outputs)
-            ]
+            self._names = [(port.any_name, index) for index, port in enumerate(compiled.outputs)]
         except Exception as error:  # plain RuntimeErrors of several lines
             raise ModelError(
                 f"OpenVINO cannot load the model: {' '.join(str(error).split())[:200]}; "
