@@ -22,7 +22,6 @@ from onnx_lowrank.passes.base import PassManager
 from onnx_lowrank.passes.fold_batchnorm import FoldBatchNormPass
 from onnx_lowrank.passes.fold_constants import FoldConstantsPass
 from onnx_lowrank.passes.normalize_conv import NormalizeConvPass
-from onnx_lowrank.passes.remove_dead import RemoveDeadPass
 from onnx_lowrank.planning.cost import plan_costs
 from onnx_lowrank.planning.fit import fit_layers
 from onnx_lowrank.planning.plan import Plan, Rule, applicable, decide, default_plan, rules_from_json
@@ -204,7 +203,6 @@ def compress(
         [
             ApproximateConvPass(factors, input_shapes=input_shapes),
             AbsorbPermutationsPass(chosen),
-            RemoveDeadPass(),
         ],
     ).run(rewritten)
     check_model(rewritten)

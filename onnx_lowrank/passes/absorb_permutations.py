@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from onnx_lowrank.graph.edit import GraphEditor
-from onnx_lowrank.graph.layers import attribute_int
+from onnx_lowrank.graph.layers import attribute
 from onnx_lowrank.lowering.permutation import Permutation, inverse, is_identity, is_permutation
 from onnx_lowrank.passes.base import PassResult, Refusal
 
@@ -79,7 +79,7 @@ class AbsorbPermutationsPass:
 
 
 def _channel_permutation(editor: GraphEditor, node: onnx.NodeProto) -> Permutation | None:
-    if node.op_type != "Gather" or attribute_int(node, "axis", 0) != 1:
+    if node.op_type != "Gather" or attribute(node, "axis", 0) != 1:
         return None
     indices = editor.constant(node.input[1])
     if indices is None or indices.ndim != 1 or not is_permutation(indices, indices.size):
@@ -111,7 +111,7 @@ def _readers(editor: GraphEditor, tensor: str) -> list[_Reader]:
 def _takes_columns(editor: GraphEditor, node: onnx.NodeProto) -> bool:
     return (
         node.op_type == "Conv"
-        and attribute_int(node, "group", 1) == 1
+        and attribute(node, "group", 1) == 1
         and editor.constant(node.input[1]) is not None
     )
 
@@ -153,7 +153,7 @@ def _writer(editor: GraphEditor, gather: onnx.NodeProto) -> onnx.NodeProto | Non
 def _keeps_groups(editor: GraphEditor, conv: onnx.NodeProto, permutation: Permutation) -> bool:
     if any(editor.constant(name) is None for name in conv.input[1:] if name):
         return False
-    size = permutation.size // attribute_int(conv, "group", 1)
+    size = permutation.size // attribute(conv, "group", 1)
     return bool(np.array_equal(permutation // size, np.arange(permutation.size) // size))
 
 

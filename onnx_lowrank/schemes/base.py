@@ -174,3 +174,15 @@ def nearest_divisor(value: float, number: int) -> int:
     """Return the divisor of `number` nearest to `value`, the smaller one of a tie."""
     divisors = [d for d in range(1, number + 1) if number % d == 0]
     return min(divisors, key=lambda d: (abs(d - value), d))
+
+
+def check_finite(weight: Weight) -> Weight:
+    """Return the weight as float64; raise SchemeError where it has NaN or Inf."""
+    if not np.isfinite(weight).all():
+        raise SchemeError("its weight has NaN or Inf; repair the model, or keep this layer")
+    return np.asarray(weight, np.float64)
+
+
+def relative_error(squared_error: float, squared_norm: float) -> float:
+    """Return ``|W - W~| / |W|`` from squared norms; 0 for a zero weight."""
+    return float(np.sqrt(squared_error / squared_norm)) if squared_norm > 0 else 0.0

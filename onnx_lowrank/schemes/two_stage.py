@@ -31,3 +31,20 @@ class TwoStageFactors:
         group, rank, *rest = self.kernels.shape
         dense = self.outputs @ self.kernels.reshape(group, rank, -1)
         return dense.reshape(-1, *rest)
+
+
+def fit_two_stage(weight: Weight, rank: int, metric: Metric) -> Fit:
+    """Fit by reduced-rank regression: the leading principal components of the responses.
+
+    The published construction (the truncated SVD of the weight) is the start whose error is stated.
+
+    Parameters
+    ----------
+    weight : ndarray, shape (F, C / group, *kernel)
+        The dense weight.
+    rank : int
+        Channels per group between the stages.
+    metric : Metric
+        What the error is measured in.
+    """
+    raise NotImplementedError
