@@ -264,5 +264,7 @@ def _layers(
 ) -> tuple[Layer, ...]:
     layers = find_layers(model, input_shapes=input_shapes)
     if not layers:
-        raise ModelError("the model has no Conv and no fully connected layer; there is nothing to do")
+        raise ModelError(
+            "the model has no Conv and no fully connected layer; there is nothing to do"
+        )
     return layers

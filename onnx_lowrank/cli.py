@@ -1,6 +1,7 @@
 """The command line: parsing and printing; every command is one call of the API.
 
-Results go to stdout, messages to stderr. Exit codes: 0 done and within tolerance, 1 checked and failed, 2 bad input.
+Results go to stdout, messages to stderr. Exit codes: 0 done and within tolerance, 1 checked and
+failed, 2 bad input.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from onnx_lowrank.errors import DataError, OnnxLowRankError, PlanError
 if TYPE_CHECKING:
     from onnx_lowrank.api import Progress, Tolerance
 
+# The base of all usage errors has no public name in typer.
+_USAGE_ERROR: Any = typer.BadParameter.__mro__[2]
+
 app = typer.Typer(
     name="onnx-lowrank",
     help="Make trained CNNs in ONNX faster by low-rank approximation, and prove it.",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -63,9 +66,7 @@ Preset = Annotated[
         "--preprocess", help="How images become inputs: imagenet, caffe, tf, unit or none."
     ),
 ]
-Limit = Annotated[
-    int | None, typer.Option("--limit", min=1, help="Use at most this many samples.")
-]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Use at most this many samples.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Fixes every random choice.")]
 MinSqnr = Annotated[
     float | None,
@@ -84,9 +85,7 @@ MinTop1 = Annotated[
 @app.command()
 def compress(
     model: Model,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Where to write the new model.")
-    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the new model.")],
     layer: Layers = None,
     plan: PlanFile = None,
     save_plan: Annotated[
@@ -220,15 +219,12 @@ def doctor(as_json: Json = False) -> None:
 
 def main() -> NoReturn:
     """Run the command line; every error is one line on stderr."""
-    # Click's base of usage errors has no public name in typer.
-    usage_error = typer.BadParameter.__mro__[2]
     try:
         code = app(standalone_mode=False)
     except OnnxLowRankError as error:
         _fail(str(error))
-    except usage_error as error:
-        message = error.format_message() if isinstance(error, typer.BadParameter) else str(error)
-        _fail(f"{message} See 'onnx-lowrank --help'.")
+    except _USAGE_ERROR as error:
+        _fail(f"{error.format_message().rstrip('.')}; see 'onnx-lowrank --help'")
     except (KeyboardInterrupt, typer.Abort):
         _fail("interrupted; nothing was written", code=130)
     sys.exit(code if isinstance(code, int) else 0)
@@ -255,15 +251,14 @@ def _shapes(texts: list[str] | None) -> dict[str, tuple[int, ...]] | None:
             shape = ()
         if not name or not shape or min(shape) < 1:
             raise DataError(
-                f"cannot read the input shape '{text}'; write NAME=SIZES, such as 'input=1,3,224,224'"
+                f"cannot read the input shape '{text}'; "
+                "write NAME=SIZES, such as 'input=1,3,224,224'"
             )
         shapes[name] = shape
     return shapes or None
 
 
-def _tolerance(
-    min_sqnr: float | None, max_drop: float | None, min_top1: float | None
-) -> Tolerance:
+def _tolerance(min_sqnr: float | None, max_drop: float | None, min_top1: float | None) -> Tolerance:
     from onnx_lowrank import api
 
     given = {"min_sqnr_db": min_sqnr, "max_drop": max_drop, "min_top1": min_top1}

@@ -24,6 +24,6 @@ def is_permutation(indices: NDArray[np.generic], size: int) -> bool:
 
 
 def transposed_blocks(outer: int, inner: int, width: int) -> Permutation:
-    """Return the permutation from (outer, inner, width) order of channels to (inner, outer, width) order."""
+    """Return the permutation of channels from (outer, inner, width) to (inner, outer, width)."""
     order = np.arange(outer * inner * width).reshape(outer, inner, width)
     return order.transpose(1, 0, 2).ravel().astype(np.int64)

@@ -1,8 +1,8 @@
 """The form of the 1x1 stages of a block scheme: grouped, or dense with zero blocks.
 
-A grouped 1x1 Conv does only the multiply-adds the scheme counts, but needs its channels in the order of the clusters,
-and onnxruntime has no fast path for few channels per group. A dense one does more of them, takes and gives channels in
-any order, and is always on the fast path.
+A grouped 1x1 Conv does only the multiply-adds the scheme counts, but needs its channels in the
+order of the clusters, and onnxruntime has no fast path for few channels per group. A dense one does
+more of them, takes and gives channels in any order, and is always on the fast path.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from onnx_lowrank.conv import ConvSpec
 
 Form = Literal["grouped", "dense"]
 
-# Rough costs on CPUs, in multiply-adds of a fast Conv; what a model really gains is for a measurement to say.
+# Rough costs on CPUs, in multiply-adds of a fast Conv; what is gained is for a measurement to say.
 GATHER = 64  # per element: read, written, and taken out of and back into the blocked layout
 SLOW_GROUP = 4  # per multiply-add of a group whose channels do not fill the blocked layout
 BLOCK = 16  # channels of the blocked layout with AVX-512
@@ -29,7 +29,7 @@ class PointwiseForms:
 
     @property
     def needs_middle_gather(self) -> bool:
-        """Whether the channels between the stages must change from (g, h) to (h, g) order by a Gather."""
+        """Whether a Gather must bring the channels between the stages into (h, g) order."""
         return self.first == self.last == "grouped"
 
 

@@ -1,4 +1,4 @@
-"""Factors to standard ONNX ops: chains of Conv, with Gather where clusters need another order of channels.
+"""Factors to standard ONNX ops: chains of Conv, with Gather where clusters need another order.
 
 Every lowering keeps the layer's output as it was: same order, same shape, bias included.
 """
@@ -130,7 +130,7 @@ def _lower_blocks(
         fragment,
         x,
         conv,
-        # Blocks in (g, h) order behind a grouped first stage; a dense one gives the order the last stage wants.
+        # In (g, h) order behind a grouped first stage; a dense one gives the last stage's order.
         weight=(cores if forms.first == "grouped" else cores.swapaxes(0, 1)).reshape(
             -1, *cores.shape[3:]
         ),
@@ -153,7 +153,7 @@ def _first_stage(
     *,
     grouped: bool,
 ) -> str:
-    """Grouped: channels of the blocks in (g, h) order; dense: in (h, g) order."""
+    """Emit the stage; grouped, its channels come in (g, h) order, dense, in (h, g) order."""
     n_in, n_out, rank, _ = factors.inputs.shape
     if grouped:
         x = _reorder(fragment, fragment.input, factors.input_clusters.ravel(), "cluster_inputs")

@@ -44,7 +44,7 @@ class LayerFit:
 
 
 def layer_rng(seed: int, layer: str) -> np.random.Generator:
-    """Return the generator of one layer; it depends on the seed and the name only, not on the other layers."""
+    """Return the generator of one layer: it depends on the seed and the name only."""
     digest = hashlib.sha256(layer.encode()).digest()
     return np.random.default_rng([seed, *np.frombuffer(digest[:16], dtype=np.uint32).tolist()])
 

@@ -1,9 +1,10 @@
-"""One candidate per layer at the least cost within a budget of damage: the multiple-choice knapsack problem."""
+"""One candidate per layer at the least cost within a budget: the multiple-choice knapsack."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +57,7 @@ def choose(
     """
     if sum(float(d.min()) for d in damages) > budget:
         return None
-    # Unit scales: latencies in seconds and squared errors both lie far below the solver's tolerances.
+    # Unit scales: latencies in seconds and squared errors lie far below the solver's tolerances.
     cost, damage = np.concatenate(costs), np.concatenate(damages)
     cost_unit = float(np.abs(cost).max()) or 1.0
     damage_unit = max(float(damage.max()), budget) or 1.0
@@ -66,7 +67,7 @@ def choose(
     )
     solution = milp(
         cost / cost_unit,
-        integrality=np.ones(cost.size),
+        integrality=np.ones(cost.size, dtype=np.int64),
         bounds=Bounds(0, 1),
         constraints=[
             LinearConstraint(one_each, 1, 1),
@@ -77,9 +78,7 @@ def choose(
     if solution.x is None:
         return None
     starts = np.cumsum([0, *(c.size for c in costs)])
-    picks = tuple(
-        int(solution.x[a:b].argmax()) for a, b in zip(starts[:-1], starts[1:], strict=True)
-    )
+    picks = tuple(int(solution.x[a:b].argmax()) for a, b in pairwise(starts))
     return Choice(
         picks,
         cost=sum(float(c[i]) for c, i in zip(costs, picks, strict=True)),
@@ -89,7 +88,7 @@ def choose(
 
 
 def undominated(cost: Array, damage: Array) -> NDArray[np.int64]:
-    """Return the indices of candidates that no other beats in both cost and damage, by rising cost."""
+    """Return the candidates that no other beats in both cost and damage, by rising cost."""
     order = np.lexsort((damage, cost))
     best = np.minimum.accumulate(np.concatenate(([np.inf], damage[order][:-1])))
     return order[damage[order] < best].astype(np.int64)

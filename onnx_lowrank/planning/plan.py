@@ -56,7 +56,8 @@ class Rule:
         match = re.fullmatch(r"(.+?)=([A-Za-z][\w-]*(?::.*)?)", text)
         if not match:
             raise PlanError(
-                f"cannot read the layer choice '{text}'; write NAME=SCHEME, such as 'conv1=mono:C=6'"
+                f"cannot read the layer choice '{text}'; "
+                "write NAME=SCHEME, such as 'conv1=mono:C=6'"
             )
         return cls(match[1], None if match[2] == KEEP else SchemeSpec.parse(match[2]))
 
@@ -130,8 +131,9 @@ def rules_from_json(text: str) -> tuple[Rule, ...]:
 def decide(layers: Sequence[PlannableLayer], rules: Iterable[Rule]) -> Plan:
     """Resolve rules into one decision per layer.
 
-    A rule that names a layer exactly goes before globs; among globs the first that matches decides. Under a glob, a
-    layer to which the scheme does not apply, or whose operations it would not reduce, is kept with the reason.
+    A rule that names a layer exactly goes before globs; among globs the first that matches decides.
+    Under a glob, a layer to which the scheme does not apply, or whose operations it would not
+    reduce, is kept with the reason.
 
     Raises
     ------
@@ -175,7 +177,10 @@ def _resolve(layer: PlannableLayer, spec: SchemeSpec) -> Scheme:
 
 
 def no_gain(scheme: Scheme, conv: ConvSpec | None) -> str | None:
-    """Return a sentence if `scheme` does not reduce the layer's operations (parameters where sizes are unknown)."""
+    """Return a sentence if `scheme` does not reduce the layer's operations, else None.
+
+    Where sizes are unknown, parameters are compared.
+    """
     if conv is None:
         return None
     new, old, what = scheme.macs(conv), conv.macs, "multiply-adds"
@@ -189,8 +194,8 @@ def no_gain(scheme: Scheme, conv: ConvSpec | None) -> str | None:
 def default_plan(layers: Sequence[PlannableLayer]) -> Plan:
     """Return the plan used when none is given: the published schemes at moderate ranks.
 
-    Colour layers (up to four input channels) become monochromatic with about one colour for eight outputs; other
-    Convs are biclustered 2 x 2 at half ranks. Layers that would not gain are kept.
+    Colour layers (up to four input channels) become monochromatic with about one colour for eight
+    outputs; other Convs are biclustered 2 x 2 at half ranks. Layers that would not gain are kept.
     """
     colour = SchemeSpec.parse("mono:C=12%")
     deep = SchemeSpec.parse("bicluster-svd:G=2,H=2,K1=50%,K2=50%")
@@ -203,7 +208,7 @@ def default_plan(layers: Sequence[PlannableLayer]) -> Plan:
 
 
 def applicable(layer: PlannableLayer) -> tuple[tuple[str, ...], str | None]:
-    """Return the names of the schemes that `layer` can take, and why there is none where there is none."""
+    """Return the names of the schemes that `layer` can take, and why there is none if so."""
     if layer.reason is not None or layer.spec is None:
         return (), layer.reason or "its shape cannot be read"
     refusals = {scheme.name: scheme.refusal(layer.spec) for scheme in SCHEMES}

@@ -14,14 +14,15 @@ from onnx_lowrank.verification import VerifyReport
 
 
 def print_layers(rows: Sequence[LayerInfo]) -> None:
-    """Print one line per layer: shape, cost, share, and the schemes that apply or why there is none."""
+    """Print shape, cost and share of every layer, then which schemes apply or why there is none."""
+    scope = _common_scope([row.layer.name for row in rows])
     known = [row.layer.spec.macs for row in rows if row.layer.spec and row.layer.spec.macs]
     total = sum(known)
-    table = _table("layer", "weight", "stride", "MACs", "share", "params", "schemes or why none")
+    table = _table("layer", "weight", "stride", "MACs", "share", "params")
     for row in rows:
         conv = row.layer.spec
         if conv is None:
-            table.add_row(row.layer.name, "", "", "", "", "", row.reason)
+            table.add_row(row.layer.name.removeprefix(scope), "", "", "", "", "")
             continue
         shape = f"{conv.in_channels}->{conv.out_channels}"
         if conv.kernel:
@@ -29,36 +30,44 @@ def print_layers(rows: Sequence[LayerInfo]) -> None:
         if conv.group > 1:
             shape += f" /{conv.group}"
         table.add_row(
-            row.layer.name,
+            row.layer.name.removeprefix(scope),
             shape,
             "x".join(map(str, dict.fromkeys(conv.strides))),
             _count(conv.macs),
             f"{conv.macs / total:.1%}" if conv.macs else "",
             _count(conv.params),
-            row.reason or ", ".join(row.schemes),
         )
+    _print_scope(scope)
     _print(table)
+    _print_groups(
+        ((row.layer.name, row.reason or f"can take {', '.join(row.schemes)}") for row in rows),
+        scope,
+    )
 
 
 def print_cost(report: CostReport) -> None:
-    """Print operations and parameters before and after, per replaced layer and in all; then what is kept."""
+    """Print operations and parameters before and after, then what is kept."""
+    scope = _common_scope([cost.name for cost in report.layers])
     table = _table("layer", "scheme", "MACs", "new", "", "params", "new", "")
     for cost in report.layers:
         if cost.scheme:
-            table.add_row(cost.name, cost.scheme, *_cost_cells(cost))
+            table.add_row(cost.name.removeprefix(scope), cost.scheme, *_cost_cells(cost))
     table.add_section()
     table.add_row("all layers", "", *_cost_cells(report.total))
+    _print_scope(scope)
     _print(table)
-    _print_kept((d.layer, d.reason or "") for d in report.plan.decisions if d.scheme is None)
+    kept = ((d.layer, d.reason or "") for d in report.plan.decisions if d.scheme is None)
+    _print_kept(kept, scope)
 
 
 def print_compress(report: CompressReport) -> None:
     """Print what was replaced, how well it fits, what is kept, and the comparison."""
+    scope = _common_scope([cost.name for cost in report.cost.layers])
     table = _table("layer", "scheme", "MACs", "new", "", "start", "error", "s")
     for cost in report.cost.layers:
         if fit := report.fits.get(cost.name):
             table.add_row(
-                cost.name,
+                cost.name.removeprefix(scope),
                 cost.scheme,
                 *_cost_cells(cost)[:3],
                 f"{fit.start_error:.3f}",
@@ -68,54 +77,73 @@ def print_compress(report: CompressReport) -> None:
     table.add_section()
     total = report.cost.total
     table.add_row("all layers", "", *_cost_cells(total)[:3], "", "", "")
+    _print_scope(scope)
     _print(table)
     print(
         f"parameters {_count(total.params)} -> {_count(total.params_new)}; "
         "start, error: relative error of the weights before and after refinement"
     )
-    _print_kept(report.kept.items())
+    _print_kept(report.kept.items(), scope)
     if report.verification:
         print_verification(report.verification)
 
 
 def print_verification(report: VerifyReport) -> None:
     """Print the comparison of two models, output by output, and the verdict."""
-    data = report.to_dict()
-    table = _table("output", "max abs", "RMS", "SQNR dB", "cosine")
-    for output in data["outputs"]:
-        table.add_row(
-            output["name"],
-            *(_number(output[key]) for key in ("max_abs", "rms", "sqnr_db", "cosine")),
-        )
-    _print(table)
-    for title in ("agreement", "accuracy", "providers"):
-        if values := {k: v for k, v in (data[title] or {}).items() if v is not None}:
-            print(f"{title}: " + ", ".join(f"{k} {_value(v)}" for k, v in values.items()))
-    print(f"samples: {data['samples']}")
-    for failure in report.failures:
-        print(f"FAILED: {failure}")
+    for provider, result in report.results.items():
+        table = _table("output", "max abs", "RMS", "SQNR dB", "cosine")
+        for output in result.outputs:
+            table.add_row(
+                output["name"],
+                *(_number(output.get(key)) for key in ("max_abs", "rms", "sqnr_db", "cosine")),
+            )
+        _print(table)
+        facts = [f"{report.samples} samples on {provider.upper()}"]
+        facts += [f"{k} agreement {v:.2%}" for k, v in result.agreement.items() if v is not None]
+        if accuracy := result.accuracy:
+            facts.append(f"accuracy {accuracy['original']:.2%} -> {accuracy['compressed']:.2%}")
+        print(", ".join(facts))
+    for provider, reason in report.unchecked.items():
+        print(f"{provider.upper()} not checked: {reason}")
+    for line in (*report.notes, *(f"FAILED: {failure}" for failure in report.failures)):
+        print(line)
     if report.passed:
         print("PASSED")
 
 
 def print_diagnosis(diagnosis: Diagnosis) -> None:
     """Print versions, providers, instruction sets, and what is missing."""
-    for key, value in diagnosis.to_dict().items():
+    facts = diagnosis.to_dict()
+    del facts["version"]
+    missing = facts.pop("missing")
+    for key, value in facts.items():
+        title = key.replace("_", " ")
         if isinstance(value, dict):
-            print(f"{key}:")
+            print(f"{title}:")
             for name, item in value.items():
                 print(f"  {name}: {_value(item)}")
         else:
-            print(f"{key}: {_value(value)}")
+            print(f"{title}: {_value(value)}")
+    for item in missing:
+        print(f"missing: {item['what']}; {item['remedy']}")
 
 
-def _print_kept(kept: Iterable[tuple[str, str]]) -> None:
-    """Print kept layers; those with one reason share a line."""
-    by_reason: dict[str, list[str]] = {}
-    for name, reason in kept:
-        by_reason.setdefault(reason, []).append(name)
-    for reason, names in by_reason.items():
-        print(f"kept {', '.join(names)}: {reason}")
+def _print_groups(facts: Iterable[tuple[str, str]], scope: str) -> None:
+    """Print what is said of layers; those of which the same is said share a line."""
+    by_fact: dict[str, list[str]] = {}
+    for name, fact in facts:
+        by_fact.setdefault(fact, []).append(name.removeprefix(scope))
+    for fact, names in by_fact.items():
+        print(f"{', '.join(names)}: {fact}")
+
+
+def _print_scope(scope: str) -> None:
+    if scope:
+        print(f"in {scope}")
+
+
+def _print_kept(kept: Iterable[tuple[str, str]], scope: str) -> None:
+    _print_groups(((name, f"kept: {reason}") for name, reason in kept), scope)
 
 
 def _table(*columns: str) -> Table:
@@ -162,10 +190,8 @@ def _number(value: float | None) -> str:
 
 
 def _value(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
+    if value is None:
+        return "none"
     if isinstance(value, list | tuple):
         return ", ".join(map(_value, value)) or "none"
-    if isinstance(value, dict):
-        return ", ".join(f"{k} {_value(v)}" for k, v in value.items())
     return str(value)
