@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 import time
+import weakref
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,12 +100,13 @@ class Recorder:
         provider: Provider = "cpu",
         threads: int | None = None,
     ) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="onnx_lowrank-")
-        self._path = Path(self._folder.name, "optimised.onnx")
+        folder = tempfile.mkdtemp(prefix="onnx_lowrank-")
+        self._remove = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        self._path = Path(folder, "optimised.onnx")
 
         def configure(options: Any) -> None:
             options.enable_profiling = True
-            options.profile_file_prefix = os.path.join(self._folder.name, "profile")
+            options.profile_file_prefix = os.path.join(folder, "profile")
             options.optimized_model_filepath = str(self._path)
             # Only the structure is read back: the weights go to a file of their own.
             for key, value in {
@@ -116,7 +119,7 @@ class Recorder:
         self._profiled = OrtRunner(
             model, feeds, provider=provider, threads=threads, configure=configure
         )
-        Path(self._folder.name, _WEIGHTS).unlink(missing_ok=True)
+        Path(folder, _WEIGHTS).unlink(missing_ok=True)
         self._wall: list[float] = []
         for _ in range(WARM_UP_RUNS):
             self._profiled.run()
@@ -145,15 +148,16 @@ class Recorder:
         """
         import onnx
 
-        path = self._profiled.end_profiling()
         try:
+            path = self._profiled.end_profiling()
             events = json.loads(Path(path).read_text(encoding="utf-8"))
+            optimised = onnx.load(self._path, load_external_data=False).graph
         except (OSError, ValueError) as error:
             raise ModelError(
                 f"onnxruntime's profile cannot be read ({error}); make room for temporary files"
             ) from None
-        optimised = onnx.load(self._path, load_external_data=False).graph
-        self._folder.cleanup()
+        finally:
+            self._remove()
         made = WARM_UP_RUNS + self._turns * len(self._wall)
         counted = range(WARM_UP_RUNS + self._turns - 1, made, self._turns)
         nodes, walls = read_events(events, counted=counted)
