@@ -240,9 +240,7 @@ def benchmark(
             show("quantising to int8", 0, 1)
             entries.append(_int8(entries[0], Path(folder), data, preprocess, input_shapes, seed))
             if data is None:
-                notes.append(
-                    "the int8 model has its ranges from random inputs; --data gives better ones"
-                )
+                notes.append("the int8 model has its ranges from random inputs; data are better")
         if openvino:
             if provider != "cpu":
                 notes.append(f"OpenVINO was left out: it is compared on the CPU, not on {provider}")

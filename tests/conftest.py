@@ -14,7 +14,8 @@ Build = Callable[..., onnx.ModelProto]
 
 _RESIDUAL = """
 <ir_version: 8, opset_import: ["" : 13]>
-net (float[{batch},3,32,32] image) => (float[{batch},10] scores) <int64[2] flat = {{{first},512}}> {{
+net (float[{batch},3,32,32] image) => (float[{batch},10] scores)
+<int64[2] flat = {{{first},512}}> {{
     [conv1] a1 = Conv<pads=[1,1,1,1]>(image, conv1_w, conv1_b)
     [relu1] a2 = Relu(a1)
     [conv2] a3 = Conv<pads=[1,1,1,1]>(a2, conv2_w, conv2_b)
@@ -45,7 +46,7 @@ _SHAPES = {
 
 @pytest.fixture
 def residual_net() -> Build:
-    """Give a function that builds a network with every kind of fusion: Conv + Relu, + BN + sum, FCs.
+    """Give a function that builds a network with Conv + Relu, Conv + BN + sum, LRN and FCs.
 
     Its argument ``batch`` is a number, or a name for a batch size that is left open.
     """
@@ -69,5 +70,5 @@ def residual_net() -> Build:
 
 @pytest.fixture(scope="session")
 def light_folder() -> Path:
-    """The folder of the networks inside the onnx package: their structure, with constant weights."""
+    """The folder of the networks inside the onnx package: structure, with constant weights."""
     return Path(onnx.__file__).parent / "backend/test/data/light"

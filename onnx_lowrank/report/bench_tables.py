@@ -8,11 +8,12 @@ from rich.table import Table
 from onnx_lowrank.benchmarking import BenchReport, ContenderResult, SettingResult
 
 MB = 1e6
+PIPE_WIDTH = 200
 
 
 def print_benchmark(report: BenchReport, console: Console | None = None) -> None:
     """Print two tables for each setting: times, then sizes and outputs; then machine and notes."""
-    console = console or Console()
+    console = console or open_console()
     for setting in report.settings:
         _print_setting(setting, report.provider, console)
     machine = report.machine
@@ -40,8 +41,8 @@ def _print_setting(setting: SettingResult, provider: str, console: Console) -> N
     for contender in setting.contenders:
         times.add_row(contender.name, *_times(contender))
         sizes.add_row(contender.name, *_sizes(contender))
-    _print(console, times)
-    _print(console, sizes)
+    console.print(times)
+    console.print(sizes)
     if reasons := setting.noise.reasons:
         console.print("noisy machine: " + "; ".join(reasons), style="yellow", highlight=False)
     console.print()
@@ -69,6 +70,12 @@ def _sizes(contender: ContenderResult) -> tuple[str, ...]:
     )
 
 
+def open_console() -> Console:
+    """Return a console on stdout; a pipe, which has no width of its own, is as wide as it takes."""
+    console = Console()
+    return console if console.is_terminal else Console(width=PIPE_WIDTH)
+
+
 def number(value: float) -> str:
     """Format a positive number with three digits or all digits before the point."""
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
@@ -79,8 +86,3 @@ def _table(*columns: str) -> Table:
     for index, column in enumerate(columns):
         table.add_column(column, justify="right" if index else "left", overflow="fold")
     return table
-
-
-def _print(console: Console, table: Table) -> None:
-    # A pipe has no width of its own; nothing is cut off for a reader that is a program.
-    console.print(table, width=console.width if console.is_terminal else 200)

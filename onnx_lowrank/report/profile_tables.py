@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from onnx_lowrank.profiling import UNATTRIBUTED, ModelProfile, ProfileReport, Row
-from onnx_lowrank.report.bench_tables import number
+from onnx_lowrank.report.bench_tables import number, open_console
 
 # Nodes that are no layers and take less than this share are shown together.
 SMALL = 0.005
@@ -14,14 +14,14 @@ SMALL = 0.005
 
 def print_profile(report: ProfileReport, console: Console | None = None) -> None:
     """Print a row for each layer, and what the sums and the peak say."""
-    console = console or Console()
+    console = console or open_console()
     threads = "onnxruntime's choice" if report.threads is None else report.threads
     console.print(
         f"batch {report.batch}, threads: {threads}, {report.provider}; {report.runs} runs",
         highlight=False,
     )
     table = _compared(report) if report.compared else _single(report)
-    console.print(table, width=console.width if console.is_terminal else 200)
+    console.print(table)
     for model in (report.model, report.compared):
         if model is not None:
             console.print(_sums(model), highlight=False)
@@ -50,7 +50,7 @@ def _single(report: ProfileReport) -> Table:
             number(1e3 * row.sd),
             f"{row.share:.1%}",
             count(row.macs),
-            "" if gflops is None else f"{gflops:.0f}",
+            "" if gflops is None else number(gflops),
             "" if gflops is None else f"{gflops / report.peak.gflops:.0%}",
         )
     if rest:

@@ -15,7 +15,10 @@ Build = Callable[..., onnx.ModelProto]
 
 def _dims(values: object) -> list[list[int | str]]:
     return [
-        [d.dim_value if d.HasField("dim_value") else d.dim_param for d in v.type.tensor_type.shape.dim]
+        [
+            d.dim_value if d.HasField("dim_value") else d.dim_param
+            for d in v.type.tensor_type.shape.dim
+        ]
         for v in values  # type: ignore[attr-defined]
     ]
 

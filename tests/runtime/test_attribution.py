@@ -23,9 +23,7 @@ def _optimised(model: onnx.ModelProto, path: Path) -> onnx.GraphProto:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.optimized_model_filepath = str(path)
-    ort.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return onnx.load(path).graph
 
 
@@ -92,9 +90,7 @@ def test_fused_renamed_and_added_nodes(residual_net: Build, tmp_path: Path) -> N
         model.graph, optimised, assign_rows(model.graph, layers), set(layers.values())
     )
     by_op = {node.name: node.op_type for node in optimised.node}
-    arithmetic = [
-        row for name, row in found.items() if re.search("Conv|Gemm|MatMul", by_op[name])
-    ]
+    arithmetic = [row for name, row in found.items() if re.search("Conv|Gemm|MatMul", by_op[name])]
     # Each layer is executed once, whatever it is fused with: nothing is left of the others' names.
     assert Counter(arithmetic) == Counter(layers.values())
     assert set(found) == {node.name for node in optimised.node}
@@ -191,9 +187,7 @@ def test_every_layer_of_real_networks_is_found_once(
     found = attribute(model.graph, optimised, rows, set(layers.values()))
     assert None not in found.values()
     arithmetic = Counter(
-        found[node.name]
-        for node in optimised.node
-        if re.search("Conv|Gemm|MatMul", node.op_type)
+        found[node.name] for node in optimised.node if re.search("Conv|Gemm|MatMul", node.op_type)
     )
     assert {row: n for row, n in arithmetic.items() if row in layers} == dict.fromkeys(layers, 1)
     others = [row for row in arithmetic if row not in layers]

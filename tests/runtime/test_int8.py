@@ -18,9 +18,7 @@ Build = Callable[..., onnx.ModelProto]
 
 def _feeds(count: int) -> list[dict[str, np.ndarray]]:
     rng = np.random.default_rng(0)
-    return [
-        {"image": rng.standard_normal((1, 3, 32, 32)).astype(np.float32)} for _ in range(count)
-    ]
+    return [{"image": rng.standard_normal((1, 3, 32, 32)).astype(np.float32)} for _ in range(count)]
 
 
 @pytest.mark.parametrize("opset", [9, 13])
