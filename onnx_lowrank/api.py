@@ -75,7 +75,7 @@ def inspect(
     input_shapes : mapping, optional
         Shapes of inputs that the model leaves open; needed to count multiply-adds there.
     """
-    layers = find_layers(load_model(model), input_shapes=input_shapes)
+    layers = _layers(load_model(model), input_shapes)
     return tuple(LayerInfo(layer, *applicable(layer)) for layer in layers)
 
 
@@ -167,6 +167,7 @@ def compress(
         If an input is at fault; the message names the remedy.
     """
     original = load_model(model)
+    check_model(original)
     layers = _layers(original, input_shapes)
     decided = resolve_plan(layers, plan)
     if not decided.chosen:

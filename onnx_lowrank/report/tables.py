@@ -128,6 +128,15 @@ def print_diagnosis(diagnosis: Diagnosis) -> None:
         print(f"missing: {item['what']}; {item['remedy']}")
 
 
+def _common_scope(names: Sequence[str]) -> str:
+    """Return the scope that all names share, with its last slash; it is printed once."""
+    first, *rest = names or [""]
+    scope = first
+    while scope and not all(name.startswith(scope) for name in rest):
+        scope = scope[:-1]
+    return scope[: scope.rfind("/") + 1]
+
+
 def _print_groups(facts: Iterable[tuple[str, str]], scope: str) -> None:
     """Print what is said of layers; those of which the same is said share a line."""
     by_fact: dict[str, list[str]] = {}
