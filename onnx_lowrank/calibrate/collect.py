@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,36 @@ def open_with_outputs(
     # Threads that spin between two runs would take the cores from the products in between.
     options = {"session.intra_op.allow_spinning": "0"}
     return open_session(copy, provider=provider, threads=threads, options=options)
+
+
+def measure_sizes(session: Session, dataset: Dataset, jobs: Sequence[Job]) -> list[Job]:
+    """Return `jobs` with the sizes of the first batch where nothing else tells them.
+
+    Shape inference ends at a Reshape to a computed shape, such as exporters write before the first
+    fully connected layer.
+    """
+    unknown = [job.tensor for job in jobs if job.conv.output_positions is None]
+    if not unknown:
+        return list(jobs)
+    found = _activations(session, next(iter(dataset)), dataset, list(dict.fromkeys(unknown)))
+
+    def sized(job: Job) -> Job:
+        if job.tensor not in found or job.conv.output_positions is not None:
+            return job
+        _, pieces, *shape = found[job.tensor].shape
+        inputs, outputs = _sizes(job.conv, shape)
+        # Pieces of an image are so many more positions.
+        conv = replace(job.conv, input_size=(pieces, *inputs), output_size=(pieces, *outputs))
+        return replace(job, conv=conv)
+
+    return [sized(job) for job in jobs]
+
+
+def _sizes(conv: ConvSpec, shape: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the input and output positions of a piece, ``(C, *spatial)`` or ``(..., C)``."""
+    if not conv.kernel:
+        return tuple(shape[:-1]), tuple(shape[:-1])
+    return tuple(shape[1:]), output_size(conv, shape[1:])
 
 
 def collect(
@@ -106,7 +137,7 @@ def _add(
 ) -> None:
     """Add one image, as every model sees it: ``(pieces, C, *spatial)``, or ``(pieces, ..., C)``."""
     pieces, *shape = images[0].shape
-    each = math.prod(output_size(conv, shape[1:]) if conv.kernel else shape[:-1])
+    each = math.prod(_sizes(conv, shape)[1])
     chosen = choose_positions(pieces * each, most, rng)
     patches = [_patches(image, conv, chosen, each) for image in images]
     accumulator.add(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx
 
-from onnx_lowrank.calibrate.collect import collect, open_with_outputs
+from onnx_lowrank.calibrate.collect import collect, measure_sizes, open_with_outputs
 from onnx_lowrank.calibrate.jobs import Passes, Survey, find_jobs
 from onnx_lowrank.calibrate.store import Store, StoredStatistics
 from onnx_lowrank.data import Dataset
@@ -100,18 +100,18 @@ def calibrate(
     parts = (settings, survey.digest, *map(_digest, models))
     common = hashlib.sha256(b"".join(parts)).digest()
     store = Store(cache_dir)
-    entries = {job: hashlib.sha256(common + job.key).hexdigest() for job in jobs.values()}
-    missing = [job for job, entry in entries.items() if not store.holds(entry)]
-    passes = Passes(
-        images=survey.images,
-        batch=dataset.batch,
-        positions=positions,
-        asymmetric=compressed is not None,
-    )
-    groups = passes.group(missing, memory_limit)
-    if groups:
+    entries = {job.key: hashlib.sha256(common + job.key).hexdigest() for job in jobs.values()}
+    missing = [job for job in dict.fromkeys(jobs.values()) if not store.holds(entries[job.key])]
+    if missing:
         tensors = {job.tensor for job in missing}
         sessions = [open_with_outputs(m, tensors, provider, threads) for m in models]
+        passes = Passes(
+            images=survey.images,
+            batch=dataset.batch,
+            positions=positions,
+            asymmetric=compressed is not None,
+        )
+        groups = passes.group(measure_sizes(sessions[0], dataset, missing), memory_limit)
         total = len(groups) * survey.images
         for number, group in enumerate(groups):
             step = f"statistics of layer inputs, pass {number + 1} of {len(groups)}"
@@ -120,8 +120,8 @@ def calibrate(
             for images in collect(sessions, dataset, sums, positions=positions, seed=seed):
                 progress(step, done + images, total)
             for job in group:
-                store.write(entries[job], sums.pop(job).result())
-    return StoredStatistics(store, {layer: entries[job] for layer, job in jobs.items()})
+                store.write(entries[job.key], sums.pop(job).result())
+    return StoredStatistics(store, {layer: entries[job.key] for layer, job in jobs.items()})
 
 
 def _digest(model: onnx.ModelProto) -> bytes:

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_lowrank.calibrate import calibrate
 from onnx_lowrank.data import Dataset, open_dataset
 from onnx_lowrank.errors import DataError, ModelError, OutputError, PlanError
+from onnx_lowrank.graph.layers import find_layers
 from onnx_lowrank.metrics.covariance import Covariance
 from onnx_lowrank.metrics.moments import DenseMoments, LayerStatistics, RowMoments
 from onnx_lowrank.runtime import model_inputs, open_session
@@ -259,6 +260,34 @@ def _with_output(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
 
 def entries(folder: Path) -> dict[str, tuple[int, int]]:
     return {p.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in folder.iterdir()}
+
+
+def test_sizes_that_inference_leaves_open_are_measured() -> None:
+    """Flattening to a computed shape, as exporters write it, hides the size of the head."""
+    model = network()
+    del model.graph.node[-2]
+    constants = {"zero": np.array(0), "axis": np.array([0]), "rest": np.array([-1])}
+    nodes = [
+        helper.make_node("Shape", ["y4"], ["shape"]),
+        helper.make_node("Gather", ["shape", "zero"], ["n"]),
+        helper.make_node("Cast", ["n"], ["real"], to=TensorProto.FLOAT),
+        helper.make_node("Cast", ["real"], ["whole"], to=TensorProto.INT64),
+        helper.make_node("Unsqueeze", ["whole", "axis"], ["lead"]),
+        helper.make_node("Concat", ["lead", "rest"], ["target"], axis=0),
+        helper.make_node("Reshape", ["y4", "target"], ["f"]),
+    ]
+    for node in nodes:
+        model.graph.node.insert(len(model.graph.node) - 1, node)
+    for name, value in constants.items():
+        model.graph.initializer.append(numpy_helper.from_array(value.astype(np.int64), name))
+    head = next(layer for layer in find_layers(model) if layer.name == "head")
+    assert head.spec is not None
+    assert head.spec.output_size is None
+    x = images(4)
+    # Four samples of 120 inputs, where a matrix of 120 x 120 would take more than the limit.
+    found = calibrate(model, data(model, x), ["head"], memory_limit=60_000)
+    assert isinstance(found["head"].moments, RowMoments)
+    assert_equal({"head": calibrate(network(), data(network(), x), ["head"])["head"]}, found)
 
 
 def test_results_are_kept_and_found_again(tmp_path: Path) -> None:
