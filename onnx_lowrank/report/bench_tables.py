@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from onnx_lowrank.benchmarking import BenchReport, ContenderResult, SettingResult
+from onnx_lowrank.runtime.statistics import CONFIDENCE
 
 MB = 1e6
 PIPE_WIDTH = 200
@@ -36,7 +37,9 @@ def _print_setting(setting: SettingResult, provider: str, console: Console) -> N
         f"{setting.rounds} rounds",
         highlight=False,
     )
-    times = _table("model", "median ms", "p90", "p99", "per s", "ratio", "95 % interval")
+    times = _table(
+        "model", "median ms", "p90", "p99", "per s", "ratio", f"{CONFIDENCE:.0%} interval"
+    )
     sizes = _table("model", "load ms", "file MB", "memory MB", "peak MB", "SQNR dB", "outputs")
     for contender in setting.contenders:
         times.add_row(contender.name, *_times(contender))

@@ -36,7 +36,7 @@ SECOND = replace(
     FIRST,
     name="a-rewritten-network-with-a-long-name.onnx",
     memory=None,
-    ratio=RatioInterval(ratio=0.5, low=0.49, high=0.512, confidence=0.951),
+    ratio=RatioInterval(ratio=0.5, low=0.49, high=0.512, confidence=0.990),
     sqnr_db=41.27,
     differing_blocks=3,
 )
@@ -85,8 +85,7 @@ def test_what_is_shown() -> None:
         "per",
         "s",
         "ratio",
-        "95",
-        "%",
+        "99%",
         "interval",
     ]
     assert lines[2].split() == ["zfnet512.onnx", "51.9", "53.3", "76.1", "19.2"]

@@ -14,6 +14,7 @@ from onnx_lowrank.errors import ModelError
 from onnx_lowrank.runtime.bench import (
     MAX_BLOCK_RUNS,
     MIN_ROUNDS,
+    SIZING_RUNS,
     WARM_UP_RUNS,
     Contender,
     drift,
@@ -85,15 +86,14 @@ def test_the_runs_that_are_not_timed() -> None:
     log: Log = []
     _measure([_contender("a", log)])
     runs = sum(what == "run" for what, _ in log)
-    sizing = 1
-    assert runs == 6 * WARM_UP_RUNS + sizing + 6 * MIN_ROUNDS * (1 + MAX_BLOCK_RUNS)
+    assert runs == 6 * WARM_UP_RUNS + SIZING_RUNS + 6 * MIN_ROUNDS * (1 + MAX_BLOCK_RUNS)
 
 
 def test_blocks_whose_outputs_differ_are_counted() -> None:
     log: Log = []
     steady = _contender("steady", log)
     # Each session's second block and those after it give another value.
-    limit = WARM_UP_RUNS + 1 + 1 + MAX_BLOCK_RUNS
+    limit = WARM_UP_RUNS + SIZING_RUNS + 1 + MAX_BLOCK_RUNS
     moody = _contender("moody", log, lambda runs: 1.0 if runs <= limit else 2.0)
     timings, _ = _measure([steady, moody])
     assert [t.differing for t in timings] == [0, 6 * (MIN_ROUNDS - 1)]
