@@ -1,17 +1,43 @@
-"""The fits a plan asks for: weights in, factors out, one layer after the other."""
+"""The fits a plan asks for: a layer's least-squares problem in, factors out."""
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnx_lowrank.metrics.base import Metric
 from onnx_lowrank.schemes import Factors, Scheme
 from onnx_lowrank.schemes.base import Weight
+from onnx_lowrank.schemes.fitting import fit_scheme
+
+Bias = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class FitProblem:
+    """What the factors of one layer should approximate.
+
+    Attributes
+    ----------
+    weight : ndarray, shape (F, C / group, *kernel), float64
+        The target.
+    metric : Metric
+        What is minimised.
+    bias : callable
+        Gives the bias, shape (F,) or None, that goes with a fitted weight.
+    group : int
+        Groups of the layer.
+    """
+
+    weight: Weight
+    metric: Metric
+    bias: Callable[[Weight], Bias | None]
+    group: int = 1
 
 
 @dataclass(frozen=True)
@@ -28,6 +54,8 @@ class LayerFit:
         Name of the metric that was minimised.
     factors : Factors
         The fitted factors.
+    bias : ndarray, shape (F,), or None
+        The bias that goes with them.
     start_error, error : float
         Relative error in the metric of the published construction, and of the final factors.
     seconds : float
@@ -38,6 +66,7 @@ class LayerFit:
     scheme: Scheme
     metric: str
     factors: Factors
+    bias: Bias | None
     start_error: float
     error: float
     seconds: float
@@ -49,41 +78,35 @@ def layer_rng(seed: int, layer: str) -> np.random.Generator:
     return np.random.default_rng([seed, *np.frombuffer(digest[:16], dtype=np.uint32).tolist()])
 
 
-def fit_layers(
-    schemes: Mapping[str, Scheme],
-    *,
-    weight_of: Callable[[str], Weight],
-    metric_of: Callable[[str], Metric],
-    seed: int,
-    progress: Callable[[str, int], None] = lambda layer, done: None,
-) -> dict[str, LayerFit]:
-    """Fit every layer of `schemes`.
+def fit_layer(layer: str, scheme: Scheme, problem: FitProblem, *, seed: int) -> LayerFit:
+    """Fit one layer.
 
     Parameters
     ----------
-    schemes : mapping
-        Scheme by layer name.
-    weight_of : callable
-        Gives a layer's dense weight, ``(F, C / group, *kernel)``, float64.
-    metric_of : callable
-        Gives the metric in which a layer is fitted.
+    layer : str
+        The layer's name; with the seed it fixes every random choice.
+    scheme : Scheme
+        The structure with its ranks.
+    problem : FitProblem
+        What to approximate.
     seed : int
-        Fixes every random choice.
-    progress : callable
-        Called with a layer's name and the number of layers done before its fit starts.
-
-    Returns
-    -------
-    dict
-        A `LayerFit` by layer name, in the order of `schemes`.
+        The seed.
     """
-    fits = {}
-    for done, (layer, scheme) in enumerate(schemes.items()):
-        progress(layer, done)
-        metric, start = metric_of(layer), time.perf_counter()
-        fit = scheme.fit(weight_of(layer), metric=metric, rng=layer_rng(seed, layer))
-        seconds = time.perf_counter() - start
-        fits[layer] = LayerFit(
-            layer, scheme, metric.name, fit.factors, fit.start_error, fit.error, seconds
-        )
-    return fits
+    start = time.perf_counter()
+    fit = fit_scheme(
+        scheme,
+        problem.weight,
+        metric=problem.metric,
+        rng=layer_rng(seed, layer),
+        group=problem.group,
+    )
+    return LayerFit(
+        layer=layer,
+        scheme=scheme,
+        metric=problem.metric.name,
+        factors=fit.factors,
+        bias=problem.bias(fit.factors.reconstruct()),
+        start_error=fit.start_error,
+        error=fit.error,
+        seconds=time.perf_counter() - start,
+    )

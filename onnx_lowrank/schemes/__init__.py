@@ -9,12 +9,20 @@ from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.errors import SchemeError, suggest
 from onnx_lowrank.schemes.base import Factors, Fit, Rank, Scheme
 from onnx_lowrank.schemes.bicluster import BiclusterOuter, BiclusterSVD
+from onnx_lowrank.schemes.channel import Channel, MatrixSVD
 from onnx_lowrank.schemes.monochromatic import Monochromatic
+from onnx_lowrank.schemes.one_block import CP, Tucker2
+from onnx_lowrank.schemes.spatial import Spatial
 
 SCHEMES: tuple[type[Scheme], ...] = (
     Monochromatic,
     BiclusterSVD,
     BiclusterOuter,
+    Tucker2,
+    CP,
+    Spatial,
+    Channel,
+    MatrixSVD,
 )
 """All schemes; adding one takes its file, a line here, and a test."""
 
@@ -51,7 +59,7 @@ class SchemeSpec:
         return cls(known[name], {rank: Rank.parse(ranks[rank]) for rank in wanted})
 
     def resolve(self, conv: ConvSpec) -> Scheme:
-        """Return the scheme with the ranks it has for `conv`; raise SchemeError if it does not apply."""
+        """Return the scheme with its ranks for `conv`; raise SchemeError if it does not apply."""
         return self.scheme.resolve(self.ranks, conv)
 
     def __str__(self) -> str:

@@ -1,4 +1,7 @@
-"""Clusters of input and of output channels, and a low-rank form for every block (Denton et al. 2014, section 3.2.2)."""
+"""Clusters of input and of output channels, and a low-rank form for every block.
+
+Denton et al. 2014, section 3.2.2.
+"""
 
 from __future__ import annotations
 
@@ -11,25 +14,11 @@ from numpy.typing import NDArray
 
 from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.metrics.base import Metric
-from onnx_lowrank.schemes import cp_fit, tucker2_fit
-from onnx_lowrank.schemes.base import (
-    Fit,
-    Scheme,
-    Weight,
-    check_finite,
-    nearest_divisor,
-    relative_error,
-)
+from onnx_lowrank.schemes.base import Fit, Scheme, Weight, check_finite, nearest_divisor
+from onnx_lowrank.schemes.block_fit import fit_cp, fit_tucker2
 from onnx_lowrank.schemes.clustering import balanced_subspaces
-from onnx_lowrank.schemes.factors import (
-    BlockCPFactors,
-    BlockTucker2Factors,
-    gather_blocks,
-    members,
-)
+from onnx_lowrank.schemes.factors import members
 from onnx_lowrank.schemes.monochromatic import spatial_refusal
-
-Array = NDArray[np.float64]
 
 
 def block_limit(rank: str, chosen: Mapping[str, int], conv: ConvSpec) -> int:
@@ -38,7 +27,7 @@ def block_limit(rank: str, chosen: Mapping[str, int], conv: ConvSpec) -> int:
     outputs = conv.out_channels // chosen.get("H", 1)
     if rank == "K":
         sizes = sorted((inputs, outputs, conv.taps))
-        return sizes[0] * sizes[1]  # the rank of any block: one matrix product for the longest side
+        return sizes[0] * sizes[1]  # any block is that many outer products: see exact_terms
     return {"G": conv.in_channels, "H": conv.out_channels, "K1": inputs, "K2": outputs}[rank]
 
 
@@ -56,7 +45,7 @@ class BiclusterSVD(Scheme):
     @classmethod
     def refusal(cls, conv: ConvSpec) -> str | None:
         """Refuse grouped Convs and kernels without spatial extent."""
-        return spatial_refusal(cls.name, conv)
+        return spatial_refusal(conv)
 
     @classmethod
     def limit(cls, rank: str, chosen: Mapping[str, int], conv: ConvSpec) -> int:
@@ -82,26 +71,12 @@ class BiclusterSVD(Scheme):
         core = self.G * self.H * self.K1 * conv.taps * self.K2
         return self.H * conv.in_channels * self.K1 + core + self.G * self.K2 * conv.out_channels
 
-    def fit(self, weight: Weight, *, metric: Metric, rng: np.random.Generator) -> Fit:
+    def fit(
+        self, weight: Weight, *, metric: Metric, rng: np.random.Generator, group: int = 1
+    ) -> Fit:
         """Bicluster, take SVDs per block, then alternate the bases of every block."""
-        clusters = bicluster(weight, self.G, self.H, self.K1, self.K2, rng)
-        blocks = gather_blocks(check_finite(weight), *clusters)
-        shape, kernel = blocks.shape, weight.shape[2:]
-        flat = blocks.reshape(-1, *shape[2:])
-
-        def factors(inputs: Array, outputs: Array) -> BlockTucker2Factors:
-            middle = tucker2_fit.core(flat, inputs, outputs)
-            return BlockTucker2Factors(
-                *clusters,
-                inputs=inputs.swapaxes(1, 2).reshape(self.G, self.H, self.K1, -1),
-                cores=middle.reshape(self.G, self.H, self.K2, self.K1, *kernel),
-                outputs=outputs.reshape(self.G, self.H, -1, self.K2),
-            )
-
-        inputs, outputs = tucker2_fit.successive_svd(flat, self.K1, self.K2)
-        start = factors(inputs, outputs)
-        final = factors(*tucker2_fit.hooi(flat, inputs, self.K2))
-        return measured_fit(weight, start, final, metric)
+        clusters = bicluster(check_finite(weight), self.G, self.H, self.K1, self.K2, rng)
+        return fit_tucker2(weight, clusters, self.K1, self.K2, metric)
 
 
 @dataclass(frozen=True)
@@ -117,7 +92,7 @@ class BiclusterOuter(Scheme):
     @classmethod
     def refusal(cls, conv: ConvSpec) -> str | None:
         """Refuse grouped Convs and kernels without spatial extent."""
-        return spatial_refusal(cls.name, conv)
+        return spatial_refusal(conv)
 
     @classmethod
     def limit(cls, rank: str, chosen: Mapping[str, int], conv: ConvSpec) -> int:
@@ -142,28 +117,12 @@ class BiclusterOuter(Scheme):
         depthwise = self.G * self.H * self.K * conv.taps
         return self.K * (self.H * conv.in_channels + self.G * conv.out_channels) + depthwise
 
-    def fit(self, weight: Weight, *, metric: Metric, rng: np.random.Generator) -> Fit:
-        """Bicluster, take outer products out of every block one by one, then alternate over all of them."""
-        clusters = bicluster(weight, self.G, self.H, self.K, self.K, rng)
-        blocks = gather_blocks(check_finite(weight), *clusters)
-        shape, kernel = blocks.shape, weight.shape[2:]
-        flat = blocks.reshape(-1, *shape[2:])
-
-        def factors(terms: cp_fit.CPTerms) -> BlockCPFactors:
-            return BlockCPFactors(
-                *clusters,
-                inputs=terms.inputs.reshape(self.G, self.H, self.K, -1),
-                kernels=terms.kernels.reshape(self.G, self.H, self.K, *kernel),
-                outputs=terms.outputs.reshape(self.G, self.H, -1, self.K),
-            )
-
-        if self.K == np.prod(sorted(shape[2:])[:2]):
-            exact = factors(cp_fit.exact_terms(flat))
-            return measured_fit(weight, exact, exact, metric)
-        greedy, spatial = cp_fit.greedy_deflation(flat, self.K), cp_fit.spatial_svd(flat, self.K)
-        better = cp_fit.squared_errors(flat, spatial) < cp_fit.squared_errors(flat, greedy)
-        final = cp_fit.als(flat, cp_fit.select(better, spatial, greedy))
-        return measured_fit(weight, factors(greedy), factors(final), metric)
+    def fit(
+        self, weight: Weight, *, metric: Metric, rng: np.random.Generator, group: int = 1
+    ) -> Fit:
+        """Bicluster, take outer products out of every block, then alternate over all of them."""
+        clusters = bicluster(check_finite(weight), self.G, self.H, self.K, self.K, rng)
+        return fit_cp(weight, clusters, self.K, metric, deflate=True)
 
 
 def bicluster(
@@ -171,9 +130,9 @@ def bicluster(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Cluster input channels and, independently, output channels around subspaces.
 
-    The rows of ``W_C`` (C x XYF) of one cluster should lie in a subspace of K1 dimensions, the columns of ``W_F``
-    (CXY x F) in one of K2: that is what the block then keeps. With as many dimensions as members every clustering is
-    as good, so at most half of them count.
+    The rows of ``W_C`` (C x XYF) of one cluster should lie in a subspace of K1 dimensions, the
+    columns of ``W_F`` (CXY x F) in one of K2: that is what the block then keeps. With as many
+    dimensions as members every clustering is as good, so at most half of them count.
 
     Returns
     -------
@@ -190,18 +149,3 @@ def bicluster(
         labels = balanced_subspaces(points @ points.T, clusters, dimension, rng)
         found.append(members(labels, clusters))
     return found[0], found[1]
-
-
-def measured_fit(
-    weight: Weight,
-    start: BlockTucker2Factors | BlockCPFactors,
-    final: BlockTucker2Factors | BlockCPFactors,
-    metric: Metric,
-) -> Fit:
-    """Return the better of two sets of factors, with the errors of both."""
-    norm = metric.squared_norm(weight)
-    errors = [
-        relative_error(metric.squared_norm(weight - factors.reconstruct()), norm)
-        for factors in (start, final)
-    ]
-    return Fit(final if errors[1] <= errors[0] else start, errors[0], min(errors))

@@ -1,4 +1,4 @@
-"""Fewer output channels: the layer's own kernel to R channels, then 1x1 to all of them; per group for grouped Convs."""
+"""Fewer output channels: the layer's own kernel to R channels per group, then 1x1 to all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from onnx_lowrank.schemes.two_stage import fit_two_stage
 
 @dataclass(frozen=True)
 class TwoStageScheme(Scheme):
-    """Structure shared by `Channel` and `MatrixSVD`: R channels per group between the two stages."""
+    """What `Channel` and `MatrixSVD` share: R channels per group between the two stages."""
 
     R: int
 
@@ -26,21 +26,24 @@ class TwoStageScheme(Scheme):
         return min(conv.in_channels // conv.group * conv.taps, conv.out_channels // conv.group)
 
     def macs(self, conv: ConvSpec) -> int | None:
-        """``R (C X Y + F) N'M'``: the first stage carries the stride, both run at output resolution."""
-        return None if conv.output_positions is None else self.params(conv) * conv.output_positions
+        """``R (C X Y + F) N'M'``: the first stage carries the stride."""
+        positions = conv.output_positions
+        return None if positions is None else self.params(conv) * positions
 
     def params(self, conv: ConvSpec) -> int:
         """``R (C X Y + F)``."""
         return self.R * (conv.in_channels * conv.taps + conv.out_channels)
 
-    def fit(self, weight: Weight, *, metric: Metric, rng: np.random.Generator) -> Fit:
-        """Reduced-rank regression, in closed form where the metric is one of the inputs; see `fit_two_stage`."""
-        return fit_two_stage(weight, self.R, metric)
+    def fit(
+        self, weight: Weight, *, metric: Metric, rng: np.random.Generator, group: int = 1
+    ) -> Fit:
+        """Reduced-rank regression, group by group; see `fit_two_stage`."""
+        return fit_two_stage(weight, self.R, metric, group)
 
 
 @dataclass(frozen=True)
 class Channel(TwoStageScheme):
-    """kxk to R channels, then 1x1: the principal components of the responses (Zhang et al., CVPR 2015)."""
+    """kxk to R channels, then 1x1: principal components of the responses (Zhang et al. 2015)."""
 
     name: ClassVar[str] = "channel"
 
@@ -56,7 +59,7 @@ class Channel(TwoStageScheme):
 
 @dataclass(frozen=True)
 class MatrixSVD(TwoStageScheme):
-    """A fully connected or 1x1 layer as a product of two matrices (Denton et al. 2014, section 3.4)."""
+    """A fully connected or 1x1 layer as two matrices (Denton et al. 2014, section 3.4)."""
 
     name: ClassVar[str] = "svd"
 

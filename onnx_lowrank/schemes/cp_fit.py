@@ -9,114 +9,63 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-RANK_ONE_SWEEPS = 12
 MAX_SWEEPS = 60
-TOLERANCE = 1e-5  # relative fall of the squared error in a sweep at which a fit has converged
-RIDGE = 1e-9  # relative to the mean squared norm of a component: bounds components that would cancel each other
+TOLERANCE = 1e-3  # relative fall of the squared error in a sweep at which a fit has converged
+# Relative to the mean squared norm of a component: bounds components that would cancel each other.
+RIDGE = 1e-9
 
 
 @dataclass(frozen=True)
 class CPTerms:
-    """``sum_k outputs[b, f, k] kernels[b, k, p] inputs[b, k, c]`` for every block b."""
+    """``sum_k outputs[b, f, k] kernels[b, k, p] inputs[b, k, c]`` for every block b.
+
+    Attributes
+    ----------
+    inputs : ndarray, shape (B, K, C)
+    kernels : ndarray, shape (B, K, P)
+    outputs : ndarray, shape (B, F, K)
+    """
 
     inputs: Array
     kernels: Array
     outputs: Array
 
+    def pairs(self) -> Array:
+        """Return the products of inputs and kernels, ``(B, K, C * P)``."""
+        count, rank, _ = self.inputs.shape
+        return (self.inputs[..., None] * self.kernels[:, :, None]).reshape(count, rank, -1)
+
     def dense(self) -> Array:
         """Return the blocks, ``(B, F, C, P)``."""
-        count, rank, channels = self.inputs.shape
-        pairs = (self.inputs[..., None] * self.kernels[:, :, None]).reshape(count, rank, -1)
-        return (self.outputs @ pairs).reshape(count, -1, channels, self.kernels.shape[-1])
-
-
-def greedy_deflation(blocks: Array, rank: int) -> CPTerms:
-    """Return the published start: the best rank-1 term of what is left, `rank` times."""
-    residual = blocks.copy()
-    terms = []
-    for _ in range(rank):
-        term = _rank_one(residual)
-        residual -= term.dense()
-        terms.append(term)
-    return CPTerms(
-        np.concatenate([t.inputs for t in terms], axis=1),
-        np.concatenate([t.kernels for t in terms], axis=1),
-        np.concatenate([t.outputs for t in terms], axis=2),
-    )
-
-
-def _rank_one(blocks: Array) -> CPTerms:
-    kernel = np.linalg.eigh(_tap_gram(blocks))[1][..., -1]
-    a = _leading_right(np.einsum("bfcp,bp->bfc", blocks, kernel))
-    for _ in range(RANK_ONE_SWEEPS):
-        b = _unit(np.einsum("bfc,bc->bf", np.einsum("bfcp,bp->bfc", blocks, kernel), a))
-        half = np.einsum("bf,bfcp->bcp", b, blocks, optimize=True)
-        kernel = _unit(np.einsum("bcp,bc->bp", half, a))
-        a = np.einsum("bcp,bp->bc", half, kernel)
-        scale = np.linalg.norm(a, axis=-1, keepdims=True)
-        a = _unit(a)
-    return CPTerms(a[:, None], (kernel * scale)[:, None], b[..., None])
-
-
-def spatial_svd(blocks: Array, rank: int) -> CPTerms:
-    """Return a start of `rank` terms that is the best with orthonormal spatial filters of one basis.
-
-    The principal spatial filters of a block turn it into P matrices F x C; the `rank` largest singular triplets of all of
-    them are kept.
-    """
-    count, outputs, channels, taps = blocks.shape
-    _, basis = np.linalg.eigh(_tap_gram(blocks))
-    u, s, vt = np.linalg.svd(np.einsum("bfcp,bpq->bqfc", blocks, basis), full_matrices=False)
-    width = s.shape[-1]
-    order = np.argsort(-s.reshape(count, -1), axis=-1, kind="stable")[:, :rank]
-    block, q, r = np.arange(count)[:, None], order // width, order % width
-    return CPTerms(
-        vt[block, q, r],
-        basis.swapaxes(1, 2)[block, q] * s[block, q, r][..., None],
-        u.swapaxes(2, 3)[block, q, r].swapaxes(1, 2),
-    )
-
-
-def exact_terms(blocks: Array) -> CPTerms:
-    """Return terms that are exactly the blocks: one for every pair of indices of the two shortest sides."""
-    count, f, c, p = blocks.shape
-    eye_f, eye_c, eye_p = (np.broadcast_to(np.eye(n), (count, n, n)) for n in (f, c, p))
-    if f == max(f, c, p):
-        terms = (np.repeat(eye_c, p, 1), np.tile(eye_p, (1, c, 1)), blocks.reshape(count, f, -1))
-    elif c == max(c, p):
-        values = blocks.transpose(0, 1, 3, 2).reshape(count, f * p, c)
-        terms = (values, np.tile(eye_p, (1, f, 1)), np.repeat(eye_f, p, 2))
-    else:
-        values = blocks.reshape(count, f * c, p)
-        terms = (np.tile(eye_c, (1, f, 1)), values, np.repeat(eye_f, c, 2))
-    return CPTerms(*terms)
+        dense = self.outputs @ self.pairs()
+        return dense.reshape(*dense.shape[:2], -1, self.kernels.shape[-1])
 
 
 def als(blocks: Array, start: CPTerms) -> CPTerms:
-    """Alternating least squares over all terms, with extrapolation; every block keeps the best terms it has seen.
+    """Alternating least squares over all terms, extrapolated; never worse than the start.
 
-    A ridge bounds terms that grow against each other, the known way of CP to diverge (de Silva and Lim 2008).
+    A ridge bounds terms that grow against each other, the known way of CP to diverge (de Silva and
+    Lim 2008). Every sweep starts a little beyond where the last one ended, along its move; where
+    that raised a block's error, the block goes back to the best terms it had.
     """
-    total = np.sum(blocks**2, axis=(1, 2, 3))
-    now = _balanced(start)
-    best, best_error = now, squared_errors(blocks, now)
-    previous, checked = now, best_error.sum()
-    for sweep in range(1, MAX_SWEEPS + 1):
-        now = _sweep(blocks, now)
-        error = squared_errors(blocks, now)
-        if sweep > 2:
-            # Along the last move: ALS crawls through valleys, and most of its moves point the same way.
-            ahead = _extrapolated(previous, now, sweep ** (1 / 3))
-            ahead_error = squared_errors(blocks, ahead)
-            better = ahead_error < error
-            now, error = select(better, ahead, now), np.where(better, ahead_error, error)
-        previous = now
+    flat = blocks.reshape(*blocks.shape[:2], -1)
+    total = np.sum(flat**2, axis=(1, 2))
+    best = now = _balanced(start)
+    best_error, checked = squared_errors(blocks, now), np.inf
+    momentum = np.zeros(len(blocks))
+    for _ in range(MAX_SWEEPS):
+        after, error = _sweep(blocks, now, total)
         improved = error < best_error
-        best, best_error = select(improved, now, best), np.where(improved, error, best_error)
-        if sweep % 5 == 0:
-            if checked - best_error.sum() <= 5 * TOLERANCE * best_error.sum() + 1e-14 * total.sum():
-                break
-            checked = best_error.sum()
+        momentum = np.where(improved, np.minimum(momentum + 0.1, 0.9), 0.0)
+        ahead = _extrapolated(best, after, momentum)
+        # From the best terms a plain sweep cannot fail; from beyond them it can.
+        now = select(improved, ahead, best)
+        best, best_error = select(improved, after, best), np.where(improved, error, best_error)
+        if improved.all() and checked - best_error.sum() <= TOLERANCE * best_error.sum():
+            break
+        if best_error.sum() <= 1e-24 * total.sum():
+            break
+        checked = best_error.sum()
     return best
 
 
@@ -125,17 +74,46 @@ def squared_errors(blocks: Array, terms: CPTerms) -> Array:
     return np.asarray(np.sum((blocks - terms.dense()) ** 2, axis=(1, 2, 3)))
 
 
-def _sweep(blocks: Array, terms: CPTerms) -> CPTerms:
-    """Update outputs, inputs and kernels in turn, each by linear least squares."""
-    count, f, c, p = blocks.shape
-    a, d, b = terms.inputs, terms.kernels, terms.outputs
-    pairs = (a[..., None] * d[:, :, None]).reshape(count, -1, c * p)
-    b = _solve(_gram(a) * _gram(d), blocks.reshape(count, f, -1) @ pairs.swapaxes(1, 2))
-    half = (b.swapaxes(1, 2) @ blocks.reshape(count, f, -1)).reshape(count, -1, c, p)
-    outer = b.swapaxes(1, 2) @ b
-    a = _solve(outer * _gram(d), (half @ d[..., None])[..., 0].swapaxes(1, 2)).swapaxes(1, 2)
-    d = _solve(outer * _gram(a), (a[:, :, None] @ half)[:, :, 0].swapaxes(1, 2)).swapaxes(1, 2)
-    return _balanced(CPTerms(a, d, b))
+def update_outputs(blocks: Array, terms: CPTerms) -> Array:
+    """Return the least-squares outputs, ``(B, F, K)``, given the inputs and the kernels."""
+    flat = blocks.reshape(*blocks.shape[:2], -1)
+    gram = _gram(terms.inputs) * _gram(terms.kernels)
+    return _solve(gram, flat @ terms.pairs().swapaxes(1, 2))
+
+
+def half_product(blocks: Array, outputs: Array) -> Array:
+    """Return the blocks multiplied by the outputs, ``(B, K, C, P)``."""
+    flat = blocks.reshape(*blocks.shape[:2], -1)
+    half = outputs.swapaxes(1, 2) @ flat
+    return half.reshape(*half.shape[:2], *blocks.shape[2:])
+
+
+def update_inputs(half: Array, terms: CPTerms) -> Array:
+    """Return the least-squares inputs, ``(B, K, C)``; `half` belongs to the terms' outputs."""
+    gram = _gram(terms.outputs.swapaxes(1, 2)) * _gram(terms.kernels)
+    right = (half @ terms.kernels[..., None])[..., 0]
+    return _solve(gram, right.swapaxes(1, 2)).swapaxes(1, 2)
+
+
+def update_kernels(half: Array, terms: CPTerms) -> Array:
+    """Return the least-squares kernels, ``(B, K, P)``; `half` belongs to the terms' outputs."""
+    gram = _gram(terms.outputs.swapaxes(1, 2)) * _gram(terms.inputs)
+    right = (terms.inputs[:, :, None] @ half)[:, :, 0]
+    return _solve(gram, right.swapaxes(1, 2)).swapaxes(1, 2)
+
+
+def _sweep(blocks: Array, terms: CPTerms, total: Array) -> tuple[CPTerms, Array]:
+    """Update outputs, inputs and kernels in turn; return the terms and every block's error."""
+    terms = CPTerms(terms.inputs, terms.kernels, update_outputs(blocks, terms))
+    half = half_product(blocks, terms.outputs)
+    terms = CPTerms(update_inputs(half, terms), terms.kernels, terms.outputs)
+    terms = CPTerms(terms.inputs, update_kernels(half, terms), terms.outputs)
+    # |W - W~|^2 = |W|^2 - 2 <W, W~> + |W~|^2, which needs no pass over the blocks.
+    right = (terms.inputs[:, :, None] @ half)[:, :, 0]
+    inner = np.sum(right * terms.kernels, axis=(1, 2))
+    gram = _gram(terms.inputs) * _gram(terms.kernels) * _gram(terms.outputs.swapaxes(1, 2))
+    error = np.maximum(total - 2 * inner + gram.sum(axis=(1, 2)), 0.0)
+    return _balanced(terms), error
 
 
 def _solve(gram: Array, right: Array) -> Array:
@@ -166,11 +144,13 @@ def _balanced(terms: CPTerms) -> CPTerms:
     )
 
 
-def _extrapolated(old: CPTerms, new: CPTerms, step: float) -> CPTerms:
+def _extrapolated(old: CPTerms, new: CPTerms, momentum: Array) -> CPTerms:
+    step = momentum[:, None, None]
+    # The outputs come first in a sweep, and from the other two alone.
     return CPTerms(
-        old.inputs + step * (new.inputs - old.inputs),
-        old.kernels + step * (new.kernels - old.kernels),
-        old.outputs + step * (new.outputs - old.outputs),
+        new.inputs + step * (new.inputs - old.inputs),
+        new.kernels + step * (new.kernels - old.kernels),
+        new.outputs,
     )
 
 
@@ -182,17 +162,3 @@ def select(chosen: NDArray[np.bool_], one: CPTerms, other: CPTerms) -> CPTerms:
         np.where(pick, one.kernels, other.kernels),
         np.where(pick, one.outputs, other.outputs),
     )
-
-
-def _tap_gram(blocks: Array) -> Array:
-    return np.asarray(np.einsum("bfcp,bfcq->bpq", blocks, blocks, optimize=True))
-
-
-def _leading_right(matrices: Array) -> Array:
-    """Return the leading right singular vector of each matrix, ``(B, C)``."""
-    return np.asarray(np.linalg.eigh(matrices.swapaxes(1, 2) @ matrices)[1][..., -1])
-
-
-def _unit(vectors: Array) -> Array:
-    norm = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return np.divide(vectors, norm, out=np.zeros_like(vectors), where=norm > 0)

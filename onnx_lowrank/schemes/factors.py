@@ -1,4 +1,4 @@
-"""The structures that lowering keys on: values of low-rank forms, in float64, all blocks of one shape."""
+"""The structures that lowering keys on: values of low-rank forms, all blocks of one shape."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_lowrank.schemes.base import Factors
+from onnx_lowrank.schemes.spatial import SpatialFactors
 from onnx_lowrank.schemes.two_stage import TwoStageFactors
 
 Array = NDArray[np.float64]
@@ -18,6 +19,7 @@ __all__ = [
     "BlockTucker2Factors",
     "Factors",
     "MonochromaticFactors",
+    "SpatialFactors",
     "TwoStageFactors",
 ]
 
@@ -43,12 +45,16 @@ class MonochromaticFactors:
     def reconstruct(self) -> Array:
         """Return the dense weight, ``(F, C, *kernel)``."""
         colours = self.colours[self.colour_of]
-        return colours.reshape(*colours.shape, *(1,) * (self.filters.ndim - 1)) * self.filters[:, None]
+        return (
+            colours.reshape(*colours.shape, *(1,) * (self.filters.ndim - 1)) * self.filters[:, None]
+        )
 
 
 @dataclass(frozen=True)
 class BlockTucker2Factors:
-    """G x H blocks, each 1x1 to K1 channels, the kernel to K2 channels, 1x1 to its outputs; G = H = 1 is Tucker-2.
+    """G x H blocks, each 1x1 to K1 channels, the kernel to K2 channels, 1x1 to its outputs.
+
+    G = H = 1 is Tucker-2.
 
     Attributes
     ----------
@@ -79,7 +85,9 @@ class BlockTucker2Factors:
 
 @dataclass(frozen=True)
 class BlockCPFactors:
-    """G x H blocks, each 1x1 to K channels, a depthwise kernel, 1x1 to its outputs; G = H = 1 is CP.
+    """G x H blocks, each 1x1 to K channels, a depthwise kernel, 1x1 to its outputs.
+
+    G = H = 1 is CP.
 
     Attributes
     ----------
@@ -100,7 +108,9 @@ class BlockCPFactors:
         """Return the dense weight, ``(F, C, *kernel)``."""
         g, h, k, *kernel = self.kernels.shape
         kernels = self.kernels.reshape(g, h, k, -1)
-        blocks = np.einsum("ghfk,ghkp,ghkc->ghfcp", self.outputs, kernels, self.inputs, optimize=True)
+        blocks = np.einsum(
+            "ghfk,ghkp,ghkc->ghfcp", self.outputs, kernels, self.inputs, optimize=True
+        )
         return scatter_blocks(blocks, self.input_clusters, self.output_clusters, tuple(kernel))
 
 

@@ -40,7 +40,7 @@ class Monochromatic(Scheme):
     @classmethod
     def refusal(cls, conv: ConvSpec) -> str | None:
         """Refuse grouped Convs and kernels without spatial extent."""
-        return spatial_refusal(cls.name, conv)
+        return spatial_refusal(conv)
 
     @classmethod
     def limit(cls, rank: str, chosen: Mapping[str, int], conv: ConvSpec) -> int:
@@ -63,8 +63,10 @@ class Monochromatic(Scheme):
         """``C C' + XYF``."""
         return self.C * conv.in_channels + conv.taps * conv.out_channels
 
-    def fit(self, weight: Weight, *, metric: Metric, rng: np.random.Generator) -> Fit:
-        """Cluster colours as lines, then alternate filters, colours and clusters; see `Scheme.fit`."""
+    def fit(
+        self, weight: Weight, *, metric: Metric, rng: np.random.Generator, group: int = 1
+    ) -> Fit:
+        """Cluster colours as lines, then alternate filters, colours and clusters."""
         kernel = weight.shape[2:]
         flat = check_finite(weight).reshape(*weight.shape[:2], -1)
         moments = flat @ flat.swapaxes(1, 2)
@@ -86,7 +88,7 @@ class Monochromatic(Scheme):
 def _published_start(
     flat: Array, colours: int, rng: np.random.Generator
 ) -> tuple[Labels, Array, Array]:
-    """Cluster the rank-1 colours u_f of all outputs as lines; the filters are the old ``s_f v_f``."""
+    """Cluster the rank-1 colours u_f of all outputs as lines; filters are the old ``s_f v_f``."""
     left, values, right = np.linalg.svd(flat, full_matrices=False)
     u, filters = left[:, :, 0], values[:, :1] * right[:, 0]
     labels = balanced_subspaces(u @ u.T, colours, 1, rng)
@@ -97,10 +99,10 @@ def _published_start(
 
 
 def _refine(moments: Array, labels: Labels, colours: int) -> tuple[Array, Labels]:
-    """Alternate the best colour of every cluster and the best balanced clusters, with the best filters throughout.
+    """Alternate the best colour of every cluster and the best balanced clusters.
 
-    With the filter refitted, an output f leaves ``tr S_f - u^T S_f u`` of its energy, S_f = W_f W_f^T: both steps raise the
-    sum of ``u^T S_f u``.
+    With its filter refitted, an output f leaves ``tr S_f - u^T S_f u`` of its energy,
+    ``S_f = W_f W_f^T``: both steps raise the sum of ``u^T S_f u``.
     """
     captured = -np.inf
     for _ in range(MAX_SWEEPS):
@@ -120,10 +122,10 @@ def _centres(moments: Array, labels: Labels, colours: int) -> Array:
     return leading_left(summed, 1)[:, :, 0]
 
 
-def spatial_refusal(name: str, conv: ConvSpec) -> str | None:
-    """Return why a scheme for ungrouped kernels with spatial extent does not take `conv`, or None."""
+def spatial_refusal(conv: ConvSpec) -> str | None:
+    """Return why a scheme for dense kernels with spatial extent refuses `conv`, or None."""
     if conv.group != 1:
-        return f"{name} needs group 1, and this Conv has group {conv.group}"
+        return f"it is a grouped Conv (group {conv.group}), and this scheme needs group 1"
     if conv.taps == 1:
-        return f"{name} needs a kernel with spatial extent; use svd for this layer"
+        return "its kernel has no spatial extent; use svd"
     return None
