@@ -67,7 +67,8 @@ def conv_model(
     bias : ndarray, shape (F,), optional
         Stored as `dtype` in initializer ``b``.
     input_shape : sequence of int, str or None
-        Shape of ``x``; names and None stand for open sizes. By default a batch size ``N`` and 9 per axis.
+        Shape of ``x``; names and None stand for open sizes. By default a batch size ``N`` and
+        9 per axis.
     """
     dtype = np.dtype(dtype)
     kind = helper.np_dtype_to_tensor_dtype(dtype)
@@ -108,7 +109,7 @@ def run(
     *,
     optimise: bool = False,
 ) -> list[Array]:
-    """Run a model, or the file at a path, on the CPU in onnxruntime, by default without its own rewriting."""
+    """Run a model, or the file at a path, in onnxruntime on the CPU, by default as it stands."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
     if not optimise:

@@ -22,7 +22,17 @@ class Refusal:
 
 @dataclass(frozen=True)
 class PassResult:
-    """What a pass did: whether the model changed, what changed, what was refused."""
+    """What a pass did.
+
+    Attributes
+    ----------
+    modified : bool
+        Whether the model changed.
+    changes : tuple of str
+        What changed, a sentence each.
+    refusals : tuple of Refusal
+        What the pass is for and yet left alone.
+    """
 
     modified: bool
     changes: tuple[str, ...] = ()
@@ -30,9 +40,12 @@ class PassResult:
 
 
 class Pass(Protocol):
-    """A rewriting of a model in place."""
+    """A rewriting of a model in place; a second run changes nothing."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        ...
 
     def run(self, model: onnx.ModelProto) -> PassResult:
         """Rewrite `model` in place."""
@@ -40,7 +53,15 @@ class Pass(Protocol):
 
 
 class PassManager:
-    """Runs passes in order; itself a pass. With `verify`, the model is checked after each."""
+    """Runs passes in order; itself a pass.
+
+    Parameters
+    ----------
+    passes : sequence of Pass
+        In the order in which they run.
+    verify : bool
+        Whether to check the model after each.
+    """
 
     name = "manager"
 
@@ -49,7 +70,13 @@ class PassManager:
         self.verify = verify
 
     def run(self, model: onnx.ModelProto) -> PassResult:
-        """Run all passes."""
+        """Run all passes and join their results.
+
+        Raises
+        ------
+        ModelError
+            The model is invalid after a pass, which the message names; only with `verify`.
+        """
         results = []
         for each in self.passes:
             results.append(each.run(model))
@@ -59,7 +86,7 @@ class PassManager:
                 except ModelError as error:
                     raise ModelError(f"after pass {each.name}: {error}") from None
         return PassResult(
-            any(r.modified for r in results),
-            tuple(c for r in results for c in r.changes),
-            tuple(c for r in results for c in r.refusals),
+            any(result.modified for result in results),
+            tuple(change for result in results for change in result.changes),
+            tuple(refusal for result in results for refusal in result.refusals),
         )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.layers import Layer, attribute, find_layers, layer_bias, layer_weight
@@ -15,11 +17,16 @@ from onnx_lowrank.passes.base import PassResult, Refusal
 class FoldBatchNormPass:
     """Fold BatchNormalization in inference mode into the weight and bias of a selected Conv.
 
-    Folded where the normalisation is all that reads the Conv. Refused, with the reason:
+    Folded where the normalisation reads the Conv and nothing else does. Refused, with the reason:
 
-    1. the Conv's output is read elsewhere or is an output of the model;
-    2. a parameter of the normalisation is not constant;
-    3. the normalisation is in training mode or has more than one output.
+    1. the Conv's output is read elsewhere, or is an output of the model;
+    2. the normalisation is in training mode (up to opset 6 unless ``is_test``, from opset 14 on by
+       ``training_mode``), or has outputs besides the first;
+    3. it normalises every element by itself (``spatial=0``, up to opset 8);
+    4. a parameter of it is not constant;
+    5. the folded values leave the range of the weight's type.
+
+    The Conv keeps its name as a layer, and takes over the name of the normalisation's output.
 
     Parameters
     ----------
@@ -40,40 +47,82 @@ class FoldBatchNormPass:
             if layer.name not in self.layers or layer.op != "Conv" or layer.reason is not None:
                 continue
             readers = editor.consumers(layer.node.output[0])
-            norm = next((n for n in readers if n.op_type == "BatchNormalization"), None)
-            if norm is None or norm.input[0] != layer.node.output[0]:
+            norm = next((node for node in readers if _normalises(node, layer)), None)
+            if norm is None:
                 continue
-            if reason := _refusal(editor, layer, norm, len(readers)):
-                refusals.append(Refusal(layer.name, reason))
+            reason = _refusal(editor, layer, norm, readers)
+            folded = None
+            if reason is None:
+                folded = _fold(editor, layer, norm)
+                if folded is None:
+                    reason = f"folded values leave the range of {layer.dtype.name}"
+            if folded is None:
+                refusals.append(
+                    Refusal(layer.name, f"the BatchNormalization behind it stays: {reason}")
+                )
                 continue
-            _fold(editor, layer, norm)
-            changes.append(f"{layer.name}: BatchNormalization folded in")
+            _write(editor, layer, norm, *folded)
+            changes.append(f"{layer.name}: BatchNormalization '{norm.name}' folded in")
         editor.remove_dead()
         return PassResult(bool(changes), tuple(changes), tuple(refusals))
 
 
-def _refusal(editor: GraphEditor, layer: Layer, norm: onnx.NodeProto, readers: int) -> str | None:
-    if readers != 1 or editor.is_graph_output(layer.node.output[0]):
-        return "the BatchNormalization behind it stays: its input is used elsewhere too"
-    if any(editor.constant(name) is None for name in norm.input[1:]):
-        return "the BatchNormalization behind it stays: its parameters are not constant"
-    if attribute(norm, "training_mode", 0) or any(norm.output[1:]):
-        return "the BatchNormalization behind it stays: it is in training mode"
+def _normalises(node: onnx.NodeProto, layer: Layer) -> bool:
+    return (
+        node.op_type == "BatchNormalization"
+        and node.domain in ("", "ai.onnx")
+        and node.input[0] == layer.node.output[0]
+    )
+
+
+def _refusal(
+    editor: GraphEditor, layer: Layer, norm: onnx.NodeProto, readers: list[onnx.NodeProto]
+) -> str | None:
+    output = layer.node.output[0]
+    if len(readers) != 1 or editor.is_graph_output(output):  # 1
+        return f"'{output}' is used elsewhere too"
+    training = attribute(norm, "training_mode", 0)
+    if editor.opset < 7:
+        training = not attribute(norm, "is_test", 0)
+    if training or any(norm.output[1:]):  # 2
+        return "it is in training mode"
+    if editor.opset < 9 and not attribute(norm, "spatial", 1):  # 3
+        return "it normalises every element by itself (spatial=0)"
+    for name in norm.input[1:5]:  # 4
+        if editor.constant(name) is None:
+            return f"its parameter '{name}' is not constant"
     return None
 
 
-def _fold(editor: GraphEditor, layer: Layer, norm: onnx.NodeProto) -> None:
-    values = [editor.constant(name) for name in norm.input[1:5]]
-    scale, shift, mean, variance = (np.asarray(v, np.float64) for v in values)
-    factor = scale / np.sqrt(variance + attribute(norm, "epsilon", 1e-5))
-    weight, bias = layer_weight(editor, layer), layer_bias(editor, layer)
-    weight = weight * factor.reshape(-1, *(1,) * (weight.ndim - 1))
-    bias = shift + factor * ((0.0 if bias is None else bias) - mean)
+def _fold(
+    editor: GraphEditor, layer: Layer, norm: onnx.NodeProto
+) -> tuple[NDArray[Any], NDArray[Any]] | None:
+    """Return the new weight and bias, or None where they do not fit into the layer's type (5)."""
+    scale, shift, mean, variance = (
+        np.asarray(editor.constant(name), np.float64) for name in norm.input[1:5]
+    )
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        factor = scale / np.sqrt(variance + attribute(norm, "epsilon", 1e-5))
+        weight, bias = layer_weight(editor, layer), layer_bias(editor, layer)
+        weight *= factor.reshape(-1, *(1,) * (weight.ndim - 1))
+        bias = shift + factor * ((0.0 if bias is None else bias) - mean)
+        folded = weight.astype(layer.dtype), bias.astype(layer.dtype)
+    if not all(np.isfinite(value).all() for value in folded):
+        return None
+    return folded
+
+
+def _write(
+    editor: GraphEditor,
+    layer: Layer,
+    norm: onnx.NodeProto,
+    weight: NDArray[Any],
+    bias: NDArray[Any],
+) -> None:
     node = layer.node
-    node.name = layer.name  # an unnamed Conv is called by the output that it now loses
-    bias_name = node.input[2] if len(node.input) > 2 and node.input[2] else f"{layer.name}.bias"
-    editor.set_input(node, 1, editor.add_initializer(node.input[1], weight.astype(layer.dtype)))
-    editor.set_input(node, 2, editor.add_initializer(bias_name, bias.astype(layer.dtype)))
+    node.name = layer.name  # an unnamed Conv is called by the output that it loses here
+    editor.set_constant(node, 1, weight, base=layer.weight)
+    editor.set_constant(node, 2, bias, base=layer.bias or f"{layer.name}.bias")
     result = norm.output[0]
     editor.remove(norm)
     editor.rename(node.output[0], result)

@@ -17,7 +17,8 @@ class FoldConstantsPass:
     1. ``Constant`` and ``ConstantOfShape`` nodes.
     2. Chains of nodes on constants (Transpose, Cast, Reshape, DequantizeLinear, ...).
 
-    A constant that others read too stays for them.
+    A constant that only selected layers read keeps its name; one that others read too stays for
+    them as it is, and the layers get one initializer together.
 
     Parameters
     ----------
@@ -33,14 +34,27 @@ class FoldConstantsPass:
     def run(self, model: onnx.ModelProto) -> PassResult:
         """Rewrite `model` in place."""
         editor = GraphEditor(model)
+        layers = [
+            layer
+            for layer in find_layers(model)
+            if layer.name in self.layers and layer.reason is None
+        ]
+        selected = {id(layer.node) for layer in layers}
+        made: dict[str, str] = {}
         changes = []
-        for layer in find_layers(model):
-            if layer.name not in self.layers or layer.reason is not None:
-                continue
+        for layer in layers:
             for index, name in enumerate(layer.node.input[1:], start=1):
-                value = editor.constant(name) if editor.producer(name) is not None else None
-                if value is not None:
-                    editor.set_input(layer.node, index, editor.add_initializer(name, value))
-                    changes.append(f"{layer.name}: {name} is an initializer now")
+                node = editor.producer(name)
+                value = None if node is None else editor.constant(name)
+                if node is None or value is None:
+                    continue
+                alone = list(node.output) == [name] and not editor.is_graph_output(name)
+                if alone and all(id(reader) in selected for reader in editor.consumers(name)):
+                    editor.fold(name)
+                else:
+                    if name not in made:
+                        made[name] = editor.add_initializer(name, value)
+                    editor.set_input(layer.node, index, made[name])
+                changes.append(f"{layer.name}: constant '{name}' is an initializer now")
         editor.remove_dead()
         return PassResult(bool(changes), tuple(changes))
