@@ -17,7 +17,7 @@ from onnx_lowrank.metrics.moments import LayerStatistics
 from onnx_lowrank.runtime import Provider
 
 FORMAT = 1  # of the stored entries and of the arithmetic behind them; part of their keys
-POSITIONS = 256
+POSITIONS = 512
 MEMORY_LIMIT = 4 << 30
 
 
