@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.metrics.frobenius import Frobenius
 from onnx_lowrank.schemes import SchemeSpec
-from onnx_lowrank.schemes.bicluster import BiclusterOuter, BiclusterSVD
+from onnx_lowrank.schemes.bicluster import BiclusterOuter, BiclusterSVD, bicluster
 from onnx_lowrank.schemes.factors import BlockCPFactors, BlockTucker2Factors, gather_blocks
 
 Array = NDArray[np.float64]
@@ -108,6 +108,23 @@ def test_planted_blocks_are_found_and_fitted(kind: str) -> None:
             }, f"seed {seed}"
         # Tucker-2 of an exact block is in closed form; CP converges to its stopping rule.
         assert result.error <= (1e-12 if kind == "svd" else 1e-2), f"seed {seed}"
+
+
+def test_clusters_are_found_under_noise_that_fills_half_of_the_ranks() -> None:
+    # Two strong directions in each cluster, noise in all: at K1 = half the members, subspaces of
+    # K1 dimensions would fit any cluster, and the assignment would stay where it was seeded.
+    found = 0
+    for seed in range(8):
+        random = rng(seed)
+        truth = random.permutation(np.repeat([0, 1], 32))
+        strong = random.standard_normal((2, 2, 40 * 9))
+        rows = np.einsum("ck,ckl->cl", random.standard_normal((64, 2)), strong[truth])
+        rows += 0.7 * random.standard_normal(rows.shape)
+        weight = rows.reshape(64, 40, 3, 3).swapaxes(0, 1)
+        clusters, _ = bicluster(weight, 2, 1, 16, 20, rng(seed))
+        agree = int(np.sum(truth[clusters[0]] == 0))
+        found += max(agree, 32 - agree) >= 31
+    assert found == 8
 
 
 def test_the_structure_is_the_documented_one() -> None:
