@@ -52,9 +52,9 @@ def load_model(source: str | os.PathLike[str] | bytes | onnx.ModelProto) -> onnx
     try:
         data = path.read_bytes()
     except IsADirectoryError:
-        raise ModelError(f"{path} is a folder; give the path of an ONNX file") from None
+        raise ModelError(f"{path} is a directory; give the path of an ONNX file") from None
     except FileNotFoundError:
-        raise ModelError(f"there is no file {path}; check the path") from None
+        raise ModelError(f"cannot read {path}: there is no such file; check the path") from None
     except (OSError, ValueError) as error:
         cause = error.strerror if isinstance(error, OSError) else error
         raise ModelError(f"cannot read {path}: {cause}; give a readable ONNX file") from None
@@ -65,7 +65,7 @@ def load_model(source: str | os.PathLike[str] | bytes | onnx.ModelProto) -> onnx
 
 def _parse(data: bytes, what: str) -> onnx.ModelProto:
     if not data:
-        raise ModelError(f"{what} is empty; export or copy the model again")
+        raise ModelError(f"{what} is empty, not an ONNX model; export or copy it again")
     model = onnx.ModelProto()
     try:
         model.ParseFromString(data)
@@ -184,7 +184,8 @@ def save_model(
     check_output(path, source=source, force=force)
     target = _target(Path(path))
     old = _own_data_files(target)
-    data = _serialise(model)
+    weights = sum(tensor_bytes(tensor) for tensor in model.graph.initializer)
+    data = _serialise(model) if weights <= SINGLE_FILE_LIMIT else None
     if data is not None:
         with _atomic(target) as file:
             file.write(data)
@@ -197,12 +198,10 @@ def save_model(
 
 
 def _serialise(model: onnx.ModelProto) -> bytes | None:
-    """Return the bytes of a model, or None if it is too large for one file."""
-    if sum(tensor_bytes(t) for t in model.graph.initializer) > SINGLE_FILE_LIMIT:
-        return None
+    """Return the bytes of a model, or None if they are beyond 2 GiB."""
     try:
         return bytes(model.SerializeToString(deterministic=True))
-    except (EncodeError, ValueError):  # beyond 2 GiB after all, by what is not an initializer
+    except (EncodeError, ValueError):
         return None
 
 
