@@ -84,24 +84,12 @@ def fit_cp(weight: Weight, clusters: Clusters, rank: int, metric: Metric, *, def
     if rank == math.prod(sorted(flat.shape[1:])[:2]):
         exact = factors(cp_start.exact_terms(flat))
         return measured_fit(weight, exact, exact, metric)
-    start = terms = _spatial_start(flat, rank)
+    start = terms = cp_start.spatial_svd(flat, rank)
     if deflate:
         start = cp_start.greedy_deflation(flat, rank)
         better = cp_fit.squared_errors(flat, terms) < cp_fit.squared_errors(flat, start)
         terms = cp_fit.select(better, terms, start)
     return measured_fit(weight, factors(start), factors(cp_fit.als(flat, terms)), metric)
-
-
-def _spatial_start(flat: Array, rank: int) -> cp_fit.CPTerms:
-    """Start with all the terms that principal spatial filters have; more start at zero."""
-    most = flat.shape[-1] * min(flat.shape[1:3])
-    terms = cp_start.spatial_svd(flat, min(rank, most))
-    spare = ((0, 0), (0, max(rank - most, 0)), (0, 0))
-    return cp_fit.CPTerms(
-        np.pad(terms.inputs, spare),
-        np.pad(terms.kernels, spare),
-        np.pad(terms.outputs, (spare[0], spare[2], spare[1])),
-    )
 
 
 def measured_fit(weight: Weight, start: BlockFactors, final: BlockFactors, metric: Metric) -> Fit:

@@ -55,13 +55,14 @@ def als(blocks: Array, start: CPTerms) -> CPTerms:
     momentum = np.zeros(len(blocks))
     for _ in range(MAX_SWEEPS):
         after, error = _sweep(blocks, now, total)
-        improved = error < best_error
+        improved, plain = error < best_error, momentum == 0
         momentum = np.where(improved, np.minimum(momentum + 0.1, 0.9), 0.0)
         ahead = _extrapolated(best, after, momentum)
         # From the best terms a plain sweep cannot fail; from beyond them it can.
         now = select(improved, ahead, best)
         best, best_error = select(improved, after, best), np.where(improved, error, best_error)
-        if improved.all() and checked - best_error.sum() <= TOLERANCE * best_error.sum():
+        # A plain sweep that gained nothing has converged; one from beyond says nothing yet.
+        if (improved | plain).all() and checked - best_error.sum() <= TOLERANCE * best_error.sum():
             break
         if best_error.sum() <= 1e-24 * total.sum():
             break

@@ -79,7 +79,7 @@ def spatial_svd(blocks: Array, rank: int) -> CPTerms:
     ----------
     blocks : ndarray, shape (B, F, C, P)
     rank : int
-        Number of terms, at most ``P min(F, C)``.
+        Number of terms, at most ``P min(F, C)``; no weight needs more.
     """
     count, f, c, p = blocks.shape
     rows = blocks.reshape(count, -1, p)

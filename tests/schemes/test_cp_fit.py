@@ -141,6 +141,22 @@ def test_an_svd_per_spatial_filter_is_exact_with_all_terms(shape: tuple[int, int
     np.testing.assert_allclose(terms.dense(), blocks, rtol=0, atol=64 * p * max(f, c) * EPS)
 
 
+@pytest.mark.parametrize("shape", [(7, 6), (5, 8)])
+def test_spatial_start_is_exact_with_all_terms_and_truncates_the_smallest(
+    shape: tuple[int, int],
+) -> None:
+    blocks = np.random.default_rng(0).standard_normal((2, *shape, 4))
+    total = np.sum(blocks**2, axis=(1, 2, 3))
+    most = 4 * min(shape)
+    errors = [
+        cp_fit.squared_errors(blocks, cp_start.spatial_svd(blocks, rank))
+        for rank in (1, most // 2, most - 1, most)
+    ]
+    # Orthonormal bases on two sides.
+    assert np.all(errors[-1] <= total * (4 * max(shape) * EPS) ** 2)
+    assert all(np.all(more < fewer) for fewer, more in itertools.pairwise(errors))
+
+
 @pytest.mark.parametrize("shape", [(6, 5, 4), (3, 7, 4), (4, 3, 9), (1, 1, 4), (2, 2, 2)])
 def test_exact_terms_are_the_blocks(shape: tuple[int, int, int]) -> None:
     blocks = np.random.default_rng(0).standard_normal((2, *shape))

@@ -85,3 +85,18 @@ def test_bases_are_orthonormal_even_of_nothing() -> None:
             gram = basis.swapaxes(1, 2) @ basis
             unit = np.broadcast_to(np.eye(gram.shape[-1]), gram.shape)
             np.testing.assert_allclose(gram, unit, rtol=0, atol=32 * F * EPS)
+
+
+def test_large_and_small_gram_matrices_give_the_same_vectors() -> None:
+    size = tucker2_fit.BATCHED + 8
+    rows = np.random.default_rng(0).standard_normal((2, size, 3 * size))
+    grams = rows @ rows.swapaxes(1, 2)
+    for rank in (5, size // 2):
+        vectors = tucker2_fit.leading_left(grams, rank)
+        for gram, found in zip(grams, vectors, strict=True):
+            expected = np.linalg.eigh(gram)[1][:, ::-1][:, :rank]
+            # Projectors from eigenvectors, good to n eps over the gap, here above 1e-4 of the sum.
+            projector = expected @ expected.T
+            np.testing.assert_allclose(found @ found.T, projector, rtol=0, atol=1e-9)
+            pivots = np.abs(found).argmax(axis=0)
+            assert np.all(found[pivots, np.arange(rank)] > 0)
