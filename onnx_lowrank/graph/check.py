@@ -102,7 +102,32 @@ def infer_shapes(
     if missing:
         skeleton.graph.value_info.extend(missing)
         shapes = _infer(skeleton)
+    while ranks := _lost_ranks(skeleton.graph, shapes):
+        for name, rank, kind in ranks:
+            value = skeleton.graph.value_info.add(name=name)
+            value.type.tensor_type.elem_type = kind
+            for _ in range(rank):
+                value.type.tensor_type.shape.dim.add()
+        found = _infer(skeleton)
+        if len(found) <= len(shapes):
+            break
+        shapes = found
     return shapes
+
+
+def _lost_ranks(graph: onnx.GraphProto, shapes: Mapping[str, Shape]) -> list[tuple[str, int, int]]:
+    """Return name, rank and type of what Reshapes give whose target has a length but no value."""
+    kind = next((v.type.tensor_type.elem_type for v in graph.input), onnx.TensorProto.FLOAT)
+    noted = {value.name for value in graph.value_info}
+    found = []
+    for node in graph.node:
+        if node.op_type == "Reshape" and node.domain in ("", "ai.onnx") and len(node.input) > 1:
+            length = shapes.get(node.input[1], ())
+            name = node.output[0]
+            if name not in shapes and name not in noted and len(length) == 1:
+                if isinstance(length[0], int):
+                    found.append((name, length[0], kind))
+    return found
 
 
 def _set_input_shapes(graph: onnx.GraphProto, shapes: Mapping[str, tuple[int, ...]]) -> bool:
