@@ -34,6 +34,8 @@ def print_profile(report: ProfileReport, console: Console | None = None) -> None
         style="dim",
         highlight=False,
     )
+    if reasons := report.noise.reasons:
+        console.print("noisy machine: " + "; ".join(reasons), style="yellow", highlight=False)
     for note in report.notes:
         console.print(f"note: {note}", highlight=False)
 

@@ -138,7 +138,7 @@ def measure(
 
 
 def drift(medians: Seconds) -> float:
-    """Return by how much the medians of the two halves of the repeats differ, relatively."""
+    """Return by how much the medians of the first and the second half differ, relatively."""
     half = len(medians) // 2
     first, second = np.median(medians[:half]), np.median(medians[half:])
     return float(abs(second / first - 1))

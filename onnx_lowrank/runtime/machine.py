@@ -74,7 +74,7 @@ class Noise:
         if self.load_before is not None and self.load_before > MAX_LOAD_PER_CORE * self.cores:
             found.append(f"the load average was {self.load_before:.1f} before it began")
         if self.block_spread > MAX_SPREAD:
-            found.append(f"repeated blocks of runs differ by {self.block_spread:.1%}")
+            found.append(f"repeated measurements differ by {self.block_spread:.1%}")
         if self.drift > MAX_DRIFT:
             found.append(f"the second half differs from the first by {self.drift:.1%}")
         if self.switches_per_second is not None and self.switches_per_second > MAX_SWITCHES:

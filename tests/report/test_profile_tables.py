@@ -8,6 +8,7 @@ from rich.console import Console
 
 from onnx_lowrank.profiling import ModelProfile, ProfileReport, Row
 from onnx_lowrank.report.profile_tables import count, print_profile
+from onnx_lowrank.runtime.machine import Noise
 from onnx_lowrank.runtime.peak import Peak
 
 
@@ -39,6 +40,15 @@ REPORT = ProfileReport(
     runs=2,
     peak=Peak(200.0, "fastest of 5 products"),
     machine={"cpu": "AMD EPYC", "cores": 2, "platform": "Linux x86_64"},
+    noise=Noise(
+        cores=2,
+        load_before=None,
+        switches_per_second=None,
+        stolen=None,
+        cpu_share=None,
+        block_spread=0.0,
+        drift=0.25,
+    ),
     notes=("a note",),
 )
 
@@ -77,6 +87,7 @@ def test_a_line_for_each_layer_and_the_sums() -> None:
     assert "net.onnx: 100.0% of the time is attributed" in text
     assert "all nodes take 100.0% of the 1000 ms that a run takes" in text
     assert "peak: 200 GFLOP/s, the fastest of 5 products" in text
+    assert "noisy machine: the second half differs from the first by 25.0%" in lines
     assert lines[-1] == "note: a note"
 
 

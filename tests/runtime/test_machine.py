@@ -35,7 +35,7 @@ def test_what_the_system_does_not_tell_is_no_reason() -> None:
     ("change", "reason"),
     [
         ({"load_before": 3.5}, "the load average was 3.5 before it began"),
-        ({"block_spread": 0.1}, "repeated blocks of runs differ by 10.0%"),
+        ({"block_spread": 0.1}, "repeated measurements differ by 10.0%"),
         ({"drift": 0.2}, "the second half differs from the first by 20.0%"),
         ({"switches_per_second": 100.0}, "it was interrupted 100 times a second"),
         ({"stolen": 0.05}, "the host took 5.0% of the processor time"),

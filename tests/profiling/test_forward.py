@@ -62,6 +62,7 @@ def test_rows_costs_and_sums(residual_net: Build, tmp_path: Path) -> None:
     (conv1,) = (row for row in data["model"]["rows"] if row["name"] == "conv1")
     assert conv1["peak_share"] == pytest.approx(conv1["gflops"] / data["peak"]["gflops"])
     assert conv1["nodes"]
+    assert set(data["noise"]) >= {"noisy", "reasons"}
     assert conv1["sd_ms"] == pytest.approx(1e3 * found["conv1"].seconds.std(ddof=1))
 
 
