@@ -10,12 +10,11 @@ from typing import Any
 import onnx
 
 from onnx_lowrank.data import Dataset, Preprocess, open_dataset, random_dataset
-from onnx_lowrank.errors import ModelError, PlanError
+from onnx_lowrank.errors import DataError, ModelError, PlanError
+from onnx_lowrank.fit_model import Calibration, fit_model
 from onnx_lowrank.graph.check import check_model
-from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.io import check_output, load_model, write_text
-from onnx_lowrank.graph.layers import Layer, find_layers, layer_weight
-from onnx_lowrank.metrics.frobenius import Frobenius
+from onnx_lowrank.graph.layers import Layer, find_layers
 from onnx_lowrank.passes.absorb_permutations import AbsorbPermutationsPass
 from onnx_lowrank.passes.approximate_conv import ApproximateConvPass
 from onnx_lowrank.passes.base import PassManager
@@ -23,7 +22,6 @@ from onnx_lowrank.passes.fold_batchnorm import FoldBatchNormPass
 from onnx_lowrank.passes.fold_constants import FoldConstantsPass
 from onnx_lowrank.passes.normalize_conv import NormalizeConvPass
 from onnx_lowrank.planning.cost import plan_costs
-from onnx_lowrank.planning.fit import fit_layers
 from onnx_lowrank.planning.plan import Plan, Rule, applicable, decide, default_plan, rules_from_json
 from onnx_lowrank.results import CompressReport, CompressResult, CostReport, LayerInfo
 from onnx_lowrank.runtime import fix_shapes, model_inputs
@@ -136,6 +134,10 @@ def compress(
     limit: int | None = None,
     tolerance: Tolerance | None = None,
     verification: bool = True,
+    calibration: Any = None,
+    calibration_limit: int | None = None,
+    asymmetric: bool = False,
+    cache_dir: Path | None = None,
     seed: int = 0,
     progress: Progress = _silent,
 ) -> CompressResult:
@@ -151,6 +153,15 @@ def compress(
         As for `verify`.
     verification : bool
         Whether to run both models in onnxruntime at the end.
+    calibration : optional
+        Data like `data`, but other samples: the expected error of each layer's output over them is
+        what its fit minimises. Without it, it is the error of the weights.
+    calibration_limit : int, optional
+        Number of samples for that.
+    asymmetric : bool
+        Whether each layer is fitted to the inputs that it will see in the compressed network.
+    cache_dir : path, optional
+        Where statistics of the calibration data are kept between calls.
     seed : int
         Fixes every random choice; two runs with one seed give the same bytes.
     progress : callable
@@ -178,6 +189,15 @@ def compress(
     )
 
     steps = len(decided.chosen) + 3
+    samples = None
+    if calibration is not None:
+        inputs = fix_shapes(model_inputs(original), input_shapes or {})
+        source = open_dataset(
+            calibration, inputs, preprocess=preprocess, limit=calibration_limit, seed=seed
+        )
+        samples = Calibration(source, asymmetric, cache_dir)
+    elif asymmetric:
+        raise DataError("asymmetric fits need data; give calibration samples")
     progress("normalising", 0, steps)
     rewritten = onnx.ModelProto()
     rewritten.CopyFrom(original)
@@ -186,23 +206,19 @@ def compress(
         [FoldConstantsPass(chosen), FoldBatchNormPass(chosen), NormalizeConvPass(chosen)],
     ).run(rewritten)
 
-    by_name = {layer.name: layer for layer in find_layers(rewritten, input_shapes=input_shapes)}
-    editor = GraphEditor(rewritten)
-    fits = fit_layers(
-        decided.chosen,
-        weight_of=lambda name: layer_weight(editor, by_name[name]),
-        metric_of=lambda name: Frobenius(),
+    fits = fit_model(
+        rewritten,
+        decided,
+        calibration=samples,
         seed=seed,
-        progress=lambda name, done: progress(
-            f"fitting {name} as {decided.chosen[name].spec}", done + 1, steps
-        ),
+        progress=lambda step, done, _: progress(step, done + 1, steps),
     )
 
     progress("rewriting", steps - 2, steps)
-    factors = {name: fit.factors for name, fit in fits.items()}
+    values = {name: (fit.factors, fit.bias) for name, fit in fits.items()}
     lowered = PassManager(
         [
-            ApproximateConvPass(factors, input_shapes=input_shapes),
+            ApproximateConvPass(values, input_shapes=input_shapes),
             AbsorbPermutationsPass(chosen),
         ],
     ).run(rewritten)

@@ -92,6 +92,24 @@ def compress(
         Path | None, typer.Option("--save-plan", metavar="FILE", help="Write the plan used.")
     ] = None,
     data: Data = None,
+    calibrate: Annotated[
+        str | None,
+        typer.Option(
+            "--calibrate",
+            metavar="SOURCE",
+            help="Data, other than --data, whose output error the fits minimise.",
+        ),
+    ] = None,
+    calibrate_limit: Annotated[
+        int | None,
+        typer.Option("--calibrate-limit", min=1, help="Use at most this many of them."),
+    ] = None,
+    asymmetric: Annotated[
+        bool,
+        typer.Option(
+            "--asymmetric", help="Fit each layer to the inputs it will see in the new model."
+        ),
+    ] = False,
     preprocess: Preset = None,
     limit: Limit = None,
     input_shape: InputShapes = None,
@@ -116,6 +134,9 @@ def compress(
             model,
             plan=_plan(layer, plan),
             data=data,
+            calibration=calibrate,
+            calibration_limit=calibrate_limit,
+            asymmetric=asymmetric,
             preprocess=preprocess,
             limit=limit,
             input_shapes=_shapes(input_shape),

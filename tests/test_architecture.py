@@ -30,11 +30,13 @@ ALLOWED: dict[str, set[str]] = {
     "workload": BASE | {"graph", "runtime", "data", "verification"},
     "benchmarking": BASE | {"runtime", "data", "workload"},
     "profiling": BASE | {"graph", "runtime", "data", "workload"},
+    "fit_model": NUMERICS | {"calibrate", "data", "graph", "lowering", "passes", "planning"},
     "results": NUMERICS | {"planning", "graph", "verification"},
     "report": NUMERICS
     | {"planning", "results", "runtime", "verification", "benchmarking", "profiling"},
     "api": NUMERICS
-    | {"planning", "graph", "lowering", "passes", "runtime", "data", "verification", "results"},
+    | {"planning", "graph", "lowering", "passes", "runtime", "data", "verification", "results"}
+    | {"calibrate", "fit_model"},
     "cli": {"api", "errors", "report"},
     "__init__": {"api", "errors"},
 }
@@ -48,6 +50,7 @@ EXCLUSIVE = {
     "onnx": {
         "api",
         "calibrate",
+        "fit_model",
         "graph",
         "lowering",
         "passes",

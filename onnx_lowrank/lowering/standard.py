@@ -5,6 +5,7 @@ Every lowering keeps the layer's output as it was: same order, same shape, bias 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import singledispatch
 
 import numpy as np
@@ -19,7 +20,13 @@ from onnx_lowrank.lowering.permutation import (
     transposed_blocks,
 )
 from onnx_lowrank.lowering.pointwise import PointwiseForms, choose_forms
-from onnx_lowrank.schemes.factors import BlockCPFactors, BlockTucker2Factors, MonochromaticFactors
+from onnx_lowrank.schemes.factors import (
+    BlockCPFactors,
+    BlockTucker2Factors,
+    MonochromaticFactors,
+    TwoStageFactors,
+)
+from onnx_lowrank.schemes.spatial import SpatialFactors
 
 Array = NDArray[np.float64]
 
@@ -102,6 +109,74 @@ def _(
     forms: PointwiseForms | None = None,
 ) -> None:
     _lower_blocks(factors, factors.kernels[:, :, :, None], conv, bias, fragment, forms)
+
+
+@lower.register
+def _(
+    factors: TwoStageFactors,
+    conv: ConvSpec,
+    bias: Array | None,
+    fragment: Fragment,
+    *,
+    forms: PointwiseForms | None = None,
+) -> None:
+    del forms  # both stages take the channels as they come
+    group, rank = factors.kernels.shape[:2]
+    kernels = factors.kernels.reshape(group * rank, *factors.kernels.shape[2:])
+    outputs = factors.outputs.reshape(-1, rank)
+    if not conv.kernel:
+        x = _matmul(fragment, fragment.input, kernels, "kernels")
+        x = _matmul(fragment, x, outputs, "outputs")
+        if bias is not None:
+            x = fragment.node("Add", [x, fragment.constant(bias, "outputs.bias")], name="bias")
+        fragment.output(x)
+        return
+    x = _spatial(
+        fragment, fragment.input, conv, weight=kernels, bias=None, group=group, name="kernels"
+    )
+    x = fragment.conv(x, _pointwise(outputs, conv), bias=bias, group=group, name="outputs")
+    fragment.output(x)
+
+
+@lower.register
+def _(
+    factors: SpatialFactors,
+    conv: ConvSpec,
+    bias: Array | None,
+    fragment: Fragment,
+    *,
+    forms: PointwiseForms | None = None,
+) -> None:
+    del forms  # there is no 1x1 stage
+    x = _one_axis(fragment, fragment.input, conv, factors.first, None, "first")
+    fragment.output(_one_axis(fragment, x, conv, factors.second, bias, "second"))
+
+
+def _one_axis(
+    fragment: Fragment, x: str, conv: ConvSpec, weight: Array, bias: Array | None, name: str
+) -> str:
+    """Emit a Conv that has the layer's attributes along the axis on which its kernel extends."""
+    along = [size > 1 for size in weight.shape[2:]]
+
+    def only(values: Sequence[int], otherwise: int) -> list[int]:
+        return [v if a else otherwise for v, a in zip(values, along, strict=True)]
+
+    axes = len(along)
+    return fragment.conv(
+        x,
+        weight,
+        bias=bias,
+        strides=only(conv.strides, 1),
+        dilations=only(conv.dilations, 1),
+        pads=only(conv.pads[:axes], 0) + only(conv.pads[axes:], 0),
+        auto_pad=conv.auto_pad,
+        name=name,
+    )
+
+
+def _matmul(fragment: Fragment, x: str, weight: Array, name: str) -> str:
+    constant = fragment.constant(weight.T, f"{name}.weight")
+    return fragment.node("MatMul", [x, constant], name=name)
 
 
 def _lower_blocks(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.fragment import Fragment
-from onnx_lowrank.graph.layers import find_layers, layer_bias
+from onnx_lowrank.graph.layers import find_layers
 from onnx_lowrank.lowering.standard import lower
 from onnx_lowrank.passes.base import PassResult
 from onnx_lowrank.schemes.factors import Factors
@@ -19,8 +21,8 @@ class ApproximateConvPass:
 
     Parameters
     ----------
-    factors : mapping
-        Factors by layer name.
+    fits : mapping
+        Factors and bias, ``(F,)`` or None, by layer name.
     input_shapes : mapping, optional
         Shapes of graph inputs that the model leaves open; they only help to choose the form of 1x1 stages.
     """
@@ -29,11 +31,11 @@ class ApproximateConvPass:
 
     def __init__(
         self,
-        factors: Mapping[str, Factors],
+        fits: Mapping[str, tuple[Factors, NDArray[np.float64] | None]],
         *,
         input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     ) -> None:
-        self.factors = factors
+        self.fits = fits
         self.input_shapes = input_shapes
 
     def run(self, model: onnx.ModelProto) -> PassResult:
@@ -42,11 +44,11 @@ class ApproximateConvPass:
         editor = GraphEditor(model)
         changes = []
         for layer in layers:
-            factors = self.factors.get(layer.name)
-            if factors is None or layer.spec is None:
+            if layer.name not in self.fits or layer.spec is None:
                 continue
+            factors, bias = self.fits[layer.name]
             fragment = Fragment(layer.name, layer.dtype)
-            lower(factors, layer.spec, layer_bias(editor, layer), fragment)
+            lower(factors, layer.spec, bias, fragment)
             editor.replace(layer.node, fragment)
             changes.append(f"{layer.name}: replaced by {type(factors).__name__}")
         editor.remove_dead()

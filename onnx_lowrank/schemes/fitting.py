@@ -1,4 +1,4 @@
-"""The fit of a scheme in a metric: the published construction, then least squares over the factors."""
+"""The fit of a scheme in a metric: the published construction, then least squares."""
 
 from __future__ import annotations
 

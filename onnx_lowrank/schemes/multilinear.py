@@ -1,4 +1,4 @@
-"""Every structure as one multilinear expression of its arrays, so that one algorithm refines them all."""
+"""Every structure as a multilinear expression of its arrays: one algorithm refines them all."""
 
 from __future__ import annotations
 

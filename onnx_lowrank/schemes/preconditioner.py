@@ -1,9 +1,9 @@
 """A separable stand-in for a metric, under which a half-step has a closed inverse.
 
-Inputs are correlated from channel to channel and from tap to tap. Taking the metric for the Kronecker
-product of a matrix over channels and one over taps, the normal equations of every array fall apart
-into one small matrix per index. This steers the conjugate gradients; it does not change what they
-converge to.
+Inputs are correlated from channel to channel and from tap to tap. Taking the metric for the
+Kronecker product of a matrix over channels and one over taps, the normal equations of every array
+fall apart into one small matrix per index. This steers the conjugate gradients; it does not change
+what they converge to.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -37,7 +36,10 @@ def test_the_solution_is_the_optimum_of_all_combinations(
         return
     assert choice is not None
     assert choice.damage <= budget * (1 + 1e-6)
-    assert choice.cost == pytest.approx(best, rel=2e-4)
+    # The solver holds constraints to 1e-6: it may find what a budget larger by that much allows.
+    lenient = brute_force(costs, damages, budget * (1 + 1e-6))
+    assert lenient is not None
+    assert lenient * (1 - 2e-4) <= choice.cost <= best * (1 + 2e-4)
 
 
 def test_no_choice_where_the_least_damage_is_too_much() -> None:

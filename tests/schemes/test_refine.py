@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -115,7 +117,7 @@ def test_no_half_step_raises_the_error(spec: str, name: str) -> None:
             )
             errors.append(form.squared_norm(target - now.dense()))
     # Rounding of a squared norm: eps times the number of terms.
-    assert all(b <= a + 1e-13 * errors[0] for a, b in zip(errors, errors[1:], strict=False))
+    assert all(b <= a + 1e-13 * errors[0] for a, b in itertools.pairwise(errors))
 
 
 @pytest.mark.parametrize("name", ["covariance", "combined", "mahalanobis"])
