@@ -173,6 +173,8 @@ def _profile(
 
     ops = {node.name: node.op_type for node in graph.node}
     ops |= {layers[node]: ops[node] for node in layers}
+    for node in graph.node:  # what became of a layer is called by its first node's op
+        ops.setdefault(row_of[node.name], node.op_type)
     macs: dict[str, int | None] = {}
     for node in graph.node:
         row = row_of[node.name]

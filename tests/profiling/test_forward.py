@@ -127,6 +127,41 @@ def test_a_rewritten_model_beside_the_original(residual_net: Build) -> None:
     assert report.to_dict()["compared"]["rows"]
 
 
+def test_a_custom_node_that_onnxruntime_inlines(residual_net: Build) -> None:
+    """Its inner nodes have names and tensors of onnxruntime's own."""
+    model = residual_net(1)
+    rewritten = onnx.ModelProto()
+    rewritten.CopyFrom(_split_conv2(model))
+    graph = rewritten.graph
+    first, second = (n for n in graph.node if n.name.startswith("conv2/"))
+    inner = [onnx.NodeProto(), onnx.NodeProto()]
+    for copy, node in zip(inner, (first, second), strict=True):
+        copy.CopyFrom(node)
+    opset = [onnx.helper.make_opsetid("", 13)]
+    function = onnx.helper.make_function(
+        "onnx_lowrank", "Pair", ["a2", "u", "v"], ["a3"], inner, opset
+    )
+    rewritten.functions.append(function)
+    rewritten.opset_import.append(onnx.helper.make_opsetid("onnx_lowrank", 1))
+    second.CopyFrom(
+        onnx.helper.make_node(
+            "Pair", ["a2", "u", "v"], ["a3"], name="conv2/pair", domain="onnx_lowrank"
+        )
+    )
+    graph.node.remove(first)
+    onnx.checker.check_model(rewritten)
+
+    report = profile(model, compare=rewritten, threads=1, runs=2)
+    assert report.compared is not None
+    _check(report.compared)
+    row = report.compared.row("conv2")
+    assert row is not None
+    assert row.layer
+    assert sum("Conv" in node.op for node in row.nodes) == 2
+    assert row.macs is None  # the arithmetic of a custom node is not known
+    assert row.op == "Pair"
+
+
 def test_too_few_runs(residual_net: Build) -> None:
     with pytest.raises(OnnxLowRankError, match="a standard deviation needs 2 or more"):
         profile(residual_net(1), runs=1)
