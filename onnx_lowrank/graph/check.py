@@ -18,6 +18,7 @@ Shape = tuple["int | str | None", ...]
 
 # Initializers of this many bytes are weights: no shape is computed from their values.
 LARGE = 2**16
+LONGEST = 400  # characters of an explanation
 
 
 def check_model(model: onnx.ModelProto) -> None:
@@ -60,6 +61,8 @@ def check_model(model: onnx.ModelProto) -> None:
             checker.check_model(str(path), full_check=True)
     except (checker.ValidationError, shape_inference.InferenceError, ValueError) as error:
         line = " ".join(str(error).split())
+        if len(line) > LONGEST:  # one error brings about others in all that comes behind it
+            line = f"{line[:LONGEST]} ..."
         raise ModelError(f"the model is not valid ONNX: {line}; export it again") from None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
@@ -130,6 +129,5 @@ def data_files(path: Path) -> tuple[Path, ...]:
         model.ParseFromString(path.read_bytes())
     except Exception:  # whatever is there is no model with data files
         return ()
-    folder = Path(os.path.realpath(path)).parent
     names = dict.fromkeys(location(tensor) for tensor in external_tensors(model))
-    return tuple(folder / name for name in names if name)
+    return tuple(path.parent / name for name in names if name)

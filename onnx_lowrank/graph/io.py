@@ -123,7 +123,7 @@ def check_output(
     path = Path(path)
     if not path.name or path.is_dir():
         raise OutputError(f"{path} is a folder; give the name of a file")
-    folder = _target(path).parent
+    folder = path.parent
     if not folder.is_dir():
         raise OutputError(f"there is no folder {folder}; make it first")
     if not os.access(folder, os.W_OK):
@@ -147,7 +147,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     OutputError
         The file cannot be written; what was there before still is.
     """
-    with _atomic(_target(Path(path))) as file:
+    with _atomic(Path(path)) as file:
         file.write(text.encode())
 
 
@@ -163,7 +163,7 @@ def save_model(
     One model gives the same bytes always. Beyond 2 GiB the weights go into a file beside the model,
     whose name comes from its content: it is written first, so that no model ever refers to
     another's weights. A data file of that kind that the model overwritten referred to is removed
-    last. A link is followed.
+    last. A link at the path is replaced; what it points to stays.
 
     Parameters
     ----------
@@ -182,7 +182,7 @@ def save_model(
         The file cannot be written.
     """
     check_output(path, source=source, force=force)
-    target = _target(Path(path))
+    target = Path(path)
     old = _own_data_files(target)
     weights = sum(tensor_bytes(tensor) for tensor in model.graph.initializer)
     data = _serialise(model) if weights <= SINGLE_FILE_LIMIT else None
@@ -236,10 +236,6 @@ def _own_data_files(target: Path) -> set[Path]:
     name = re.compile(re.escape(target.name) + r"\.[0-9a-f]{16}\.data")
     named = {file for file in target.parent.iterdir() if name.fullmatch(file.name)}
     return named & set(data_files(target)) if named else named
-
-
-def _target(path: Path) -> Path:
-    return Path(os.path.realpath(path))
 
 
 @contextmanager

@@ -9,11 +9,10 @@ from typing import Any
 import onnx
 from onnx import TensorProto, helper
 
-_BITS = {
-    getattr(TensorProto, name): bits
-    for name, bits in (("INT4", 4), ("UINT4", 4), ("FLOAT4E2M1", 4), ("INT2", 2), ("UINT2", 2))
-    if hasattr(TensorProto, name)  # by version of onnx
-}
+_NARROW = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}
+_NARROW |= {"FLOAT6E2M3": 6, "FLOAT6E3M2": 6}
+# Which of them there are depends on the version of onnx.
+_BITS = {kind: _NARROW[name] for name, kind in TensorProto.DataType.items() if name in _NARROW}
 
 
 def tensor_bytes(tensor: onnx.TensorProto) -> int:
