@@ -163,3 +163,26 @@ def test_exact_terms_are_the_blocks(shape: tuple[int, int, int]) -> None:
     terms = cp_start.exact_terms(blocks)
     assert terms.kernels.shape[1] == int(np.prod(sorted(shape)[:2]))
     assert np.array_equal(terms.dense(), blocks)
+
+
+def test_more_sweeps_are_never_worse_in_any_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Nearly parallel terms: least squares crawls there, and extrapolation overshoots.
+    rng = np.random.default_rng(0)
+    common = [rng.standard_normal((8, 1, n)) for n in (C, P, F)]
+    near = [x + 0.1 * rng.standard_normal((8, K, x.shape[-1])) for x in common]
+    truth = CPTerms(near[0], near[1], near[2].swapaxes(1, 2))
+    blocks = truth.dense() + 1e-3 * rng.standard_normal((8, F, C, P))
+    start = CPTerms(
+        rng.standard_normal((8, K, C)),
+        rng.standard_normal((8, K, P)),
+        rng.standard_normal((8, F, K)),
+    )
+    monkeypatch.setattr(cp_fit, "TOLERANCE", 0.0)
+    errors = []
+    for sweeps in range(40):
+        monkeypatch.setattr(cp_fit, "MAX_SWEEPS", sweeps)
+        errors.append(cp_fit.squared_errors(blocks, cp_fit.als(blocks, start)))
+    total = np.sum(blocks**2, axis=(1, 2, 3))
+    # The error is followed as |W|^2 - 2 <W, W~> + |W~|^2: rounding of sums of F C P terms, and of
+    # terms larger than their sum.
+    assert all(np.all(b <= a + 1e-11 * total) for a, b in itertools.pairwise(errors))

@@ -100,3 +100,15 @@ def test_large_and_small_gram_matrices_give_the_same_vectors() -> None:
             np.testing.assert_allclose(found @ found.T, projector, rtol=0, atol=1e-9)
             pivots = np.abs(found).argmax(axis=0)
             assert np.all(found[pivots, np.arange(rank)] > 0)
+
+
+def test_iteration_ends_with_the_best_inputs_for_its_outputs() -> None:
+    blocks = blocks_of(5)
+    start, _ = tucker2_fit.successive_svd(blocks, 3, 4)
+    inputs, outputs = tucker2_fit.hooi(blocks, start, 4)
+    for b in range(B):
+        left = np.einsum("fk,fcp->kcp", outputs[b], blocks[b]).swapaxes(0, 1).reshape(C, -1)
+        best = np.linalg.svd(left, full_matrices=False)[0][:, :3]
+        # Projections, which do not depend on a basis; the gap of random singular values is wide.
+        np.testing.assert_allclose(inputs[b] @ inputs[b].T, best @ best.T, rtol=0, atol=1e-10)
+        assert np.linalg.norm(inputs[b] @ inputs[b].T - start[b] @ start[b].T) > 1e-3
