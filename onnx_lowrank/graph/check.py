@@ -127,9 +127,10 @@ def _lost_ranks(graph: onnx.GraphProto, shapes: Mapping[str, Shape]) -> list[tup
         if node.op_type == "Reshape" and node.domain in ("", "ai.onnx") and len(node.input) > 1:
             length = shapes.get(node.input[1], ())
             name = node.output[0]
-            if name not in shapes and name not in noted and len(length) == 1:
-                if isinstance(length[0], int):
-                    found.append((name, length[0], kind))
+            if name in shapes or name in noted or len(length) != 1:
+                continue
+            if isinstance(length[0], int):
+                found.append((name, length[0], kind))
     return found
 
 

@@ -102,9 +102,10 @@ def test_what_is_wrong_is_named(spoil: object, says: str) -> None:
 
 
 def test_an_explanation_has_an_end() -> None:
-    chain = " ".join(f"a{i + 1} = Conv(a{i}, w)" for i in range(40))
-    model = text_model(f"net (float[1,3,9,9] a0) => (a40) {{ {chain} }}", {"w": np.float32(WEIGHT)})
-    with pytest.raises(ModelError, match="not valid ONNX") as caught:
+    chain = " ".join(f"a{i + 1} = Conv(x, w)" for i in range(40))
+    text = f"net (float[1,5,9,9] x) => (float[1,4,7,7] a40) {{ {chain} }}"
+    model = text_model(text, {"w": np.zeros((4, 3, 3), np.float32)})
+    with pytest.raises(ModelError, match=r"InferenceError.* \.\.\.; export it again") as caught:
         check_model(model)
     assert len(str(caught.value)) < 500
 
@@ -172,6 +173,19 @@ def test_notes_on_shapes_are_used_only_where_nothing_better_is_known() -> None:
     assert infer_shapes(model, {"x": (2, 3, 9, 9)})["y"] == ("N", 4, 5, 6)
     # A size that was fixed changes.
     assert "y" not in infer_shapes(model, {"x": (2, 3, 18, 18)})
+
+
+def test_a_reshape_to_computed_sizes_keeps_its_rank() -> None:
+    text = """net (float[N,3,H,9] x) => (float[N,4,A,B] y) <int64[1] last = {-1}> {
+        s = Shape(x)
+        r = ReduceMax<keepdims=1>(s)
+        t = Concat<axis=0>(last, r, last, r)
+        a = Reshape(x, t)
+        y = Conv(a, w)
+    }"""
+    shapes = infer_shapes(text_model(text, {"w": np.float32(WEIGHT)}))
+    assert len(shapes["a"]) == 4
+    assert shapes["y"][1] == 4
 
 
 def test_an_invalid_model_keeps_what_it_says_of_itself() -> None:
