@@ -46,40 +46,32 @@ class FoldBatchNormPass:
         for layer in find_layers(model):
             if layer.name not in self.layers or layer.op != "Conv" or layer.reason is not None:
                 continue
-            readers = editor.consumers(layer.node.output[0])
-            norm = next((node for node in readers if _normalises(node, layer)), None)
-            if norm is None:
-                continue
-            reason = _refusal(editor, layer, norm, readers)
-            folded = None
-            if reason is None:
+            # One behind the other too, until there is none or one that stays.
+            while (norm := _behind(editor, layer)) is not None:
                 folded = _fold(editor, layer, norm)
-                if folded is None:
-                    reason = f"folded values leave the range of {layer.dtype.name}"
-            if folded is None:
-                refusals.append(
-                    Refusal(layer.name, f"the BatchNormalization behind it stays: {reason}")
-                )
-                continue
-            _write(editor, layer, norm, *folded)
-            changes.append(f"{layer.name}: BatchNormalization '{norm.name}' folded in")
+                if isinstance(folded, str):
+                    reason = f"the BatchNormalization behind it stays: {folded}"
+                    refusals.append(Refusal(layer.name, reason))
+                    break
+                _write(editor, layer, norm, *folded)
+                changes.append(f"{layer.name}: BatchNormalization '{norm.name}' folded in")
         editor.remove_dead()
         return PassResult(bool(changes), tuple(changes), tuple(refusals))
 
 
-def _normalises(node: onnx.NodeProto, layer: Layer) -> bool:
-    return (
-        node.op_type == "BatchNormalization"
-        and node.domain in ("", "ai.onnx")
-        and node.input[0] == layer.node.output[0]
-    )
-
-
-def _refusal(
-    editor: GraphEditor, layer: Layer, norm: onnx.NodeProto, readers: list[onnx.NodeProto]
-) -> str | None:
+def _behind(editor: GraphEditor, layer: Layer) -> onnx.NodeProto | None:
+    """Return a BatchNormalization that normalises what a layer computes."""
     output = layer.node.output[0]
-    if len(readers) != 1 or editor.is_graph_output(output):  # 1
+    for node in editor.consumers(output):
+        is_norm = node.op_type == "BatchNormalization" and node.domain in ("", "ai.onnx")
+        if is_norm and node.input[0] == output:
+            return node
+    return None
+
+
+def _refusal(editor: GraphEditor, layer: Layer, norm: onnx.NodeProto) -> str | None:
+    output = layer.node.output[0]
+    if len(editor.consumers(output)) != 1 or editor.is_graph_output(output):  # 1
         return f"'{output}' is used elsewhere too"
     training = attribute(norm, "training_mode", 0)
     if editor.opset < 7:
@@ -96,8 +88,10 @@ def _refusal(
 
 def _fold(
     editor: GraphEditor, layer: Layer, norm: onnx.NodeProto
-) -> tuple[NDArray[Any], NDArray[Any]] | None:
-    """Return the new weight and bias, or None where they do not fit into the layer's type (5)."""
+) -> tuple[NDArray[Any], NDArray[Any]] | str:
+    """Return the new weight and bias in the layer's type, or why there are none."""
+    if reason := _refusal(editor, layer, norm):
+        return reason
     scale, shift, mean, variance = (
         np.asarray(editor.constant(name), np.float64) for name in norm.input[1:5]
     )
@@ -107,8 +101,8 @@ def _fold(
         weight *= factor.reshape(-1, *(1,) * (weight.ndim - 1))
         bias = shift + factor * ((0.0 if bias is None else bias) - mean)
         folded = weight.astype(layer.dtype), bias.astype(layer.dtype)
-    if not all(np.isfinite(value).all() for value in folded):
-        return None
+    if not all(np.isfinite(value).all() for value in folded):  # 5
+        return f"folded values leave the range of {layer.dtype.name}"
     return folded
 
 
