@@ -25,21 +25,34 @@ if TYPE_CHECKING:
         inspect,
         verify,
     )
+    from onnx_lowrank.benchmarking import BenchReport, benchmark
+    from onnx_lowrank.profiling import ProfileReport, profile
+
+_ELSEWHERE = {
+    "BenchReport": "benchmarking",
+    "ProfileReport": "profiling",
+    "benchmark": "benchmarking",
+    "profile": "profiling",
+}
 
 __all__ = [
+    "BenchReport",
     "CompressReport",
     "CompressResult",
     "CostReport",
     "LayerInfo",
     "Plan",
     "Preprocess",
+    "ProfileReport",
     "Tolerance",
     "VerifyReport",
     "__version__",
+    "benchmark",
     "compress",
     "cost",
     "diagnose",
     "inspect",
+    "profile",
     "verify",
 ]
 
@@ -51,7 +64,7 @@ except PackageNotFoundError:  # run from a source tree that is not installed
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        return getattr(import_module("onnx_lowrank.api"), name)
+        return getattr(import_module(f"onnx_lowrank.{_ELSEWHERE.get(name, 'api')}"), name)
     raise AttributeError(f"module 'onnx_lowrank' has no attribute '{name}'")
 
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 import typer
 
@@ -79,6 +79,19 @@ MaxDrop = Annotated[
 MinTop1 = Annotated[
     float | None,
     typer.Option("--min-top1", help="Least share of samples with the same top-1 class, 0 to 1."),
+]
+
+
+Provider = Annotated[
+    str, typer.Option("--provider", metavar="cpu|cuda", help="Where onnxruntime runs the models.")
+]
+Threads = Annotated[
+    str | None,
+    typer.Option("--threads", metavar="1,2", help="Intra-op threads; several make a sweep."),
+]
+Batches = Annotated[
+    str | None,
+    typer.Option("--batch", metavar="1,8", help="Samples at once; several make a sweep."),
 ]
 
 
@@ -226,6 +239,106 @@ def verify(
 
 
 @app.command()
+def bench(
+    models: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="MODEL [OTHER]...",
+            help="ONNX files; the others are compared with the first.",
+            show_default=False,
+        ),
+    ],
+    provider: Provider = "cpu",
+    threads: Threads = None,
+    batch: Batches = None,
+    seconds: Annotated[
+        float, typer.Option("--seconds", help="Time for the runs of each model, roughly.")
+    ] = 10.0,
+    repeats: Annotated[
+        int, typer.Option("--repeats", help="How often all models are loaded anew.")
+    ] = 10,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Add onnxruntime's int8 quantisation of the first.")
+    ] = False,
+    openvino: Annotated[
+        bool, typer.Option("--openvino", help="Add the first in OpenVINO, if that is installed.")
+    ] = False,
+    data: Data = None,
+    preprocess: Preset = None,
+    input_shape: InputShapes = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Time models against each other: latency, throughput, memory, and the ratio's interval."""
+    from onnx_lowrank import benchmarking
+    from onnx_lowrank.report import bench_tables
+
+    with _progress() as progress:
+        report = benchmarking.benchmark(
+            models,
+            provider=cast("Any", provider),
+            threads=_counts("--threads", threads),
+            batches=_counts("--batch", batch),
+            repeats=repeats,
+            seconds=seconds,
+            int8=int8,
+            openvino=openvino,
+            data=data,
+            preprocess=preprocess,
+            input_shapes=_shapes(input_shape),
+            seed=seed,
+            progress=progress,
+        )
+    if as_json:
+        _print_json(report.to_dict())
+    else:
+        bench_tables.print_benchmark(report)
+
+
+@app.command()
+def profile(
+    model: Model,
+    compare: Annotated[
+        Path | None,
+        typer.Option("--compare", metavar="OTHER", help="Show the rewritten model beside it."),
+    ] = None,
+    provider: Provider = "cpu",
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="Intra-op threads.")
+    ] = None,
+    batch: Annotated[int | None, typer.Option("--batch", min=1, help="Samples at once.")] = None,
+    runs: Annotated[int, typer.Option("--runs", help="Runs to average over.")] = 8,
+    data: Data = None,
+    preprocess: Preset = None,
+    input_shape: InputShapes = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Measure the forward time of every layer: mean, deviation, share, and speed."""
+    from onnx_lowrank import profiling
+    from onnx_lowrank.report import profile_tables
+
+    with _progress() as progress:
+        report = profiling.profile(
+            model,
+            compare=compare,
+            provider=cast("Any", provider),
+            threads=threads,
+            batch=batch,
+            runs=runs,
+            data=data,
+            preprocess=preprocess,
+            input_shapes=_shapes(input_shape),
+            seed=seed,
+            progress=progress,
+        )
+    if as_json:
+        _print_json(report.to_dict())
+    else:
+        profile_tables.print_profile(report)
+
+
+@app.command()
 def doctor(as_json: Json = False) -> None:
     """Show versions, providers and instruction sets, what is missing and how to get it."""
     from onnx_lowrank import api
@@ -286,6 +399,16 @@ def _tolerance(min_sqnr: float | None, max_drop: float | None, min_top1: float |
     return api.Tolerance(**{name: value for name, value in given.items() if value is not None})
 
 
+def _counts(option: str, text: str | None) -> tuple[int | None, ...]:
+    """Read ``"1,2,4"``; nothing given is one None."""
+    if text is None:
+        return (None,)
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise DataError(f"cannot read {option} '{text}'; write numbers of 1 or more, such as 1,2")
+    return tuple(map(int, parts))
+
+
 def _print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, allow_nan=False))
 
@@ -296,11 +419,12 @@ def _progress() -> Iterator[Progress]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
+    if not console.is_terminal:
+        yield lambda step, done, total: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("reading the model", total=None)
 
         def show(step: str, done: int, total: int) -> None:

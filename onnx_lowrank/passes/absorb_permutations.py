@@ -1,4 +1,4 @@
-"""Move channel permutations into neighbouring weights, so that no Gather is left where none is needed."""
+"""Move channel permutations into neighbouring weights: no Gather is left where none is needed."""
 
 from __future__ import annotations
 
@@ -14,31 +14,43 @@ from onnx_lowrank.lowering.permutation import Permutation, inverse, is_identity,
 from onnx_lowrank.passes.base import PassResult, Refusal
 
 # Ops with one data input that treat every channel alike, so that a permutation passes through them.
-CHANNELWISE = frozenset(
-    "Relu LeakyRelu Clip Sigmoid HardSigmoid Tanh Elu Selu Celu Softplus Softsign HardSwish Mish Gelu Abs Neg Exp Erf "
-    "MaxPool AveragePool LpPool GlobalAveragePool GlobalMaxPool GlobalLpPool Identity Dropout Cast".split()
-)
+_ACTIVATIONS = {
+    "Relu",
+    "LeakyRelu",
+    "Clip",
+    "Sigmoid",
+    "HardSigmoid",
+    "Tanh",
+    "Elu",
+    "Selu",
+    "Celu",
+}
+_ACTIVATIONS |= {"Softplus", "Softsign", "HardSwish", "Mish", "Gelu", "Abs", "Neg", "Exp", "Erf"}
+_POOLS = {"MaxPool", "AveragePool", "LpPool"}
+_POOLS |= {"GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"}
+CHANNELWISE = _ACTIVATIONS | _POOLS | {"Identity", "Dropout", "Cast"}
 
 
 @dataclass(frozen=True)
 class _Reader:
-    """A node that can take its channels in another order, and the tensor through which it reads them."""
+    """A node that can take its channels in another order, and the tensor that it reads."""
 
     node: onnx.NodeProto
     tensor: str
 
 
 class AbsorbPermutationsPass:
-    """Remove the Gathers by which lowering reorders channels, where a neighbour can take the other order exactly.
+    """Remove the Gathers of lowering where a neighbour can take the other order exactly.
 
     For a Gather ``y[i] = x[p[i]]`` on the channel axis:
 
-    1. Every use of y, directly or through channelwise ops, is a Conv of group 1 (the columns of its weight are
-       permuted) or another such Gather (the two are composed).
-    2. x comes, directly or through channelwise ops that nobody else reads, from a Conv whose groups p maps onto
-       themselves (the rows of its weight and bias are permuted).
+    1. Every use of y, directly or through channelwise ops, is a Conv of group 1 (the columns of its
+       weight are permuted) or another such Gather (the two are composed).
+    2. x comes, directly or through channelwise ops that nobody else reads, from a Conv whose groups
+       p maps onto themselves (the rows of its weight and bias are permuted).
 
-    Other Gathers stay and are listed. Tensors whose channels change order get new names: a name stands for a value.
+    Other Gathers stay and are listed. Tensors whose channels change order get new names: a name
+    stands for a value.
 
     Parameters
     ----------
@@ -56,7 +68,7 @@ class AbsorbPermutationsPass:
         editor = GraphEditor(model)
         changes, refusals = [], []
         prefixes = tuple(f"{layer}/" for layer in self.layers)
-        # Copied: the graph changes under way. Inputs first, so that a Gather composed into a later one is seen again.
+        # A copy: the graph changes. A Gather composed into a later one is seen again there.
         for node in [n for n in model.graph.node if n.name.startswith(prefixes)]:
             permutation = _channel_permutation(editor, node)
             if permutation is None:
@@ -88,7 +100,7 @@ def _channel_permutation(editor: GraphEditor, node: onnx.NodeProto) -> Permutati
 
 
 def _readers(editor: GraphEditor, tensor: str) -> list[_Reader]:
-    """Return all that reads `tensor` through channelwise ops, or nothing if any of it cannot take another order."""
+    """Return all that reads `tensor` through channelwise ops; nothing if any needs its order."""
     found: list[_Reader] = []
     pending = [tensor]
     while pending:
@@ -178,7 +190,7 @@ def _permute_writer(
 
 
 def _bypass(editor: GraphEditor, gather: onnx.NodeProto) -> None:
-    """Let everything read the Gather's input in its place; the name of a graph output stays with its value."""
+    """Let everything read the Gather's input in its place; a graph output keeps its name."""
     source, result = gather.input[0], gather.output[0]
     editor.remove(gather)
     if editor.is_graph_output(result):

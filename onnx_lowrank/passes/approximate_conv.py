@@ -24,7 +24,8 @@ class ApproximateConvPass:
     fits : mapping
         Factors and bias, ``(F,)`` or None, by layer name.
     input_shapes : mapping, optional
-        Shapes of graph inputs that the model leaves open; they only help to choose the form of 1x1 stages.
+        Shapes of graph inputs that the model leaves open; they only help to choose the form of 1x1
+        stages.
     """
 
     name = "approximate-conv"

@@ -141,6 +141,7 @@ def _solve_along(array: Array, axis: int, matrix: Array, *, lead: int) -> Array:
     rows, restore = _rows(array, axis, lead)
     if matrix.ndim == 2:  # one factorisation for all blocks
         flat = rows.reshape(-1, rows.shape[-1])
-        return restore(np.linalg.solve(matrix, flat.T).T.reshape(rows.shape))
+        return restore(np.asarray(np.linalg.solve(matrix, flat.T), np.float64).T)
     matrix = np.broadcast_to(matrix, (*rows.shape[:-2], *matrix.shape[-2:]))
-    return restore(np.linalg.solve(matrix, rows.swapaxes(-1, -2)).swapaxes(-1, -2))
+    solved = np.asarray(np.linalg.solve(matrix, rows.swapaxes(-1, -2)), np.float64)
+    return restore(solved.swapaxes(-1, -2))

@@ -90,7 +90,7 @@ def lowered(model: onnx.ModelProto, spec: str, forms: PointwiseForms | None) -> 
 def assert_same(
     model: onnx.ModelProto, rewritten: onnx.ModelProto, x: NDArray[np.floating], terms: int
 ) -> None:
-    """Compare in float; each product of the chain adds its own rounding to those of the dense sum."""
+    """Compare in float: each product of the chain adds its own rounding."""
     expected, actual = run(model, x), run(rewritten, x)
     assert actual.shape == expected.shape
     # Four stages, sums of at most `terms` products each, of magnitudes that the factors may raise
