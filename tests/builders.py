@@ -73,7 +73,7 @@ def conv_model(
     dtype = np.dtype(dtype)
     kind = helper.np_dtype_to_tensor_dtype(dtype)
     axes = weight.ndim - 2
-    given = {
+    given: dict[str, Any] = {
         "strides": strides,
         "dilations": dilations,
         "pads": pads,
@@ -130,4 +130,4 @@ def without(model: onnx.ModelProto, *fields: str) -> bytes:
     copy.CopyFrom(model)
     for field in fields:
         copy.graph.ClearField(field)
-    return copy.SerializeToString(deterministic=True)
+    return bytes(copy.SerializeToString(deterministic=True))

@@ -42,13 +42,13 @@ def check_model(model: onnx.ModelProto) -> None:
     twice = [name for name, count in names.items() if count > 1]
     if twice:
         raise ModelError(f"two tensors are called '{twice[0]}'; rename one of them")
-    skeleton, pairs = split_weights(model, above=LARGE)
-    for tensor, _ in pairs:
+    for tensor in graph.initializer:
         if tensor.HasField("raw_data") and len(tensor.raw_data) != tensor_bytes(tensor):
             raise ModelError(
                 f"initializer '{tensor.name}' has {len(tensor.raw_data)} bytes of data, its type "
                 f"and shape {list(tensor.dims)} ask for {tensor_bytes(tensor)}; export it again"
             )
+    skeleton, pairs = split_weights(model, above=LARGE)
     try:
         with tempfile.TemporaryDirectory() as folder:
             # The checker sees large weights as external data: it does not read their values, and

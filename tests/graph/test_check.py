@@ -10,6 +10,7 @@ from onnx_lowrank.errors import ModelError
 from onnx_lowrank.graph import check
 from onnx_lowrank.graph.check import check_model, infer_shapes
 from onnx_lowrank.graph.io import load_model
+from onnx_lowrank.graph.skeleton import split_weights
 
 WEIGHT = np.random.default_rng(0).standard_normal((4, 3, 3, 3))
 
@@ -89,7 +90,7 @@ def _cut_weight(model: onnx.ModelProto) -> None:
         (_output_called_as_an_input, "two tensors are called 'x'"),
         (_two_weights, "two tensors are called 'w'"),
         (_wrong_shape, r"Inferred shape and existing shape differ"),
-        (_cut_weight, r"'?w'?.*"),
+        (_cut_weight, r"'w' has 428 bytes of data, .* \[4, 3, 3, 3\] ask for 432"),
     ],
 )
 def test_what_is_wrong_is_named(spoil: object, says: str) -> None:
@@ -102,22 +103,12 @@ def test_what_is_wrong_is_named(spoil: object, says: str) -> None:
 
 
 def test_an_explanation_has_an_end() -> None:
-    chain = " ".join(f"a{i + 1} = Conv(x, w)" for i in range(40))
-    text = f"net (float[1,5,9,9] x) => (float[1,4,7,7] a40) {{ {chain} }}"
-    model = text_model(text, {"w": np.zeros((4, 3, 3), np.float32)})
-    with pytest.raises(ModelError, match=r"InferenceError.* \.\.\.; export it again") as caught:
+    sums = " ".join(f"a{i + 1} = Add(x, w)" for i in range(40))
+    text = f"net (float[3] x) => (float[3] a40) {{ {sums} }}"
+    model = text_model(text, {"w": np.zeros(5, np.float32)})
+    with pytest.raises(ModelError, match=r"not valid ONNX: .* \.\.\.; export it again") as caught:
         check_model(model)
     assert len(str(caught.value)) < 500
-
-
-def test_a_weight_without_all_its_data_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check, "LARGE", 100)
-    model = conv_model(WEIGHT)
-    _cut_weight(model)
-    with pytest.raises(
-        ModelError, match=r"'w' has 428 bytes of data, .* \[4, 3, 3, 3\] ask for 432"
-    ):
-        check_model(model)
 
 
 def test_shapes_of_all_tensors() -> None:
@@ -183,7 +174,7 @@ def test_a_reshape_to_computed_sizes_keeps_its_rank() -> None:
         a = Reshape(x, t)
         y = Conv(a, w)
     }"""
-    shapes = infer_shapes(text_model(text, {"w": np.float32(WEIGHT)}))
+    shapes = infer_shapes(text_model(text, {"w": WEIGHT.astype(np.float32)}))
     assert len(shapes["a"]) == 4
     assert shapes["y"][1] == 4
 
@@ -207,7 +198,7 @@ def test_large_weights_do_not_take_part(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(check, "LARGE", 2**16)
     model = text_model("net (float[N,4096] x) => (float[N,4096] y) { y = MatMul(x, w) }")
     model.graph.initializer.append(numpy_helper.from_array(np.zeros((4096, 4096), np.float32), "w"))
-    skeleton, pairs = check.split_weights(model, above=check.LARGE)
+    skeleton, pairs = split_weights(model, above=check.LARGE)
     assert [tensor.name for tensor, _ in pairs] == ["w"]
     assert skeleton.ByteSize() < 300
     check_model(model)

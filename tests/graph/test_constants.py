@@ -17,7 +17,10 @@ CHAINS = {
     "half": ("k = Cast<to=10>(w)", W.astype(np.float16)),
     "one of several": ("a, k = Split<axis=1>(wide)", W[:, :2]),
     "arithmetic": ("a = Mul(w, w) k = Add(a, w)", W * W + W),
-    "dequantised": ("k = DequantizeLinear(q, scale, zero)", (np.float32([0, 1, 254]) - 3) * 0.5),
+    "dequantised": (
+        "k = DequantizeLinear(q, scale, zero)",
+        (np.array([0, 1, 254], np.float32) - 3) * 0.5,
+    ),
     "omitted input": ("k = Clip(w, , high)", np.minimum(W, np.float32(2))),
     "of shape": ("k = ConstantOfShape<value = float[1] {0.5}>(shape)", np.full((1, 6), 0.5, "f4")),
     "of shape, zero": ("k = ConstantOfShape(shape)", np.zeros((1, 6), np.float32)),

@@ -69,7 +69,8 @@ def test_data_of_attributes_bodies_and_functions(tmp_path: Path) -> None:
     (tmp_path / "w.bin").write_bytes(values.tobytes())
 
     def external(name: str, offset: int, length: str | None) -> onnx.TensorProto:
-        tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=[2], data_location=1)
+        tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=[2])
+        tensor.data_location = TensorProto.EXTERNAL
         entries = {"location": "w.bin", "offset": str(offset), "length": length}
         for key, value in entries.items():
             if value is not None:

@@ -117,8 +117,8 @@ def test_other_nodes_and_inputs_left_out() -> None:
     fragment.output(fragment.node("Clip", [x, "", limit], name="clip"))
     model = replaced(conv_model(np.ones((4, 3, 3, 3))), fragment)
     assert list(model.graph.node[1].input) == ["conv/dense:0", "", "conv.limit"]
-    x = np.ones((1, 3, 9, 9), np.float32)
-    np.testing.assert_array_equal(run(model, {"x": x})[0], np.ones((1, 4, 7, 7)))
+    ones = np.ones((1, 3, 9, 9), np.float32)
+    np.testing.assert_array_equal(run(model, {"x": ones})[0], np.ones((1, 4, 7, 7)))
 
 
 def test_a_node_of_another_domain() -> None:

@@ -31,9 +31,7 @@ def test_the_skeleton_differs_only_in_the_data_of_large_weights() -> None:
         {"large": large, "small": large[:1]},
     )
     model.graph.initializer[0].doc_string = ""  # set to nothing is not the same as not set
-    model.graph.initializer.append(
-        helper.make_tensor("s", TensorProto.STRING, [99], [b"text"] * 99)
-    )
+    model.graph.initializer.append(numpy_helper.from_array(np.array(["text"] * 99, object), "s"))
     model.metadata_props.add(key="k", value="v")
     model.graph.value_info.append(helper.make_tensor_value_info("a", 1, [100]))
     before = model.SerializeToString(deterministic=True)

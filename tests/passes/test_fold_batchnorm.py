@@ -43,7 +43,7 @@ def model(
     names: tuple[str, str] = ("[c]", "[bn]"),
 ) -> onnx.ModelProto:
     rng = np.random.default_rng(1)
-    kind = {np.float16: "float16", np.float32: "float"}[dtype]
+    kind = "float16" if dtype is np.float16 else "float"
     inputs = "x, w, b" if bias else "x, w"
     axes = ",".join("ABCDE"[: len(weight) - 2])
     text = f"""net ({kind}[{shape}] x) => ({kind}[N,6,{axes}] y) {{
@@ -157,7 +157,7 @@ def test_every_dimension(dtype: type, axes: int, group: int) -> None:
         dtype=dtype,
         bias=False,
     )
-    x = np.random.default_rng(2).standard_normal((2, 4, *(9,) * axes)).astype(dtype)
+    x: NDArray[Any] = np.random.default_rng(2).standard_normal((2, 4, *(9,) * axes)).astype(dtype)
     folds_exactly(proto, x)
     assert {value.dtype.type for value in initializers(proto).values()} == {dtype}
 
@@ -222,11 +222,14 @@ def test_one_behind_the_other() -> None:
     again = proto.graph.node.add()
     again.CopyFrom(proto.graph.node[1])
     again.name, again.input[0], again.output[0] = "bn2", "m", "y"
-    x = np.random.default_rng(2).standard_normal((2, 4, 9, 9)).astype(np.float32)
-    expected = run(proto, {"x": x})[0]
+    old = initializers(proto)
     assert len(fold(proto, "c").changes) == 2
-    assert [n.op_type for n in proto.graph.node] == ["Conv"]
-    np.testing.assert_allclose(run(proto, {"x": x})[0], expected, rtol=1e-3, atol=1e-3)
+    assert [(n.op_type, n.output[0]) for n in proto.graph.node] == [("Conv", "y")]
+    factor = old["scale"] / np.sqrt(old["variance"].astype(np.float64) + float(np.float32(1e-5)))
+    once = (old["w"] * factor[:, None, None, None]).astype(np.float32)
+    twice = (once * factor[:, None, None, None]).astype(np.float32)
+    # The default of epsilon is a double here, a float in what a runtime reads: 1 ulp of the weight.
+    np.testing.assert_array_max_ulp(initializers(proto)["w"], twice, maxulp=1)
 
 
 # Refused
@@ -269,11 +272,11 @@ def test_parameters_that_are_computed() -> None:
     proto = model()
     proto.graph.node.insert(0, onnx.helper.make_node("Neg", ["scale"], ["minus"]))
     proto.graph.node[2].input[1] = "minus"
-    x = np.random.default_rng(2).standard_normal((2, 4, 9, 9)).astype(np.float32)
-    expected = run(proto, {"x": x})[0]
+    plain = model()
     assert fold(proto, "c").modified
+    assert fold(plain, "c").modified
     assert [n.op_type for n in proto.graph.node] == ["Conv"]
-    np.testing.assert_allclose(run(proto, {"x": x})[0], expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(initializers(proto)["w"], -initializers(plain)["w"])
 
 
 def test_values_out_of_range() -> None:

@@ -49,7 +49,12 @@ def test_defaults_are_written_out(axes: int) -> None:
 
 
 def test_what_is_given_is_kept() -> None:
-    given = {"strides": [2, 1], "dilations": [1, 2], "pads": [1, 2, 3, 4], "group": 3}
+    given: dict[str, Any] = {
+        "strides": [2, 1],
+        "dilations": [1, 2],
+        "pads": [1, 2, 3, 4],
+        "group": 3,
+    }
     model = conv_model(RNG.standard_normal((6, 1, 3, 5)), **given, kernel_shape=[3, 5])
     before = model.SerializeToString(deterministic=True)
     assert normalise(model) == PassResult(False)
