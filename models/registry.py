@@ -6,6 +6,7 @@ in them is ever run.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import os
@@ -15,7 +16,8 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -178,8 +180,8 @@ def fetch_members(package: Package, names: Iterable[str]) -> dict[str, bytes]:
 def cached(name: str, build: Callable[[Path], None], *, sha256: str | None = None) -> Path:
     """Return the cached file or folder `name`, built first if it is missing or damaged.
 
-    It is built beside its final place and renamed into it, so a reader never sees half of it, and
-    of two processes that build at once each publishes a whole one.
+    It is built beside its final place and renamed into it, so a reader never sees half of it. One
+    process builds at a time; those that waited for it take what it has published.
 
     Parameters
     ----------
@@ -191,23 +193,34 @@ def cached(name: str, build: Callable[[Path], None], *, sha256: str | None = Non
         Expected `digest`; also verified on every later use.
     """
     target = cache_root() / name
-    if target.exists() and (sha256 is None or digest(target) == sha256):
+
+    def whole() -> bool:
+        return target.exists() and (sha256 is None or digest(target) == sha256)
+
+    if whole():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".partial-") as scratch:
-        made = Path(scratch) / target.name
-        build(made)
-        if sha256 is not None:
-            verify(made, sha256, name)
-        if target.is_dir():
-            # A folder cannot be replaced in one step: the damaged one steps aside first.
-            target.rename(Path(scratch) / "damaged")
-        try:
+    with _locked(target.parent / f".{target.name}.lock"):
+        if whole():
+            return target
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".partial-") as scratch:
+            made = Path(scratch) / target.name
+            build(made)
+            if sha256 is not None:
+                verify(made, sha256, name)
+            if target.is_dir():
+                # A folder cannot be replaced in one step: the damaged one steps aside first.
+                target.rename(Path(scratch) / "damaged")
             made.replace(target)
-        except OSError:
-            if not target.is_dir():  # else another process has published the same folder
-                raise
     return target
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a file; the system frees it if the process dies."""
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def deliver(source: Path, output: Path | None) -> Path:

@@ -181,24 +181,34 @@ def test_a_folder_digest_sees_names_and_contents(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
-def test_concurrent_fetches_all_get_a_whole_one(cache: Path, kind: str) -> None:
+@pytest.mark.parametrize("damaged", [False, True])
+def test_of_concurrent_fetches_one_builds(
+    cache: Path, tmp_path: Path, kind: str, damaged: bool
+) -> None:
+    write_one = write_folder if kind == "folder" else write(CONTENT)
+    write_one(tmp_path / "expected")
+    expected = registry.digest(tmp_path / "expected")
+    if damaged and kind == "folder":
+        (cache / "thing").mkdir(parents=True)
+    elif damaged:
+        cache.mkdir()
+        (cache / "thing").write_bytes(CONTENT[:-1])
     workers = 6
     together = threading.Barrier(workers)
+    builds = []
 
     def build(path: Path) -> None:
-        together.wait(timeout=60)  # every worker has found the cache empty
-        if kind == "folder":
-            write_folder(path)
-        else:
-            path.write_bytes(CONTENT)
+        builds.append(path)
+        write_one(path)
 
     def work(_: int) -> str:
-        return registry.digest(registry.cached("thing", build))
+        together.wait(timeout=60)
+        return registry.digest(registry.cached("thing", build, sha256=expected))
 
     with ThreadPoolExecutor(workers) as pool:
         digests = set(pool.map(work, range(workers)))
-    assert len(digests) == 1
-    assert len(left_in(cache)) == (2 if kind == "folder" else 1)
+    assert digests == {expected}
+    assert len(builds) == 1
 
 
 def test_deliver_copies_and_replaces_a_file(tmp_path: Path) -> None:
