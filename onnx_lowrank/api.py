@@ -234,6 +234,7 @@ def compress(
             cost=CostReport(decided, plan_costs(layers, decided)),
             fits=fits,
             changes=normalised.changes + lowered.changes,
+            refusals=normalised.refusals + lowered.refusals,
             verification=report,
         ),
         source=Path(model) if isinstance(model, str | os.PathLike) else None,

@@ -11,6 +11,7 @@ import onnx
 
 from onnx_lowrank.graph.io import save_model
 from onnx_lowrank.graph.layers import Layer
+from onnx_lowrank.passes.base import Refusal
 from onnx_lowrank.planning.cost import Cost, total_cost
 from onnx_lowrank.planning.fit import LayerFit
 from onnx_lowrank.planning.plan import Plan
@@ -76,6 +77,8 @@ class CompressReport:
         How well each replaced layer was fitted, by layer name.
     changes : tuple of str
         What the passes changed, one sentence each.
+    refusals : tuple of Refusal
+        What the passes are for and yet left alone, and why.
     verification : VerifyReport or None
         Comparison of the two models in onnxruntime; None if it was not asked for.
     """
@@ -83,6 +86,7 @@ class CompressReport:
     cost: CostReport
     fits: dict[str, LayerFit]
     changes: tuple[str, ...]
+    refusals: tuple[Refusal, ...]
     verification: VerifyReport | None
 
     @property
@@ -109,6 +113,7 @@ class CompressReport:
             "fits": fits,
             "kept": [{"name": name, "reason": why} for name, why in self.kept.items()],
             "changes": list(self.changes),
+            "refusals": [{"name": each.layer, "reason": each.reason} for each in self.refusals],
             "verification": self.verification.to_dict() if self.verification else None,
         }
 

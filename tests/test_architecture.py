@@ -31,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "benchmarking": BASE | {"runtime", "data", "workload"},
     "profiling": BASE | {"graph", "runtime", "data", "workload"},
     "fit_model": NUMERICS | {"calibrate", "data", "graph", "lowering", "passes", "planning"},
-    "results": NUMERICS | {"planning", "graph", "verification"},
+    "results": NUMERICS | {"planning", "graph", "passes", "verification"},
     "report": NUMERICS
     | {"planning", "results", "runtime", "verification", "benchmarking", "profiling"},
     "api": NUMERICS

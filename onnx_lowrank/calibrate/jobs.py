@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
 
 from onnx_lowrank.conv import ConvSpec
-from onnx_lowrank.data import Dataset
+from onnx_lowrank.data import Batch, Dataset
+from onnx_lowrank.data.dataset import batched_inputs
 from onnx_lowrank.errors import DataError, PlanError, suggest
 from onnx_lowrank.graph.layers import find_layers
 from onnx_lowrank.metrics.accumulator import MomentAccumulator
@@ -28,26 +29,46 @@ class Survey:
         Number of images.
     shapes : dict of str to tuple of int
         The largest size of every axis of every input.
+    samples : frozenset of bytes
+        Hash of each image on its own, whatever batch it is in.
+    labels : bytes
+        Hash of the labels; that of nothing where there are none.
     """
 
     digest: bytes
     images: int
     shapes: dict[str, tuple[int, ...]]
+    samples: frozenset[bytes]
+    labels: bytes
 
     @classmethod
     def of(cls, dataset: Dataset) -> Survey:
         """Read the data once; raise what the data set raises."""
-        digest = hashlib.sha256()
+        digest, labels = hashlib.sha256(), hashlib.sha256()
         images = 0
         shapes: dict[str, tuple[int, ...]] = {}
+        samples: set[bytes] = set()
+        batched = [name for name, carries in batched_inputs(dataset.inputs).items() if carries]
         for batch in dataset:
             images += batch.samples
+            samples.update(_sample_digests(batch, sorted(batched)))
+            if batch.labels is not None:
+                labels.update(batch.labels.tobytes())
             digest.update(f"{batch.samples};".encode())
             for name, value in sorted(batch.feeds.items()):
                 digest.update(f"{name};{value.dtype};{value.shape};".encode())
                 digest.update(np.ascontiguousarray(value).tobytes())
                 shapes[name] = tuple(map(max, shapes.get(name, value.shape), value.shape))
-        return cls(digest.digest(), images, shapes)
+        return cls(digest.digest(), images, shapes, frozenset(samples), labels.digest())
+
+
+def _sample_digests(batch: Batch, names: Sequence[str]) -> Iterator[bytes]:
+    for index in range(batch.samples):
+        digest = hashlib.sha256()
+        for name in names:
+            digest.update(f"{name};{batch.feeds[name].shape[1:]};".encode())
+            digest.update(np.ascontiguousarray(batch.feeds[name][index]).tobytes())
+        yield digest.digest()
 
 
 @dataclass(frozen=True)

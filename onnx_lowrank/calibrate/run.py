@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 
 from onnx_lowrank.calibrate.collect import collect, measure_sizes, open_with_outputs
-from onnx_lowrank.calibrate.jobs import Passes, Survey, find_jobs
+from onnx_lowrank.calibrate.jobs import Job, Passes, Survey, find_jobs
 from onnx_lowrank.calibrate.store import Store, StoredStatistics
 from onnx_lowrank.data import Dataset
 from onnx_lowrank.errors import DataError
@@ -33,6 +33,7 @@ def calibrate(
     seed: int = 0,
     provider: Provider = "cpu",
     threads: int | None = None,
+    survey: Survey | None = None,
     progress: Callable[[str, int, int], None] = lambda step, done, total: None,
 ) -> Mapping[str, LayerStatistics]:
     """Accumulate the moments of the input patches of layers.
@@ -70,6 +71,8 @@ def calibrate(
         Where the models run.
     threads : int, optional
         Threads of each model.
+    survey : Survey, optional
+        What a first look at `dataset` told, where the caller has taken one.
     progress : callable
         Called with a sentence, the number of images done, and their total over all passes.
 
@@ -93,14 +96,12 @@ def calibrate(
     """
     if positions < 1:
         raise DataError(f"the number of positions is {positions}; give 1 or more")
-    survey = Survey.of(dataset)
+    survey = survey or Survey.of(dataset)
     jobs = find_jobs(model, layers, survey.shapes)
     models = (model,) if compressed is None else (model, compressed)
-    settings = f"{FORMAT} {positions} {seed} {provider}".encode()
-    parts = (settings, survey.digest, *map(_digest, models))
-    common = hashlib.sha256(b"".join(parts)).digest()
+    common = _common_key(models, survey, positions, seed, provider)
     store = Store(cache_dir)
-    entries = {job.key: hashlib.sha256(common + job.key).hexdigest() for job in jobs.values()}
+    entries = {job.key: _entry(common, job) for job in jobs.values()}
     missing = [job for job in dict.fromkeys(jobs.values()) if not store.holds(entries[job.key])]
     if missing:
         tensors = {job.tensor for job in missing}
@@ -122,6 +123,45 @@ def calibrate(
             for job in group:
                 store.write(entries[job.key], sums.pop(job).result())
     return StoredStatistics(store, {layer: entries[job.key] for layer, job in jobs.items()})
+
+
+def statistics_keys(
+    model: onnx.ModelProto,
+    survey: Survey,
+    layers: Sequence[str],
+    *,
+    positions: int = POSITIONS,
+    seed: int = 0,
+    provider: Provider = "cpu",
+) -> dict[str, str]:
+    """Return, by layer name, a hash of all that the statistics of `calibrate` depend on.
+
+    Parameters
+    ----------
+    model, layers, positions, seed, provider
+        As of `calibrate`.
+    survey : Survey
+        What a first look at the data told.
+
+    Raises
+    ------
+    PlanError
+        A layer is unknown, or cannot be read.
+    """
+    common = _common_key((model,), survey, positions, seed, provider)
+    jobs = find_jobs(model, layers, survey.shapes)
+    return {layer: _entry(common, job) for layer, job in jobs.items()}
+
+
+def _common_key(
+    models: Sequence[onnx.ModelProto], survey: Survey, positions: int, seed: int, provider: Provider
+) -> bytes:
+    settings = f"{FORMAT} {positions} {seed} {provider}".encode()
+    return hashlib.sha256(b"".join((settings, survey.digest, *map(_digest, models)))).digest()
+
+
+def _entry(common: bytes, job: Job) -> str:
+    return hashlib.sha256(common + job.key).hexdigest()
 
 
 def _digest(model: onnx.ModelProto) -> bytes:
