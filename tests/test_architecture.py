@@ -31,13 +31,16 @@ ALLOWED: dict[str, set[str]] = {
     "benchmarking": BASE | {"runtime", "data", "workload"},
     "profiling": BASE | {"graph", "runtime", "data", "workload"},
     "fit_model": NUMERICS | {"calibrate", "data", "graph", "lowering", "passes", "planning"},
+    "sweeping": NUMERICS
+    | {"planning", "graph", "passes", "runtime", "data", "verification", "calibrate"},
     "results": NUMERICS | {"planning", "graph", "passes", "verification"},
     "report": NUMERICS
-    | {"planning", "results", "runtime", "verification", "benchmarking", "profiling"},
+    | {"planning", "results", "runtime", "verification", "benchmarking", "profiling"}
+    | {"sweeping", "graph"},
     "api": NUMERICS
     | {"planning", "graph", "lowering", "passes", "runtime", "data", "verification", "results"}
     | {"calibrate", "fit_model"},
-    "cli": {"api", "benchmarking", "errors", "profiling", "report"},
+    "cli": {"api", "benchmarking", "errors", "profiling", "report", "sweeping"},
     "__init__": {"api", "benchmarking", "profiling"},
 }
 
@@ -57,6 +60,7 @@ EXCLUSIVE = {
         "profiling",
         "results",
         "runtime",
+        "sweeping",
         "verification",
         "workload",
     },
