@@ -30,6 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "workload": BASE | {"graph", "runtime", "data", "verification"},
     "benchmarking": BASE | {"runtime", "data", "workload"},
     "profiling": BASE | {"graph", "runtime", "data", "workload"},
+    "finetune": NUMERICS | {"graph", "runtime", "data"},
     "fit_model": NUMERICS | {"calibrate", "data", "graph", "lowering", "passes", "planning"},
     "sweeping": NUMERICS
     | {"planning", "graph", "passes", "runtime", "data", "verification", "calibrate"},
@@ -53,6 +54,7 @@ EXCLUSIVE = {
     "onnx": {
         "api",
         "calibrate",
+        "finetune",
         "fit_model",
         "graph",
         "lowering",
