@@ -95,6 +95,8 @@ def verify(
     *,
     data: Any = None,
     preprocess: Preprocess | str | None = None,
+    labels_from: str | os.PathLike[str] | None = None,
+    strict: bool = False,
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     limit: int | None = None,
     tolerance: Tolerance | None = None,
@@ -110,6 +112,10 @@ def verify(
         Any source that `onnx_lowrank.data.open_dataset` takes; seeded random inputs if not given.
     preprocess : Preprocess, optional
         How images become inputs.
+    labels_from : path or str, optional
+        Where labels come from, if not from the source itself, as of `open_dataset`.
+    strict : bool
+        Whether an unreadable image is an error instead of being skipped.
     input_shapes : mapping, optional
         Shapes of inputs that the model leaves open, for random inputs.
     limit : int, optional
@@ -120,7 +126,7 @@ def verify(
         Seed of random inputs.
     """
     reference = load_model(original)
-    dataset = _dataset(reference, data, preprocess, input_shapes, limit, seed)
+    dataset = _dataset(reference, data, preprocess, labels_from, strict, input_shapes, limit, seed)
     return verify_models(reference, load_model(compressed), dataset, tolerance=tolerance)
 
 
@@ -130,6 +136,8 @@ def compress(
     plan: PlanSource | None = None,
     data: Any = None,
     preprocess: Preprocess | str | None = None,
+    labels_from: str | os.PathLike[str] | None = None,
+    strict: bool = False,
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     limit: int | None = None,
     tolerance: Tolerance | None = None,
@@ -149,7 +157,7 @@ def compress(
         The model; a ModelProto is not changed.
     plan : Plan, path of a plan, or sequence of ``"NAME=SCHEME"``, optional
         What to replace by what; a sensible default if not given.
-    data, preprocess, input_shapes, limit, tolerance
+    data, preprocess, labels_from, strict, input_shapes, limit, tolerance
         As for `verify`.
     verification : bool
         Whether to run both models in onnxruntime at the end.
@@ -185,7 +193,9 @@ def compress(
         reasons = "; ".join(f"{d.layer}: {d.reason}" for d in decided.decisions[:3])
         raise PlanError(f"no layer is replaced ({reasons}); choose layers and schemes with --layer")
     dataset = (
-        _dataset(original, data, preprocess, input_shapes, limit, seed) if verification else None
+        _dataset(original, data, preprocess, labels_from, strict, input_shapes, limit, seed)
+        if verification
+        else None
     )
 
     steps = len(decided.chosen) + 3
@@ -193,7 +203,13 @@ def compress(
     if calibration is not None:
         inputs = fix_shapes(model_inputs(original), input_shapes or {})
         source = open_dataset(
-            calibration, inputs, preprocess=preprocess, limit=calibration_limit, seed=seed
+            calibration,
+            inputs,
+            preprocess=preprocess,
+            limit=calibration_limit,
+            labels_from="none",
+            strict=strict,
+            seed=seed,
         )
         samples = Calibration(source, asymmetric, cache_dir)
     elif asymmetric:
@@ -236,6 +252,7 @@ def compress(
             changes=normalised.changes + lowered.changes,
             refusals=normalised.refusals + lowered.refusals,
             verification=report,
+            notes=samples.dataset.notes if samples else (),
         ),
         source=Path(model) if isinstance(model, str | os.PathLike) else None,
     )
@@ -267,6 +284,8 @@ def _dataset(
     model: onnx.ModelProto,
     data: Any,
     preprocess: Preprocess | str | None,
+    labels_from: str | os.PathLike[str] | None,
+    strict: bool,
     input_shapes: Mapping[str, tuple[int, ...]] | None,
     limit: int | None,
     seed: int,
@@ -274,7 +293,15 @@ def _dataset(
     inputs = fix_shapes(model_inputs(model), input_shapes or {})
     if data is None:
         return random_dataset(inputs, count=limit or RANDOM_SAMPLES, seed=seed)
-    return open_dataset(data, inputs, preprocess=preprocess, limit=limit, seed=seed)
+    return open_dataset(
+        data,
+        inputs,
+        preprocess=preprocess,
+        labels_from=labels_from,
+        strict=strict,
+        limit=limit,
+        seed=seed,
+    )
 
 
 def _layers(

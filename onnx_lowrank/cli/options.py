@@ -47,7 +47,18 @@ Preset = Annotated[
         "--preprocess", help="How images become inputs: imagenet, caffe, tf, unit or none."
     ),
 ]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Use at most this many samples.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Use this many samples.")]
+Labels = Annotated[
+    str | None,
+    typer.Option(
+        "--labels",
+        metavar="SOURCE",
+        help="A text file of class names in the model's order, an array of the .npz, or 'none'.",
+    ),
+]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Stop at an unreadable image instead of skipping it.")
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Fixes every random choice.")]
 MinSqnr = Annotated[
     float | None,

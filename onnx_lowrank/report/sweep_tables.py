@@ -126,19 +126,8 @@ def print_sweep(report: SweepReport, console: Console | None = None) -> None:
     for reason, entries in reasons.items():
         more = f" and {len(entries) - 3} more" if len(entries) > 3 else ""
         console.print(f"left out {', '.join(entries[:3])}{more}: {reason}", highlight=False)
-    print_unreadable(report.unreadable, console)
-
-
-def print_unreadable(messages: tuple[str, ...], console: Console) -> None:
-    """Print how many images were skipped, and the first of them."""
-    if messages:
-        console.print(
-            f"skipped {len(messages)} unreadable image{'s'[: len(messages) > 1]}: "
-            + "; ".join(messages[:3])
-            + (" ..." if len(messages) > 3 else ""),
-            style="yellow",
-            highlight=False,
-        )
+    for note in report.notes:
+        console.print(note, highlight=False)
 
 
 def write_tables(report: SweepReport, folder: str | os.PathLike[str]) -> tuple[str, ...]:

@@ -84,6 +84,8 @@ def print_compress(report: CompressReport) -> None:
         "start, error: relative error of the weights before and after refinement"
     )
     _print_kept(report.kept.items(), scope)
+    for note in report.notes:
+        print(f"calibration: {note}")
     if report.verification:
         print_verification(report.verification)
 

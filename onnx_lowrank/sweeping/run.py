@@ -156,7 +156,10 @@ def sweep(
         held_out_images=surveys[0].images,
         points=tuple(results.values()),
         skipped=(*missing, *skipped),
-        unreadable=(*held_out.skipped, *(calibration.skipped if calibration else ())),
+        notes=(
+            *(f"held-out data: {note}" for note in held_out.notes),
+            *(f"calibration: {note}" for note in (calibration.notes if calibration else ())),
+        ),
         reused=len(points) - len(left),
         filters={result: file for result, file in filters.items() if file.exists()},
     )
