@@ -11,7 +11,7 @@ import onnx
 
 from onnx_lowrank.data import Dataset, Preprocess, open_dataset, random_dataset
 from onnx_lowrank.errors import DataError, ModelError, PlanError
-from onnx_lowrank.fit_model import Calibration, fit_model
+from onnx_lowrank.fit_model import Calibration, MetricName, fit_model
 from onnx_lowrank.graph.check import check_model
 from onnx_lowrank.graph.io import check_output, load_model, write_text
 from onnx_lowrank.graph.layers import Layer, find_layers
@@ -145,6 +145,7 @@ def compress(
     calibration: Any = None,
     calibration_limit: int | None = None,
     asymmetric: bool = False,
+    metric: MetricName | None = None,
     cache_dir: Path | None = None,
     seed: int = 0,
     progress: Progress = _silent,
@@ -168,6 +169,9 @@ def compress(
         Number of samples for that.
     asymmetric : bool
         Whether each layer is fitted to the inputs that it will see in the compressed network.
+    metric : {"covariance", "mahalanobis", "combined"}, optional
+        What the fits minimise over the calibration data, as of `Calibration`; the covariance if not
+        given.
     cache_dir : path, optional
         Where statistics of the calibration data are kept between calls.
     seed : int
@@ -211,9 +215,11 @@ def compress(
             strict=strict,
             seed=seed,
         )
-        samples = Calibration(source, asymmetric, cache_dir)
+        samples = Calibration(source, asymmetric, cache_dir, metric or "covariance")
     elif asymmetric:
         raise DataError("asymmetric fits need data; give calibration samples")
+    elif metric is not None:
+        raise DataError(f"the metric '{metric}' needs data; give calibration samples")
     progress("normalising", 0, steps)
     rewritten = onnx.ModelProto()
     rewritten.CopyFrom(original)

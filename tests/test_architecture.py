@@ -31,7 +31,8 @@ ALLOWED: dict[str, set[str]] = {
     "benchmarking": BASE | {"runtime", "data", "workload"},
     "profiling": BASE | {"graph", "runtime", "data", "workload"},
     "finetune": NUMERICS | {"graph", "runtime", "data"},
-    "fit_model": NUMERICS | {"calibrate", "data", "graph", "lowering", "passes", "planning"},
+    "fit_model": NUMERICS
+    | {"calibrate", "data", "finetune", "graph", "lowering", "passes", "planning"},
     "sweeping": NUMERICS
     | {"planning", "graph", "passes", "runtime", "data", "verification", "calibrate"},
     "results": NUMERICS | {"planning", "graph", "passes", "verification"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -57,6 +57,15 @@ def compress(
             "--asymmetric", help="Fit each layer to the inputs it will see in the new model."
         ),
     ] = False,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            "--metric",
+            metavar="covariance|mahalanobis|combined",
+            help="What fits minimise over --calibrate: the error of the layer's output, of its "
+            "weights by their gradients, or both; gradients take torch.",
+        ),
+    ] = None,
     preprocess: Preset = None,
     labels: Labels = None,
     strict: Strict = False,
@@ -86,6 +95,7 @@ def compress(
             calibration=calibrate,
             calibration_limit=calibrate_limit,
             asymmetric=asymmetric,
+            metric=cast("Any", metric),  # the API checks it
             preprocess=preprocess,
             labels_from=labels,
             strict=strict,

@@ -74,8 +74,8 @@ def squared_gradients(
     network, scores = Network(model, trainable=weights), score_tensor(model)
     tensors = [network.weights[name] for name in weights]
     sums = [torch.zeros_like(tensor, dtype=torch.float64) for tensor in tensors]
-    count = images = 0
-    for feeds, label in _images(dataset):
+    count = 0
+    for images, (feeds, label) in enumerate(_images(dataset)):
         if not images:
             check_forward(network, model, feeds)
         progress("gradients of the softmax output", images, dataset.samples or 0)
@@ -87,7 +87,6 @@ def squared_gradients(
             for total, gradient in zip(sums, gradients, strict=True):
                 total += gradient.double() ** 2
         count += len(wrong)
-        images += 1
     means = dict(zip(weights, (np.asarray(total) / count for total in sums), strict=True))
     for name, value in means.items():
         if not np.isfinite(value).all():
@@ -118,12 +117,10 @@ def _images(dataset: Dataset) -> Iterator[tuple[Feeds, int | None]]:
 
 
 def _one(batch: Batch, row: int, batched: Mapping[str, bool], fixed: Mapping[str, int]) -> Feeds:
-    return {
-        name: np.repeat(value[row : row + 1], fixed.get(name, 1), axis=0)
-        if batched[name]
-        else value
-        for name, value in batch.feeds.items()
-    }
+    feeds = dict(batch.feeds)
+    for name in filter(batched.__getitem__, batch.feeds):
+        feeds[name] = np.repeat(feeds[name][row : row + 1], fixed.get(name, 1), axis=0)
+    return feeds
 
 
 def _as_layer(layer: Layer, squares: NDArray[np.float64]) -> NDArray[np.float64]:
