@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from shutil import rmtree
 
@@ -93,11 +94,10 @@ def sweep(
     check_model(original)
     normalised = _normalise(original)
     selected = [layer.name for layer in select_layers(find_layers(original), layers)]
-    held_out, calibration = data.open(original, seed)
-    folder = _make_folder(output)
+    datasets = data.open(original, seed)[: 2 if _takes_data(metrics) else 1]
 
     progress("looking at the data", 0, 1)
-    surveys = look(held_out, calibration if _takes_data(metrics) else None)
+    surveys = look(datasets)
     found = {layer.name: layer for layer in find_layers(normalised, input_shapes=surveys[0].shapes)}
     missing = tuple(
         Skipped(name, None, "it is folded away before the fits")
@@ -111,6 +111,7 @@ def sweep(
 
     wanted = list(dict.fromkeys(point.layer for point in points))
     entries = [statistics_keys(normalised, survey, wanted, seed=seed) for survey in surveys]
+    folder = _make_folder(output)
     journal = Journal(folder / "points.jsonl")
     keys = {
         point: _key(point, entries, seed, surveys[0].labels if network else None)
@@ -119,28 +120,28 @@ def sweep(
     left = [point for point in points if keys[point] not in journal]
     if left:
         work = folder / "work"
-        remaining = list(dict.fromkeys(point.layer for point in left))
-        statistics = [
-            _statistics(normalised, dataset, remaining, survey, work, seed, progress)
-            for dataset, survey in zip((held_out, calibration), surveys, strict=False)
-            if dataset is not None
-        ]
-        save_model(normalised, work / "model.onnx")
-        setting = Setting(
-            model=work / "model.onnx",
-            held_out=statistics[0],
-            calibration=statistics[1] if len(statistics) > 1 else {},
-            filters=folder / "filters",
-            seed=seed,
-            network=held_out if network else None,
-            threads=threads_per_job(jobs),
-        )
-        done = len(points) - len(left)
-        for key, result in evaluate_all(setting, [(point, keys[point]) for point in left], jobs):
-            journal.add(key, result)
-            done += 1
-            progress(f"{result.layer} as {result.scheme}", done, len(points))
-        rmtree(work, ignore_errors=True)
+        try:
+            statistics = _statistics(normalised, datasets, surveys, left, work, seed, progress)
+            save_model(normalised, work / "model.onnx")
+            setting = Setting(
+                model=work / "model.onnx",
+                held_out=statistics[0],
+                calibration=statistics[-1],
+                filters=folder / "filters",
+                seed=seed,
+                network=datasets[0] if network else None,
+                threads=threads_per_job(jobs),
+            )
+            done = len(points) - len(left)
+            for key, found_there in evaluate_all(setting, [(p, keys[p]) for p in left], jobs):
+                journal.add(key, found_there)
+                done += 1
+                progress(f"{found_there.layer} as {found_there.scheme}", done, len(points))
+        finally:
+            # Only a kill leaves them: then the next run takes the statistics from there.
+            rmtree(work, ignore_errors=True)
+            with suppress(OSError):  # not empty
+                folder.rmdir()
     results = {point: journal[keys[point]] for point in points}
     filters = {results[point]: folder / "filters" / f"{keys[point]}.npz" for point in points}
     report = SweepReport(
@@ -156,9 +157,10 @@ def sweep(
         held_out_images=surveys[0].images,
         points=tuple(results.values()),
         skipped=(*missing, *skipped),
-        notes=(
-            *(f"held-out data: {note}" for note in held_out.notes),
-            *(f"calibration: {note}" for note in (calibration.notes if calibration else ())),
+        notes=tuple(
+            f"{name}: {note}"
+            for name, dataset in zip(("held-out data", "calibration"), datasets, strict=False)
+            for note in dataset.notes
         ),
         reused=len(points) - len(left),
         filters={result: file for result, file in filters.items() if file.exists()},
@@ -230,16 +232,21 @@ def _key(
 
 def _statistics(
     model: onnx.ModelProto,
-    dataset: Dataset,
-    layers: Sequence[str],
-    survey: Survey,
+    datasets: Sequence[Dataset],
+    surveys: Sequence[Survey],
+    points: Sequence[Point],
     work: Path,
     seed: int,
     progress: Progress,
-) -> Mapping[str, LayerStatistics]:
-    return calibrate(
-        model, dataset, layers, cache_dir=work, seed=seed, survey=survey, progress=progress
-    )
+) -> list[Mapping[str, LayerStatistics]]:
+    """Return the statistics of each data set, of the layers that have points left."""
+    layers = list(dict.fromkeys(point.layer for point in points))
+    return [
+        calibrate(
+            model, dataset, layers, cache_dir=work, seed=seed, survey=survey, progress=progress
+        )
+        for dataset, survey in zip(datasets, surveys, strict=True)
+    ]
 
 
 def _name(model: str | os.PathLike[str] | bytes | onnx.ModelProto, proto: onnx.ModelProto) -> str:
