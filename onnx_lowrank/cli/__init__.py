@@ -46,7 +46,7 @@ def main() -> NoReturn:
     except _USAGE_ERROR as error:
         _fail(f"{error.format_message().rstrip('.')}; see 'onnx-lowrank --help'")
     except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted; nothing was written", code=130)
+        _fail("interrupted; no result was written", code=130)
     sys.exit(code if isinstance(code, int) else 0)
 
 
