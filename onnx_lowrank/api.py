@@ -211,7 +211,8 @@ def compress(
             inputs,
             preprocess=preprocess,
             limit=calibration_limit,
-            labels_from="none",
+            # Of no use to the covariance: then they need not be right either.
+            labels_from="none" if metric == "covariance" else None,
             strict=strict,
             seed=seed,
         )

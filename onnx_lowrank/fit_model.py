@@ -7,13 +7,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from onnx_lowrank.calibrate import calibrate
 from onnx_lowrank.data import Dataset
 from onnx_lowrank.errors import DataError
 from onnx_lowrank.graph.edit import GraphEditor
-from onnx_lowrank.graph.layers import Layer, find_layers, layer_bias, layer_weight
+from onnx_lowrank.graph.layers import find_layers, layer_bias, layer_weight
+from onnx_lowrank.metrics.base import Weight
 from onnx_lowrank.metrics.frobenius import Frobenius
 from onnx_lowrank.metrics.mahalanobis import Mahalanobis
 from onnx_lowrank.metrics.moments import LayerStatistics
@@ -103,7 +106,7 @@ def fit_model(
     if calibration is not None:
         progress("looking at the data", 0, len(chosen))
         if calibration.metric != "covariance":
-            gradients = _gradients(model, calibration, list(chosen))
+            gradients = layer_gradients(model, calibration.dataset, list(chosen))
         if calibration.metric != "mahalanobis" and not calibration.asymmetric:
             statistics = _statistics(model, calibration, list(chosen), seed, None)
     fits: dict[str, LayerFit] = {}
@@ -112,21 +115,38 @@ def fit_model(
         if calibration is not None and calibration.asymmetric:
             below = _replaced(model, fits) if fits else None
             statistics = _statistics(model, calibration, [name], seed, below)
-        problem = _problem(editor, layers[name], statistics.get(name), gradients.get(name))
+        weight, bias = layer_weight(editor, layers[name]), layer_bias(editor, layers[name])
+        spec = layers[name].spec
+        problem = layer_problem(
+            weight,
+            bias,
+            spec.group if spec else 1,
+            statistics=statistics.get(name),
+            gradients=gradients.get(name),
+        )
         fit = fit_layer(name, scheme, problem, seed=seed)
         fits[name] = fit if calibration is None else replace(fit, metric=calibration.metric)
     return fits
 
 
-def _gradients(
-    model: onnx.ModelProto, calibration: Calibration, names: list[str]
+def layer_gradients(
+    model: onnx.ModelProto, dataset: Dataset, names: list[str]
 ) -> dict[str, Mahalanobis]:
+    """Return the metric of the gradients of a classifier's softmax output, by layer name.
+
+    Raises
+    ------
+    ProviderError
+        torch is not installed.
+    ModelError, DataError
+        The model is no classifier, or what the data set raises.
+    """
     from onnx_lowrank.finetune import require_torch
 
     require_torch()
     from onnx_lowrank.finetune.sensitivity import squared_gradients
 
-    squares = squared_gradients(model, calibration.dataset, names)
+    squares = squared_gradients(model, dataset, names)
     return {name: Mahalanobis.from_gradients(value) for name, value in squares.items()}
 
 
@@ -154,14 +174,29 @@ def _replaced(model: onnx.ModelProto, fits: Mapping[str, LayerFit]) -> onnx.Mode
     return copy
 
 
-def _problem(
-    editor: GraphEditor,
-    layer: Layer,
-    statistics: LayerStatistics | None,
-    gradients: Mahalanobis | None,
+def layer_problem(
+    weight: Weight,
+    bias: NDArray[np.float64] | None,
+    group: int,
+    *,
+    statistics: LayerStatistics | None = None,
+    gradients: Mahalanobis | None = None,
 ) -> FitProblem:
-    weight, bias = layer_weight(editor, layer), layer_bias(editor, layer)
-    group = layer.spec.group if layer.spec else 1
+    """Return what to approximate: in plain norm, or in the metric of what is known of the layer.
+
+    Parameters
+    ----------
+    weight : ndarray, shape (F, C / group, *kernel), float64
+        The layer's weight.
+    bias : ndarray, shape (F,), float64, or None
+        Its bias.
+    group : int
+        Its groups.
+    statistics : LayerStatistics, optional
+        Of its input: then the metric is the covariance, and the bias is refitted.
+    gradients : Mahalanobis, optional
+        By its weight: the metric, or the output weights of the covariance.
+    """
     if statistics is None:
         return FitProblem(weight, gradients or Frobenius(), lambda fitted: bias, group)
     outputs = None if gradients is None else gradients.output_weights()

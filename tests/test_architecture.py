@@ -34,16 +34,24 @@ ALLOWED: dict[str, set[str]] = {
     "fit_model": NUMERICS
     | {"calibrate", "data", "finetune", "graph", "lowering", "passes", "planning"},
     "sweeping": NUMERICS
-    | {"planning", "graph", "passes", "runtime", "data", "verification", "calibrate"},
+    | {"planning", "graph", "passes", "runtime", "data", "verification", "calibrate"}
+    | {"fit_model"},
+    "store": BASE,
+    "searching": NUMERICS
+    | {"planning", "graph", "passes", "runtime", "data", "calibrate", "store", "workload"},
+    "to_budget": NUMERICS
+    | {"planning", "graph", "passes", "runtime", "data", "verification", "results"}
+    | {"searching", "store"},
     "results": NUMERICS | {"planning", "graph", "passes", "verification"},
     "report": NUMERICS
     | {"planning", "results", "runtime", "verification", "benchmarking", "profiling"}
-    | {"sweeping", "graph"},
+    | {"sweeping", "graph", "searching", "to_budget"},
     "api": NUMERICS
     | {"planning", "graph", "lowering", "passes", "runtime", "data", "verification", "results"}
     | {"calibrate", "fit_model"},
-    "cli": {"api", "benchmarking", "errors", "profiling", "report", "sweeping"},
-    "__init__": {"api", "benchmarking", "profiling"},
+    "cli": {"api", "benchmarking", "errors", "profiling", "report", "sweeping"}
+    | {"planning", "to_budget"},
+    "__init__": {"api", "benchmarking", "planning", "profiling", "to_budget"},
 }
 
 # Third-party package -> the only modules that may import it.
@@ -63,6 +71,8 @@ EXCLUSIVE = {
         "profiling",
         "results",
         "runtime",
+        "searching",
+        "to_budget",
         "sweeping",
         "verification",
         "workload",

@@ -49,7 +49,10 @@ def sweep(
     ] = None,
     metric: Annotated[
         list[str] | None,
-        typer.Option("--metric", help="What the fits minimise: frobenius or covariance; repeat."),
+        typer.Option(
+            "--metric",
+            help="What the fits minimise: frobenius, covariance, mahalanobis, combined; repeat.",
+        ),
     ] = None,
     calibrate: Annotated[
         str | None,

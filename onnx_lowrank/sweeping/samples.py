@@ -46,8 +46,11 @@ class SweepData:
     input_shapes: Mapping[str, Sequence[int]] | None = None
     strict: bool = False
 
-    def open(self, model: onnx.ModelProto, seed: int) -> tuple[Dataset, ...]:
-        """Open the held-out data, and those for calibration if there are any."""
+    def open(self, model: onnx.ModelProto, seed: int, *, gradients: bool) -> tuple[Dataset, ...]:
+        """Open the held-out data, and those for calibration if there are any.
+
+        Labels of the latter are of use to `gradients` alone.
+        """
         inputs = fix_shapes(model_inputs(model), dict(self.input_shapes or {}))
 
         def opened(source: Any, limit: int | None, labels: Any) -> Dataset:
@@ -64,7 +67,9 @@ class SweepData:
         held_out = opened(self.held_out, self.limit, self.labels_from)
         if self.calibration is None:
             return (held_out,)
-        return held_out, opened(self.calibration, self.calibration_limit, "none")
+        return held_out, opened(
+            self.calibration, self.calibration_limit, None if gradients else "none"
+        )
 
 
 def look(datasets: Sequence[Dataset]) -> list[Survey]:

@@ -58,7 +58,7 @@ def test_without_calibration_there_is_the_plain_norm_alone(
     outcome = cli(*arguments, "--metric", "covariance", "-o", tmp_path / "other")
     assert outcome.code == 2
     assert outcome.err == (
-        "error: a metric of the data needs calibration samples; give --calibrate\n"
+        "error: the metric covariance needs calibration samples; give --calibrate\n"
     )
     assert not (tmp_path / "other").exists()
 
