@@ -49,7 +49,7 @@ ALLOWED: dict[str, set[str]] = {
     "api": NUMERICS
     | {"planning", "graph", "lowering", "passes", "runtime", "data", "verification", "results"}
     | {"calibrate", "fit_model"},
-    "cli": {"api", "benchmarking", "errors", "profiling", "report", "sweeping"}
+    "cli": {"api", "benchmarking", "errors", "finetune", "profiling", "report", "sweeping"}
     | {"planning", "to_budget"},
     "__init__": {"api", "benchmarking", "planning", "profiling", "to_budget"},
 }

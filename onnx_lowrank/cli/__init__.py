@@ -15,6 +15,7 @@ from onnx_lowrank.cli.bench import bench
 from onnx_lowrank.cli.compress import compress
 from onnx_lowrank.cli.cost import cost
 from onnx_lowrank.cli.doctor import doctor
+from onnx_lowrank.cli.finetune import finetune
 from onnx_lowrank.cli.inspect import inspect
 from onnx_lowrank.cli.profile import profile
 from onnx_lowrank.cli.sweep import sweep
@@ -24,7 +25,7 @@ from onnx_lowrank.errors import OnnxLowRankError
 # The base of all usage errors has no public name in typer.
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[2]
 
-COMMANDS = (compress, inspect, cost, verify, sweep, bench, profile, doctor)
+COMMANDS = (compress, inspect, cost, verify, sweep, finetune, bench, profile, doctor)
 
 app = typer.Typer(
     name="onnx-lowrank",
