@@ -26,17 +26,24 @@ if TYPE_CHECKING:
         verify,
     )
     from onnx_lowrank.benchmarking import BenchReport, benchmark
+    from onnx_lowrank.planning.budget import Budget
     from onnx_lowrank.profiling import ProfileReport, profile
+    from onnx_lowrank.to_budget import BudgetResult, compress_to_budget
 
 _ELSEWHERE = {
     "BenchReport": "benchmarking",
+    "Budget": "planning.budget",
+    "BudgetResult": "to_budget",
     "ProfileReport": "profiling",
     "benchmark": "benchmarking",
+    "compress_to_budget": "to_budget",
     "profile": "profiling",
 }
 
 __all__ = [
     "BenchReport",
+    "Budget",
+    "BudgetResult",
     "CompressReport",
     "CompressResult",
     "CostReport",
@@ -49,6 +56,7 @@ __all__ = [
     "__version__",
     "benchmark",
     "compress",
+    "compress_to_budget",
     "cost",
     "diagnose",
     "inspect",
