@@ -41,7 +41,13 @@ class CPTerms:
         return dense.reshape(*dense.shape[:2], -1, self.kernels.shape[-1])
 
 
-def als(blocks: Array, start: CPTerms) -> CPTerms:
+def als(
+    blocks: Array,
+    start: CPTerms,
+    *,
+    sweeps: int = MAX_SWEEPS,
+    tolerance: float = TOLERANCE,
+) -> CPTerms:
     """Alternating least squares over all terms, extrapolated; never worse than the start.
 
     A ridge bounds terms that grow against each other, the known way of CP to diverge (de Silva and
@@ -53,7 +59,7 @@ def als(blocks: Array, start: CPTerms) -> CPTerms:
     best = now = _balanced(start)
     best_error, checked = squared_errors(blocks, now), np.inf
     momentum = np.zeros(len(blocks))
-    for _ in range(MAX_SWEEPS):
+    for _ in range(sweeps):
         after, error = _sweep(blocks, now, total)
         improved, plain = error < best_error, momentum == 0
         momentum = np.where(improved, np.minimum(momentum + 0.1, 0.9), 0.0)
@@ -62,7 +68,7 @@ def als(blocks: Array, start: CPTerms) -> CPTerms:
         now = select(improved, ahead, best)
         best, best_error = select(improved, after, best), np.where(improved, error, best_error)
         # A plain sweep that gained nothing has converged; one from beyond says nothing yet.
-        if (improved | plain).all() and checked - best_error.sum() <= TOLERANCE * best_error.sum():
+        if (improved | plain).all() and checked - best_error.sum() <= tolerance * best_error.sum():
             break
         if best_error.sum() <= 1e-24 * total.sum():
             break
