@@ -107,9 +107,8 @@ class BlockCPFactors:
         """Return the dense weight, ``(F, C, *kernel)``."""
         g, h, k, *kernel = self.kernels.shape
         kernels = self.kernels.reshape(g, h, k, -1)
-        blocks = np.einsum(
-            "ghfk,ghkp,ghkc->ghfcp", self.outputs, kernels, self.inputs, optimize=True
-        )
+        terms = (self.inputs[..., None] * kernels[..., None, :]).reshape(g, h, k, -1)
+        blocks = (self.outputs @ terms).reshape(g, h, -1, self.inputs.shape[3], kernels.shape[3])
         return scatter_blocks(blocks, self.input_clusters, self.output_clusters, tuple(kernel))
 
 

@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 RIDGE = 1e-10  # relative, of channels that may be dependent
 CLUSTER_SWEEPS = 10  # most over the clusters of a low-rank X, each given the others
 CLUSTER_TOLERANCE = 1e-3  # relative fall of the squared error at which they end
-KERNEL_STEPS = 8  # most conjugate gradients for the kernels of a sum of outer products
+KERNEL_STEPS = 4  # most conjugate gradients for the kernels of a sum of outer products
 KERNEL_TOLERANCE = 1e-2  # fall of their residual at which they end
 
 
@@ -83,7 +83,7 @@ class LowRank:
         that the first one, alone, would take what belongs to the others.
         """
         groups, k2 = len(self.outputs), self.outputs.shape[2]
-        moments = [problem.moment[g, :, g] for g in range(groups)]
+        moments = [problem.moment[g, :, g].astype(np.float64) for g in range(groups)]
         ridges = [ridge_of(moment, RIDGE) for moment in moments]
         roots = [
             linalg.cholesky(m + r * np.eye(len(m)), lower=True, check_finite=False)
@@ -92,7 +92,7 @@ class LowRank:
         # From here on in coordinates in which the moment of every cluster is the identity.
         cross = [_solved(root, problem.cross[:, g].T).T for g, root in enumerate(roots)]
         mixed = {
-            (g, h): _solved(roots[h], _solved(roots[g], problem.moment[g, :, h]).T).T
+            (g, h): _solved(roots[h], _solved(roots[g], problem.moment[g, :, h].astype(float)).T).T
             for g in range(groups)
             for h in range(groups)
             if g != h
@@ -204,10 +204,11 @@ class Outer:
         )
 
 
-def _best_outputs(moment: Array, cross: Array, kernels: Array) -> tuple[Array, float]:
+def _best_outputs(moment: Reals, cross: Array, kernels: Array) -> tuple[Array, float]:
     """Return the best outputs given the kernels, and by how much they lower the squared error."""
     ranks, taps = kernels.shape
-    half = np.einsum("njp,jp->nj", moment.reshape(-1, ranks, taps), kernels)  # (J P', J)
+    weights = kernels.astype(moment.dtype, copy=False)
+    half = np.einsum("njp,jp->nj", moment.reshape(-1, ranks, taps), weights)  # (J P', J)
     gram = np.matmul(kernels[:, None], half.reshape(ranks, taps, ranks))[:, 0]
     right = np.einsum("fjp,jp->fj", cross, kernels)
     factor = linalg.cho_factor(ridged(gram, RIDGE), check_finite=False)
@@ -216,11 +217,11 @@ def _best_outputs(moment: Array, cross: Array, kernels: Array) -> tuple[Array, f
     return outputs, gain
 
 
-def _better_kernels(moment: Array, cross: Array, outputs: Array, kernels: Array) -> Array:
+def _better_kernels(moment: Reals, cross: Array, outputs: Array, kernels: Array) -> Array:
     """Return kernels improved by conjugate gradients, preconditioned tap by tap."""
     ranks, taps = kernels.shape
     gram = outputs.T @ outputs
-    whole = (gram[:, None, :, None] * moment).reshape(ranks * taps, -1)
+    whole = (gram.astype(moment.dtype)[:, None, :, None] * moment).reshape(ranks * taps, -1)
     right = np.einsum("fj,fjp->jp", outputs, cross)
     factors = [
         linalg.cho_factor(ridged(gram * moment[:, p, :, p]), check_finite=False)
@@ -233,14 +234,18 @@ def _better_kernels(moment: Array, cross: Array, outputs: Array, kernels: Array)
         ]
         return np.stack(columns, axis=1)
 
-    residual = right - (whole @ kernels.ravel()).reshape(ranks, taps)
+    def times(values: Array) -> Array:
+        product = whole @ values.ravel().astype(whole.dtype, copy=False)
+        return np.asarray(product.reshape(ranks, taps), np.float64)
+
+    residual = right - times(kernels)
     z = invert(residual)
     direction, product = z, float(np.vdot(residual, z))
     first = product
     for _ in range(KERNEL_STEPS):
         if product <= KERNEL_TOLERANCE**2 * first or product <= 0:
             break
-        moved = (whole @ direction.ravel()).reshape(ranks, taps)
+        moved = times(direction)
         bend = float(np.vdot(direction, moved))
         if bend <= 0:
             break

@@ -59,14 +59,16 @@ def leading_terms(view: View, outputs: Indices, clusters: Indices, rank: int) ->
         cores.append(core)
         bases.append((left, right))
         roots.append(root)
-    stacked = np.stack(cores)
+    stacked = np.stack(cores).astype(view.problem.working.dtype, copy=False)
     terms = cp_fit.als(stacked, cp_start.spatial_svd(stacked, rank), sweeps=CP_SWEEPS)
     inputs, kernels, found = [], [], []
     for g, (root, (left, right)) in enumerate(zip(roots, bases, strict=True)):
-        whitened = right @ terms.inputs[g].T
+        whitened = right @ terms.inputs[g].T.astype(np.float64)
         inputs.append(linalg.solve_triangular(root, whitened, lower=True, trans=1).T)
         kernels.append(
-            linalg.solve_triangular(taps_root, terms.kernels[g].T, lower=True, trans=1).T
+            linalg.solve_triangular(
+                taps_root, terms.kernels[g].T.astype(np.float64), lower=True, trans=1
+            ).T
         )
         found.append(left @ terms.outputs[g])
     return cp_fit.CPTerms(np.stack(inputs), np.stack(kernels), np.stack(found))

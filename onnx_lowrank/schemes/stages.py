@@ -29,7 +29,7 @@ Indices = NDArray[np.int64]
 
 REGRESSION_RIDGE = 1e-10  # relative, of channels that may be dependent
 SEARCH_WORK = 40_000_000_000  # multiply-adds in products with the metric, in one search
-LEAST_STEPS, MOST_STEPS = 2, 30
+LEAST_STEPS, MOST_STEPS = 2, 12
 TOLERANCE = 1e-3  # relative fall of the squared error in a step at which a search has converged
 
 
@@ -40,22 +40,23 @@ class Compressed:
     Attributes
     ----------
     moment : ndarray, shape (G, K P', G, K P')
-        ``A Sigma A^T``: second moment of the input stage's channels.
+        ``A Sigma A^T``: second moment of the input stage's channels, in the precision of the
+        products behind it.
     cross : ndarray, shape (F, G, K P')
         ``W Sigma A^T``: moment of the wanted outputs and of these channels.
     norm : float
         ``|W|^2``.
     """
 
-    moment: Array
+    moment: Reals
     cross: Array
     norm: float
 
     @property
     def flat_moment(self) -> Array:
-        """The moment as a matrix, ``(J P', J P')``."""
+        """The moment as a matrix, ``(J P', J P')``, in double precision."""
         size = self.moment.shape[0] * self.moment.shape[1]
-        return self.moment.reshape(size, size)
+        return self.moment.reshape(size, size).astype(np.float64, copy=False)
 
     @property
     def flat_cross(self) -> Array:
@@ -189,7 +190,7 @@ def compress(view: View, outputs: Indices, stage: InputStage, products: Reals) -
     groups, rank, _ = stage.weights.shape
     size = groups * rank * view.taps
     blocks = view.split(products.reshape(size, -1))
-    moment = np.empty((size, groups, rank, view.taps))
+    moment = np.empty((size, groups, rank, view.taps), products.dtype)
     cross = np.empty((len(outputs), groups, rank, view.taps))
     image = view.image[outputs]
     for group, (rows, lines) in enumerate(zip(stage.weights, stage.clusters, strict=True)):
