@@ -30,7 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "workload": BASE | {"graph", "runtime", "data", "verification"},
     "benchmarking": BASE | {"runtime", "data", "workload"},
     "profiling": BASE | {"graph", "runtime", "data", "workload"},
-    "finetune": NUMERICS | {"graph", "runtime", "data"},
+    "finetune": NUMERICS | {"calibrate", "graph", "runtime", "data"},
     "fit_model": NUMERICS
     | {"calibrate", "data", "finetune", "graph", "lowering", "passes", "planning"},
     "sweeping": NUMERICS

@@ -79,12 +79,15 @@ def trainable(original: onnx.ModelProto, compressed: onnx.ModelProto, part: Part
 
 
 def shared_features(original: onnx.ModelProto, compressed: onnx.ModelProto) -> list[str]:
-    """Return the outputs of replaced layers, tensors of one name in both models."""
+    """Return the outputs of replaced layers, tensors of one name in both models.
+
+    A BatchNormalization that was folded into a layer is that layer's output.
+    """
     made = {name: node for node in compressed.graph.node for name in node.output}
     return [
         node.output[0]
         for node in original.graph.node
-        if node.op_type in _LAYERS
+        if node.op_type in (*_LAYERS, "BatchNormalization")
         and node.output[0] in made
         and list(made[node.output[0]].input) != list(node.input)
     ]

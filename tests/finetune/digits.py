@@ -55,6 +55,27 @@ def splits(folder: Path) -> dict[str, Path]:
     return paths
 
 
+def trained(data: dict[str, Path]) -> onnx.ModelProto:
+    """Train it from scratch with what this package trains factors by; needs torch."""
+    import torch
+
+    from onnx_lowrank.data import open_dataset
+    from onnx_lowrank.finetune.executor import Network, write_back
+    from onnx_lowrank.finetune.losses import Loss
+    from onnx_lowrank.finetune.train import Schedule, train
+    from onnx_lowrank.runtime import model_inputs
+
+    torch.set_num_threads(1)
+    model = untrained()
+    network = Network(model, trainable=list(SHAPES))
+    parts = [open_dataset(data[name], model_inputs(model)) for name in ("train", "val")]
+    loss = Loss(model, model, "labels", network, next(iter(parts[1])).feeds)
+    schedule = Schedule(rate=3e-3, epochs=4, batch=32)
+    outcome = train([network.weights[name] for name in SHAPES], loss, *parts, schedule)
+    write_back(model, dict(zip(SHAPES, outcome.values, strict=True)))
+    return model
+
+
 def accuracy(model: onnx.ModelProto, path: Path) -> float:
     """In onnxruntime."""
     with np.load(path) as arrays:

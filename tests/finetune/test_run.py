@@ -17,18 +17,13 @@ torch = pytest.importorskip("torch", reason="torch is not installed: extra finet
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from digits import SHAPES, accuracy, splits, untrained
+from digits import accuracy, splits, trained
 
 from onnx_lowrank import compress
 from onnx_lowrank.cli import main
-from onnx_lowrank.data import open_dataset
 from onnx_lowrank.errors import DataError, ModelError, OutputError, ProviderError
-from onnx_lowrank.finetune.executor import Network, write_back
-from onnx_lowrank.finetune.losses import Loss
 from onnx_lowrank.finetune.run import FinetuneResult, finetune
-from onnx_lowrank.finetune.train import Schedule, train
 from onnx_lowrank.graph.io import save_model
-from onnx_lowrank.runtime import model_inputs
 
 PLAN = ["conv1=spatial:R=1", "conv2=tucker2:R1=4,R2=5"]
 
@@ -50,16 +45,8 @@ class Setting:
 
 @pytest.fixture(scope="module")
 def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
-    torch.set_num_threads(1)
     data = splits(tmp_path_factory.mktemp("digits"))
-    model = untrained()
-    network = Network(model, trainable=list(SHAPES))
-    train_data, val = (open_dataset(data[name], model_inputs(model)) for name in ("train", "val"))
-    loss = Loss(model, model, "labels", network, next(iter(val)).feeds)
-    schedule = Schedule(rate=3e-3, epochs=4, batch=32)
-    weights = [network.weights[name] for name in SHAPES]
-    outcome = train(weights, loss, train_data, val, schedule)
-    write_back(model, dict(zip(SHAPES, outcome.values, strict=True)))
+    model = trained(data)
     compressed = compress(model, plan=PLAN, verification=False).model
     return Setting(model, compressed, data)
 
