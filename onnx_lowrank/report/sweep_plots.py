@@ -113,6 +113,7 @@ def _draw_cloud(axes: Any, weight: Array, span: float) -> None:
     axes.set_xlabel("channel 1")
     axes.set_ylabel("channel 2")
     axes.set_zlabel("channel 3")
+    axes.set_box_aspect(None, zoom=0.85)  # room for that label
 
 
 def _draw_tradeoff(report: SweepReport) -> Figure:

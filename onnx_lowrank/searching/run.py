@@ -36,7 +36,7 @@ from onnx_lowrank.searching.fits import LayerProblem, fit_all, to_arrays
 from onnx_lowrank.searching.quality import Quality, QualityMeter
 from onnx_lowrank.searching.result import Explored, LayerChoice, SearchResult
 from onnx_lowrank.searching.single_layer import replaced, single_layer_model
-from onnx_lowrank.searching.timing import Stopwatch, time_layers
+from onnx_lowrank.searching.timing import Group, Stopwatch, time_layers
 from onnx_lowrank.store import Store, key_of
 from onnx_lowrank.workload import make_feeds
 
@@ -201,22 +201,25 @@ class Search:
             )
             chosen[name] = [counted[i] for i in kept]
             single = single_layer_model(self.normalised, by_name[name], batch=batch)
-            groups.append([single, *(replaced(single, fit) for fit, *_ in chosen[name])])
+            models = [replaced(single, fit) for fit, *_ in chosen[name]]
+            errors = np.array([fit.error for fit, *_ in chosen[name]])
+            groups.append(Group(single, models, errors))
         times = time_layers(groups, self.stopwatch, self.store, self.table, progress=self.progress)
         options = {}
-        for (name, counted), (dense, *timed) in zip(chosen.items(), times, strict=True):
+        for (name, counted), (dense, timed) in zip(chosen.items(), times, strict=True):
             found = [
-                _Option(fit, replace(each, seconds=each.seconds - dense.seconds), macs, params)
-                for (fit, macs, params), each in zip(counted, timed, strict=True)
+                _Option(
+                    counted[place][0],
+                    replace(each, seconds=each.seconds - dense.seconds),
+                    *counted[place][1:],
+                )
+                for place, each in timed.items()
                 if each.pays
             ]
-            if not found:
-                best = min(timed, key=lambda each: each.ratio)
-                reasons[name] = (
-                    f"no candidate is faster; the best takes {best.ratio:.2f} of its time"
-                )
-                continue
-            options[name] = tuple(found)
+            if found:
+                options[name] = tuple(found)
+            else:
+                reasons[name] = "no candidate is measurably faster"
         return options
 
     def feeds(self) -> dict[str, NDArray[Any]]:

@@ -36,7 +36,6 @@ def single_layer_model(model: onnx.ModelProto, layer: Layer, *, batch: int) -> o
     """
     spec = layer.spec
     assert spec is not None
-    assert spec.input_size is not None
     editor = GraphEditor(model)
     node = onnx.NodeProto()
     node.CopyFrom(layer.node)
@@ -49,14 +48,17 @@ def single_layer_model(model: onnx.ModelProto, layer: Layer, *, batch: int) -> o
         assert value is not None
         initializers.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
     element = helper.np_dtype_to_tensor_dtype(layer.dtype)
-    shape = [batch, spec.in_channels, *spec.input_size]
-    if layer.op == "MatMul":
-        shape = [batch, *spec.input_size, spec.in_channels]
+    shapes = []
+    ends = ((spec.in_channels, spec.input_size), (spec.out_channels, spec.output_size))
+    for channels, size in ends:
+        assert size is not None
+        inner = [*size, channels] if layer.op == "MatMul" else [channels, *size]
+        shapes.append([batch, *inner])
     graph = helper.make_graph(
         [node, helper.make_node("Relu", ["dense"], ["y"])],
         "layer",
-        [helper.make_tensor_value_info("x", element, shape)],
-        [helper.make_tensor_value_info("y", element, None)],
+        [helper.make_tensor_value_info("x", element, shapes[0])],
+        [helper.make_tensor_value_info("y", element, shapes[1])],
         initializers,
     )
     single = helper.make_model(graph, opset_imports=model.opset_import)
