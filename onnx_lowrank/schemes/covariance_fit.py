@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -115,19 +116,27 @@ def cp_in_covariance(
 
 
 def spatial_in_covariance(
-    problem: LayerProblem, rank: int, *, column_first: bool
+    problem: LayerProblem, rank: int, column_first: Sequence[bool]
 ) -> tuple[SpatialFactors, float]:
-    """Fit separable kernels of one order; results are like those of `tucker2_in_covariance`."""
-    view = problem.columns if column_first else problem.rows
+    """Fit separable kernels in the order, of those given, that starts better.
+
+    Results are like those of `tucker2_in_covariance`.
+    """
     f, c, x, y = problem.weight.shape
-    stage = InputStage.whole(stage_start.leading_lines(view, view.target, rank))
-    start = Free(np.zeros((f, rank, view.taps)))
-    part, error = fit_part(view, Part(np.arange(f), stage, start))
+    starts = []
+    for column in column_first:
+        view = problem.columns if column else problem.rows
+        stage = InputStage.whole(stage_start.leading_lines(view, view.target, rank))
+        start = Part(np.arange(f), stage, Free(np.zeros((f, rank, view.taps))))
+        error = fit_part(view, start, steps=0)[1] if len(column_first) > 1 else 0.0
+        starts.append((error, column, view, start))
+    _, column, view, start = min(starts, key=lambda each: each[0])
+    part, error = fit_part(view, start)
     second = _typed(part.follower, Free).values / problem.scale[:, None, None]
     first = part.stage.weights[0]
     factors = (
         SpatialFactors(first.reshape(rank, c, x, 1), second[:, :, None])
-        if column_first
+        if column
         else SpatialFactors(first.reshape(rank, c, 1, y), second[..., None])
     )
     return factors, relative_error(error, problem.norm)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -53,7 +53,7 @@ def fit_ladder(
     metric: Metric,
     rng: np.random.Generator,
     group: int = 1,
-) -> list[Fit]:
+) -> Iterator[Fit]:
     """Fit several schemes, or one at several ranks, to one layer.
 
     What depends on the layer alone is computed once: in a covariance metric the product of weight
@@ -62,10 +62,10 @@ def fit_ladder(
 
     Parameters and errors are those of `fit_scheme`.
 
-    Returns
-    -------
-    list of Fit
-        In the order of `schemes`.
+    Yields
+    ------
+    Fit
+        In the order of `schemes`, each as soon as it is done.
     """
     check_finite(weight)
     problem = (
@@ -74,7 +74,6 @@ def fit_ladder(
         else None
     )
     state = rng.bit_generator.state
-    fits = []
     for scheme in schemes:
         rng.bit_generator.state = state
         fit = None if problem is None else scheme.fit_in_covariance(problem, rng)
@@ -82,8 +81,7 @@ def fit_ladder(
             fit = scheme.fit(weight, metric=metric, rng=rng, group=group)
             if not isinstance(metric, Frobenius):
                 fit = _refined(fit, weight, metric)
-        fits.append(fit)
-    return fits
+        yield fit
 
 
 def _refined(fit: Fit, weight: Weight, metric: Metric) -> Fit:

@@ -85,14 +85,11 @@ class Spatial(Scheme):
         return Fit(candidates[best], start_error=errors[0], error=errors[best])
 
     def fit_in_covariance(self, problem: LayerProblem, rng: np.random.Generator) -> Fit:
-        """Fit each order of the stages in the metric, from its own principal directions."""
+        """Fit the stages in the metric, in the order whose own principal directions keep more."""
         candidates = orders(problem.weight.shape)
         start = separate(problem.weight, self.R, candidates[0])
-        fits = [
-            spatial_in_covariance(problem, self.R, column_first=order == "column first")
-            for order in candidates
-        ]
-        return problem.better(start, min(fits, key=lambda fit: fit[1]))
+        columns = [order == "column first" for order in candidates]
+        return problem.better(start, spatial_in_covariance(problem, self.R, columns))
 
 
 def orders(shape: tuple[int, ...]) -> tuple[Order, ...]:

@@ -28,9 +28,9 @@ Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 REGRESSION_RIDGE = 1e-10  # relative, of channels that may be dependent
-SEARCH_WORK = 40_000_000_000  # multiply-adds in products with the metric, in one search
+SEARCH_WORK = 25_000_000_000  # multiply-adds in products with the metric, in one search
 LEAST_STEPS, MOST_STEPS = 2, 12
-TOLERANCE = 1e-3  # relative fall of the squared error in a step at which a search has converged
+TOLERANCE = 2e-3  # relative fall of the squared error in a step at which a search has converged
 
 
 @dataclass(frozen=True, eq=False)
