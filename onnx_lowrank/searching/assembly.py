@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import onnx
 from joblib import Parallel, delayed
@@ -15,13 +15,11 @@ from onnx_lowrank.metrics.target import fit_target
 from onnx_lowrank.passes.absorb_permutations import AbsorbPermutationsPass
 from onnx_lowrank.passes.approximate_conv import ApproximateConvPass
 from onnx_lowrank.passes.base import PassManager
-from onnx_lowrank.planning.fit import LayerFit
-from onnx_lowrank.schemes.base import relative_error
-from onnx_lowrank.schemes.refine import refine
+from onnx_lowrank.planning.fit import FitProblem, LayerFit, fit_layer
 from onnx_lowrank.searching.fits import LayerProblem, from_arrays, to_arrays
 from onnx_lowrank.store import Store, key_of
 
-FORMAT = 1  # of stored refits and of the arithmetic behind them
+FORMAT = 2  # of stored refits and of the arithmetic behind them
 POSITIONS = 192  # per image: a refit starts near its end, and its statistics are taken often
 Progress = Callable[[str, int, int], None]
 Fits = Mapping[str, LayerFit]
@@ -103,7 +101,9 @@ class Refitter:
                 progress=progress,
             )
             work = [
-                delayed(_refit)(fit, self.problems[name], statistics, self.store, keys[name])
+                delayed(_refit)(
+                    fit, self.problems[name], statistics, self.store, keys[name], self.seed
+                )
                 for name, fit in fits.items()
             ]
             for done, _ in enumerate(
@@ -125,11 +125,8 @@ def _refit(
     statistics: Mapping[str, LayerStatistics],
     store: Store,
     key: str,
+    seed: int,
 ) -> None:
     target = fit_target(statistics[fit.layer], problem.weight, problem.bias)
-    factors = refine(fit.factors, target.weight, target.metric)
-    dense = factors.reconstruct()
-    norm = target.metric.squared_norm(target.weight)
-    error = relative_error(target.metric.squared_norm(target.weight - dense), norm)
-    refitted = replace(fit, factors=factors, bias=target.bias(dense), error=error)
-    store.put_arrays(key, to_arrays(refitted))
+    what = FitProblem(target.weight, target.metric, target.bias, problem.group)
+    store.put_arrays(key, to_arrays(fit_layer(fit.layer, fit.scheme, what, seed=seed)))

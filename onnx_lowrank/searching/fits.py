@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from onnx_lowrank.metrics.moments import LayerStatistics
 from onnx_lowrank.metrics.target import fit_target
-from onnx_lowrank.planning.fit import FitProblem, LayerFit, fit_layer
+from onnx_lowrank.planning.fit import FitProblem, LayerFit, fit_layer_ladder
 from onnx_lowrank.schemes import Factors, Scheme
 from onnx_lowrank.schemes.base import Weight
 from onnx_lowrank.schemes.factors import (
@@ -121,9 +121,10 @@ def _fit_layer(problem: LayerProblem, store: Store, seed: int) -> None:
     ]
     if not missing:
         return
-    what = problem.fit_problem()
-    for key, scheme in missing:
-        store.put_arrays(key, to_arrays(fit_layer(problem.name, scheme, what, seed=seed)))
+    schemes = [scheme for _, scheme in missing]
+    fits = fit_layer_ladder(problem.name, schemes, problem.fit_problem(), seed=seed)
+    for (key, _), fit in zip(missing, fits, strict=True):
+        store.put_arrays(key, to_arrays(fit))
 
 
 def _read(store: Store, problem: LayerProblem, seed: int) -> Iterable[LayerFit]:
