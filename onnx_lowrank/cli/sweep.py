@@ -34,7 +34,8 @@ def sweep(
         typer.Option(
             "--scheme",
             metavar="SPEC",
-            help="Scheme to try; '/' separates values, e.g. 'mono:C=4/6/8'; repeat as needed.",
+            help="Scheme to try, e.g. 'mono:C=4/6/8' (three values), or of some layers only, "
+            "'conv1=mono:C=4'; repeat as needed.",
         ),
     ],
     data: Annotated[

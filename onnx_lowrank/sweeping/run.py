@@ -25,7 +25,7 @@ from onnx_lowrank.passes.fold_batchnorm import FoldBatchNormPass
 from onnx_lowrank.passes.fold_constants import FoldConstantsPass
 from onnx_lowrank.passes.normalize_conv import NormalizeConvPass
 from onnx_lowrank.sweeping.evaluate import NEEDS, Setting, save_gradients
-from onnx_lowrank.sweeping.grid import Point, Skipped, expand_specs, make_grid, select_layers
+from onnx_lowrank.sweeping.grid import Point, Skipped, expand_rules, make_grid, select_layers
 from onnx_lowrank.sweeping.journal import Journal
 from onnx_lowrank.sweeping.parallel import evaluate_all, threads_per_job
 from onnx_lowrank.sweeping.result import SweepReport
@@ -66,7 +66,8 @@ def sweep(
     data : SweepData
         The samples.
     schemes : sequence of str
-        Specifications, whose values may be alternatives: ``"mono:C=4/6/8"``.
+        Specifications, whose values may be alternatives: ``"mono:C=4/6/8"``; of some layers only,
+        by name or glob: ``"conv1=mono:C=6"``.
     layers : sequence of str
         Names or globs.
     metrics : sequence of str
@@ -88,8 +89,8 @@ def sweep(
     if jobs < 1 and jobs != -1:
         raise DataError(f"the number of jobs is {jobs}; give 1 or more, or -1 for all cores")
     metrics = _check_metrics(metrics, calibrated=data.calibration is not None)
-    specs = expand_specs(schemes)
-    if not specs:
+    rules = expand_rules(schemes)
+    if not rules:
         raise PlanError("no scheme is given; choose one or more with --scheme")
     original = load_model(model)
     check_model(original)
@@ -106,7 +107,7 @@ def sweep(
         for name in selected
         if name not in found
     )
-    points, skipped = make_grid([found[n] for n in selected if n in found], specs, metrics)
+    points, skipped = make_grid([found[n] for n in selected if n in found], rules, metrics)
     if not points:
         reasons = "; ".join(f"{s.layer}: {s.reason}" for s in (*missing, *skipped)[:3])
         raise PlanError(f"the grid is empty ({reasons}); choose other layers or schemes")
@@ -154,7 +155,7 @@ def sweep(
         model=_name(model, original),
         settings={
             "layers": list(layers),
-            "schemes": [str(spec) for spec in specs],
+            "schemes": [str(rule).removeprefix("*=") for rule in rules],
             "metrics": list(metrics),
             "network": network,
             "calibration_images": surveys[-1].images if needs else None,
