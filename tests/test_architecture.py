@@ -49,7 +49,9 @@ ALLOWED: dict[str, set[str]] = {
     "api": NUMERICS
     | {"planning", "graph", "lowering", "passes", "runtime", "data", "verification", "results"}
     | {"calibrate", "fit_model"},
-    "cli": {"api", "benchmarking", "errors", "finetune", "profiling", "report", "sweeping"}
+    "cascade": BASE | {"api", "data", "finetune", "graph", "planning", "runtime"},
+    "cli": {"api", "benchmarking", "cascade", "errors", "finetune", "profiling", "report"}
+    | {"sweeping"}
     | {"planning", "to_budget"},
     "__init__": {"api", "benchmarking", "planning", "profiling", "to_budget"},
 }
@@ -63,6 +65,7 @@ EXCLUSIVE = {
     "onnx": {
         "api",
         "calibrate",
+        "cascade",
         "finetune",
         "fit_model",
         "graph",
