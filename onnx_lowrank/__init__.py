@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from onnx_lowrank.benchmarking import BenchReport, benchmark
     from onnx_lowrank.planning.budget import Budget
     from onnx_lowrank.profiling import ProfileReport, profile
+    from onnx_lowrank.sweeping import SweepData, SweepReport, sweep
     from onnx_lowrank.to_budget import BudgetResult, compress_to_budget
 
 _ELSEWHERE = {
@@ -35,9 +36,12 @@ _ELSEWHERE = {
     "Budget": "planning.budget",
     "BudgetResult": "to_budget",
     "ProfileReport": "profiling",
+    "SweepData": "sweeping",
+    "SweepReport": "sweeping",
     "benchmark": "benchmarking",
     "compress_to_budget": "to_budget",
     "profile": "profiling",
+    "sweep": "sweeping",
 }
 
 __all__ = [
@@ -51,6 +55,8 @@ __all__ = [
     "Plan",
     "Preprocess",
     "ProfileReport",
+    "SweepData",
+    "SweepReport",
     "Tolerance",
     "VerifyReport",
     "__version__",
@@ -61,6 +67,7 @@ __all__ = [
     "diagnose",
     "inspect",
     "profile",
+    "sweep",
     "verify",
 ]
 
