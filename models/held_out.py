@@ -7,6 +7,7 @@ with few, and prints a section in Markdown; a run that was killed goes on where 
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import sys
 from collections import defaultdict
@@ -20,6 +21,7 @@ import fetch
 import numpy as np
 import registry
 import train
+from PIL import Image
 
 from onnx_lowrank.errors import OnnxLowRankError
 from onnx_lowrank.graph.io import load_model, write_text
@@ -67,6 +69,27 @@ def digits(part: slice) -> Callable[[], Any]:
     return read
 
 
+def tiles(part: str) -> Callable[[], Any]:
+    """Return photographs and their parts at 32 x 32, as `cifar10` takes them, in a drawn order."""
+
+    def read() -> list[dict[str, Any]]:
+        found = []
+        for path in sorted((datasets.dataset("photographs") / part).iterdir()):
+            with Image.open(path) as image:
+                whole = image.convert("RGB")
+            for cuts in (1, 2, 4):
+                width, height = whole.width / cuts, whole.height / cuts
+                for row, column in itertools.product(range(cuts), repeat=2):
+                    left, top = column * width, row * height
+                    box = (left, top, left + width, top + height)
+                    tile = whole.resize((32, 32), Image.Resampling.BILINEAR, box=box)
+                    pixels = np.asarray(tile, np.float32).transpose(2, 0, 1)
+                    found.append({"image": np.ascontiguousarray(pixels)[None]})
+        return [found[i] for i in np.random.default_rng(0).permutation(len(found))]
+
+    return read
+
+
 def coloured(name: str, split: str) -> Callable[[], Path]:
     """Return the images of a split of coloured Fashion-MNIST, as the network takes them."""
 
@@ -81,10 +104,7 @@ SUBJECTS = {
         lambda: fetch.network("mnist"), digits(slice(0, MANY)), digits(slice(MANY, 2 * MANY))
     ),
     "cifar10": Subject(
-        lambda: fetch.network("cifar10"),
-        photographs("calibration"),
-        photographs("evaluation"),
-        preprocess="none",
+        lambda: fetch.network("cifar10"), tiles("calibration"), tiles("evaluation"), limit=MANY
     ),
     **{
         f"fashion-{name}": Subject(
