@@ -192,11 +192,15 @@ def compress(view: View, outputs: Indices, stage: InputStage, products: Reals) -
     blocks = view.split(products.reshape(size, -1))
     moment = np.empty((size, groups, rank, view.taps), products.dtype)
     cross = np.empty((len(outputs), groups, rank, view.taps))
-    image = view.image[outputs]
+    ordered = np.array_equal(stage.clusters[0], np.arange(view.lines))
+    whole = np.array_equal(outputs, np.arange(len(view.image)))
+    image = view.image if whole else view.image[outputs]
     for group, (rows, lines) in enumerate(zip(stage.weights, stage.clusters, strict=True)):
+        taken = slice(None) if ordered else lines  # a slice is copied faster than a selection
+        columns = rows.T.astype(blocks.dtype, copy=False)
         for tap in range(view.taps):
-            moment[:, group, :, tap] = blocks[:, lines, tap] @ rows.T.astype(blocks.dtype)
-            cross[:, group, :, tap] = image[:, lines, tap] @ rows.T
+            moment[:, group, :, tap] = np.ascontiguousarray(blocks[:, taken, tap]) @ columns
+            cross[:, group, :, tap] = np.ascontiguousarray(image[:, taken, tap]) @ rows.T
     norm = float(np.vdot(view.target[outputs], image))
     return Compressed(
         moment.reshape(groups, -1, groups, rank * view.taps),
