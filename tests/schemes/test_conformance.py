@@ -46,6 +46,7 @@ LAYERS = (
     layer(10, 6),
     layer(8, 6, 1, 1),
     layer(8, 4, 3, 3, group=2),
+    layer(12, 8, 1, 1, group=2),
     layer(6, 6, 3, 3, group=6),
 )
 PERCENTS = (40.0, 100.0)
