@@ -6,6 +6,8 @@
 // window such a sum with fixed offsets: position p = row * pitch + column, and no load needs a condition.
 
 constexpr int L = Vec::L;
+constexpr bool kPrefetch = false;
+constexpr int kAhead = 8;  // terms between a load and its prefetch
 constexpr int kSlack = 16 * L;  // floats past the last position that a full tile may read
 
 int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
@@ -31,6 +33,12 @@ void tile(const float* z, const int64_t* offset, int64_t terms, const float* w, 
     Vec::T b[NR];
 #pragma GCC unroll 8
     for (int n = 0; n < NR; ++n) b[n] = Vec::load(p + n * L);
+    // Terms are apart by more than the hardware prefetchers follow; offsets carry kAhead extra entries.
+    if (kPrefetch) {
+      const float* ahead = z + offset[t + kAhead];
+#pragma GCC unroll 8
+      for (int n = 0; n < NR; n += 16 / L) __builtin_prefetch(ahead + n * L);
+    }
 #pragma GCC unroll 8
     for (int m = 0; m < MR; ++m) {
       const Vec::T a = Vec::set1(w[m]);
@@ -135,6 +143,7 @@ struct Layout {
       for (int64_t i = 0; i < ky; ++i)
         for (int64_t j = 0; j < kx; ++j)
           o.push_back(c * plane + ((i * dy % sy * sx + j * dx % sx) * rows + i * dy / sy) * pitch + j * dx / sx);
+    o.resize(o.size() + kAhead);
     return o;
   }
   // Writes input row `r` (counted from the block's first) from `padded`, which holds `left` zeros, the row, and zeros.
@@ -159,6 +168,11 @@ struct Layout {
       for (int64_t ph = 0; ph < sx; ++ph)
         for (int64_t i = 0; i < pitch; ++i) to[ph * rows * pitch + i] = padded[i * sx + ph];
     }
+  }
+  // As `put` for column stride 1, where the padding of `z` is zero already.
+  void put_inside(float* z, int64_t r, const float* row) const {
+    const int64_t n = std::min(width, pitch - left);
+    if (n > 0) copy(z + (r % sy * rows + r / sy) * pitch + left, row, n);
   }
   void clear(float* z, int64_t r) const {
     for (int64_t ph = 0; ph < sx; ++ph) std::fill_n(z + ((r % sy * sx + ph) * rows + r / sy) * pitch, pitch, 0.0f);
@@ -321,13 +335,15 @@ class LowRankKernel : public Kernel {
     const Layout lay(d_.window, iw, strip);
     const int64_t in_rows = (strip - 1) * lay.sy + (lay.ky - 1) * lay.dy + 1;
     const int64_t xp = odd_lines(in_rows * iw), tp = odd_lines(strip * ow), fp = round_up(lay.positions(strip), L) + L;
-    std::vector<int64_t> x_offset(per_in), t_offset(G * K2);
+    std::vector<int64_t> x_offset(per_in + kAhead), t_offset(G * K2 + kAhead);
     for (int64_t c = 0; c < per_in; ++c) x_offset[c] = c * xp;
     for (int64_t k = 0; k < G * K2; ++k) t_offset[k] = k * tp;
     const auto offset = lay.offsets(d_.depthwise ? 1 : K1);
     const int64_t flat_rows = d_.depthwise ? 1 : K2;
-    const size_t xs = per_in * xp + kSlack, zs = K1 * lay.plane + kSlack, ts = G * K2 * tp + kSlack,
-                 us = std::max(K1 * xp, flat_rows * fp) + kSlack, ps = lay.padded_size();
+    // Every buffer starts on a cache line.
+    const size_t xs = round_up(per_in * xp + kSlack, 16), zs = round_up(K1 * lay.plane + kSlack, 16),
+                 ts = round_up(G * K2 * tp + kSlack, 16), us = round_up(std::max(K1 * xp, flat_rows * fp) + kSlack, 16),
+                 ps = lay.padded_size();
     parallel(in.batch * H * strips, [&](size_t task) {
       const int64_t h = task % H, s = task / H % strips, n = task / H / strips;
       const int64_t y0 = s * strip, count = std::min(strip, oh - y0);
@@ -337,9 +353,14 @@ class LowRankKernel : public Kernel {
       float *xb = lease.data(), *z = xb + xs, *t = z + zs, *u = t + ts, *padded = u + us;
       std::fill_n(padded, ps, 0.0f);
       const int64_t first = lay.first_row(y0), last = lay.last_row(y0, count);
-      for (int64_t k = 0; k < K1; ++k)
-        for (int64_t r = first; r < last; ++r)
-          if (r < 0 || r >= ih) lay.clear(z + k * lay.plane, r - first);
+      const bool direct = lay.sx == 1;  // then only the image's columns are written, the padding stays zero
+      if (direct) {
+        std::fill_n(z, K1 * lay.plane, 0.0f);
+      } else {
+        for (int64_t k = 0; k < K1; ++k)
+          for (int64_t r = first; r < last; ++r)
+            if (r < 0 || r >= ih) lay.clear(z + k * lay.plane, r - first);
+      }
       for (int64_t g = 0; g < G; ++g) {
         const int64_t block = g * H + h;
         for (int64_t c = 0; c < per_in; ++c)
@@ -347,7 +368,12 @@ class LowRankKernel : public Kernel {
         if (px) multiply(a_[block], xb, x_offset.data(), px, nullptr, nullptr, [&](int64_t m) { return u + m * xp; });
         for (int64_t k = 0; k < K1; ++k)
           for (int64_t r = r0; r < r1; ++r) {
-            Layout::copy(padded + lay.left, u + k * xp + (r - r0) * iw, iw);
+            const float* from = u + k * xp + (r - r0) * iw;
+            if (direct) {
+              lay.put_inside(z + k * lay.plane, r - first, from);
+              continue;
+            }
+            Layout::copy(padded + lay.left, from, iw);
             lay.put(z + k * lay.plane, r - first, padded);
           }
         const int64_t flat = lay.positions(count);
