@@ -331,7 +331,7 @@ class LowRankKernel : public Kernel {
     // A task keeps X, Z of one block and T of one output group: about half of a 1 MB second cache level.
     const int64_t row = ow * G * K2 + d_.window.stride[1] * iw * (per_in + K1);
     const int threads = threads_.count(parallel);
-    const int64_t strip = strip_rows(oh, std::max<int64_t>(4, 160 * 1024 / row), in.batch * H, threads), strips = ceil_div(oh, strip);
+    const int64_t strip = strip_rows(oh, std::max<int64_t>(4, 400 * 1024 / row), in.batch * H, threads), strips = ceil_div(oh, strip);
     const Layout lay(d_.window, iw, strip);
     const int64_t in_rows = (strip - 1) * lay.sy + (lay.ky - 1) * lay.dy + 1;
     const int64_t xp = odd_lines(in_rows * iw), tp = odd_lines(strip * ow), fp = round_up(lay.positions(strip), L) + L;
