@@ -29,7 +29,7 @@ def model(
         [helper.make_node(op, inputs, ["Y"], domain=domain, name="layer", **attributes)],
         "layer",
         [helper.make_tensor_value_info("X", TensorProto.FLOAT, ["N", *x_shape[1:]])],
-        [helper.make_tensor_value_info("Y", TensorProto.FLOAT, None)],
+        [helper.make_tensor_value_info("Y", TensorProto.FLOAT, [None] * len(x_shape))],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     opsets = [helper.make_opsetid("", OPSET)]
