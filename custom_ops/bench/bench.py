@@ -27,13 +27,19 @@ def _layer(c: int, f: int, k: int, s: int, n: int, p: int) -> Point:
 
 
 _CONV1, _VGG1 = _layer(3, 96, 7, 2, 224, 1), _layer(3, 64, 3, 1, 224, 1)
-_CONV2, _CONV3, _CONV4 = _layer(96, 256, 5, 2, 55, 0), _layer(256, 512, 3, 1, 12, 1), _layer(512, 1024, 3, 1, 12, 1)
+_CONV2, _CONV3, _CONV4 = (
+    _layer(96, 256, 5, 2, 55, 0),
+    _layer(256, 512, 3, 1, 12, 1),
+    _layer(512, 1024, 3, 1, 12, 1),
+)
 _VGG = [_layer(64, 64, 3, 1, 224, 1), _layer(256, 256, 3, 1, 56, 1), _layer(512, 512, 3, 1, 28, 1)]
 
 
 def points() -> list[Point]:
     """The operating points."""
-    out = [{**_CONV1, "mono": c} for c in (4, 6, 8, 12, 16)] + [{**_VGG1, "mono": c} for c in (4, 8)]
+    out = [{**_CONV1, "mono": c} for c in (4, 6, 8, 12, 16)] + [
+        {**_VGG1, "mono": c} for c in (4, 8)
+    ]
     out += [{**_CONV2, "svd": (2, 2, 19, 64)}, {**_CONV2, "svd": (2, 2, 16, 64)}]
     out += [{**_CONV2, "outer": (48, 2, 8)}, {**_CONV2, "outer": (48, 2, 6)}]
     out += [{**_CONV3, "svd": (2, 4, 51, 51)}, {**_CONV3, "outer": (128, 4, 6)}]
@@ -49,8 +55,14 @@ def name(point: Point) -> str:
     """A short name of a point."""
     if "lrn" in point:
         return "LRN 96x109x109"
-    scheme = next(f"{k} {','.join(map(str, np.atleast_1d(point[k])))}" for k in ("mono", "svd", "outer") if k in point)
-    return f"{point['C']}->{point['F']} {point['k']}x{point['k']} s{point['s']} {point['n']}: {scheme}"
+    scheme = next(
+        f"{k} {','.join(map(str, np.atleast_1d(point[k])))}"
+        for k in ("mono", "svd", "outer")
+        if k in point
+    )
+    return (
+        f"{point['C']}->{point['F']} {point['k']}x{point['k']} s{point['s']} {point['n']}: {scheme}"
+    )
 
 
 def build(point: Point, rng: np.random.Generator) -> tuple[Any, Any, float, tuple[int, ...]]:
@@ -69,16 +81,26 @@ def build(point: Point, rng: np.random.Generator) -> tuple[Any, Any, float, tupl
         depthwise = "outer" in point
         g, h, k1, k2 = point["svd"] if not depthwise else (*point["outer"], point["outer"][2])
         parts = blocks(
-            rng, depthwise=depthwise, channels=c, filters=f, groups=(g, h), ranks=(k1, k2), kernel=(k, k)
+            rng,
+            depthwise=depthwise,
+            channels=c,
+            filters=f,
+            groups=(g, h),
+            ranks=(k1, k2),
+            kernel=(k, k),
         )
         middle = k1 * k * k if depthwise else k1 * k2 * k * k
         macs = g * h * (c // g * k1 * n * n + middle * m * m + k2 * (f // h) * m * m)
     op, inputs, constants, attributes = parts
     shape = (1, c, n, n)
-    portable = model(op, inputs, constants, {**attributes, **window((k, k), s, p), **activation()}, shape)
+    portable = model(
+        op, inputs, constants, {**attributes, **window((k, k), s, p), **activation()}, shape
+    )
     weight = (rng.standard_normal((f, c, k, k)) / np.sqrt(c * k * k)).astype(np.float32)
     bias = np.zeros(f, np.float32)
-    dense = model("Conv", ["X", "W", "B"], {"W": weight, "B": bias}, window((k, k), s, p), shape, domain="")
+    dense = model(
+        "Conv", ["X", "W", "B"], {"W": weight, "B": bias}, window((k, k), s, p), shape, domain=""
+    )
     return portable, dense, c * f * k * k * m * m / macs, shape
 
 
@@ -88,7 +110,9 @@ def session(proto: Any, threads: int, library: str | None) -> ort.InferenceSessi
     options.intra_op_num_threads = threads
     if library:
         options.register_custom_ops_library(library)
-    return ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(
+        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
 
 
 def measure(point: Point, threads: int, library: str, runs: int) -> dict[str, Any]:
@@ -96,7 +120,10 @@ def measure(point: Point, threads: int, library: str, runs: int) -> dict[str, An
     rng = np.random.default_rng(7)
     portable, dense, theoretical, shape = build(point, rng)
     x = rng.standard_normal(shape).astype(np.float32)
-    variants = {"node": session(portable, threads, library), "standard": session(portable, threads, None)}
+    variants = {
+        "node": session(portable, threads, library),
+        "standard": session(portable, threads, None),
+    }
     if dense is not None:
         variants["dense"] = session(dense, threads, None)
     ours, body = (variants[v].run(None, {"X": x})[0] for v in ("node", "standard"))
@@ -118,8 +145,15 @@ def measure(point: Point, threads: int, library: str, runs: int) -> dict[str, An
             start = clock()
             s.run_with_iobinding(bound[key])
             times[key].append(clock() - start)
-    result: dict[str, Any] = {"name": name(point), "threads": threads, "theoretical": theoretical, "error": error}
-    quartile: dict[str, NDArray[Any]] = {key: np.percentile(t, 25) * 1e3 for key, t in times.items()}
+    result: dict[str, Any] = {
+        "name": name(point),
+        "threads": threads,
+        "theoretical": theoretical,
+        "error": error,
+    }
+    quartile: dict[str, NDArray[Any]] = {
+        key: np.percentile(t, 25) * 1e3 for key, t in times.items()
+    }
     result |= {key: float(t) for key, t in quartile.items()}
     reference = result.get("dense", result["standard"])
     result["measured"] = reference / result["node"]

@@ -54,7 +54,9 @@ def functions(opset: int) -> dict[str, FunctionProto]:
         If `opset` is older than 12.
     """
     if opset < 12:
-        raise ModelError(f"portable nodes need opset 12, the model has {opset}; convert the model first")
+        raise ModelError(
+            f"portable nodes need opset 12, the model has {opset}; convert the model first"
+        )
     return {
         "MonochromaticConv": _function(
             "MonochromaticConv",
@@ -72,7 +74,15 @@ def functions(opset: int) -> dict[str, FunctionProto]:
         "LRN": _function(
             "LRN",
             ["X"],
-            [_refer(helper.make_node("LRN", ["X"], ["Y"]), size="size", alpha="alpha", beta="beta", bias="bias")],
+            [
+                _refer(
+                    helper.make_node("LRN", ["X"], ["Y"]),
+                    size="size",
+                    alpha="alpha",
+                    beta="beta",
+                    bias="bias",
+                )
+            ],
             opset,
         ),
     }
@@ -98,13 +108,13 @@ def _conv(inputs: list[str], output: str, *, group: str, window: bool = False) -
 
 
 def _activation(source: str, target: str) -> list[NodeProto]:
-    """Clip to [min, max], then LeakyRelu; the bounds become tensors, as Clip wants them."""
+    """Clip to [min, max], then PRelu; not LeakyRelu, whose attribute onnx's ReferenceEvaluator cannot link."""
     nodes = []
-    for bound in ("min", "max"):
+    for bound in _ACTIVATION:
         node = helper.make_node("Constant", [], [bound])
         nodes.append(_refer(node, value_float=bound))
     nodes.append(helper.make_node("Clip", [source, "min", "max"], ["clipped"]))
-    nodes.append(_refer(helper.make_node("LeakyRelu", ["clipped"], [target]), alpha="alpha"))
+    nodes.append(helper.make_node("PRelu", ["clipped", "alpha"], [target]))
     return nodes
 
 

@@ -17,7 +17,11 @@ def test_cpp(tmp_path: Path, sanitizers: str) -> None:
     if shutil.which("cmake") is None or shutil.which("c++") is None:
         pytest.skip("no cmake or C++ compiler")
     options = ["-DONNX_LOWRANK_TESTS=ON", f"-DONNX_LOWRANK_SANITIZE={sanitizers}"]
-    subprocess.run(["cmake", "-S", SOURCE, "-B", tmp_path, *options], check=True, capture_output=True)
+    subprocess.run(
+        ["cmake", "-S", SOURCE, "-B", tmp_path, *options], check=True, capture_output=True
+    )
     subprocess.run(["cmake", "--build", tmp_path, "-j2"], check=True, capture_output=True)
-    result = subprocess.run(["ctest", "--output-on-failure"], cwd=tmp_path, capture_output=True, text=True)
+    result = subprocess.run(
+        ["ctest", "--output-on-failure"], cwd=tmp_path, capture_output=True, text=True
+    )
     assert result.returncode == 0, result.stdout

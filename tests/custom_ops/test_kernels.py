@@ -29,7 +29,11 @@ def _flags() -> set[str]:
     return set(info.read_text().split()) if info.exists() else set()
 
 
-ISAS = ["scalar", *(["avx2"] if {"avx2", "fma"} <= _flags() else []), *(["avx512"] if "avx512f" in _flags() else [])]
+ISAS = [
+    "scalar",
+    *(["avx2"] if {"avx2", "fma"} <= _flags() else []),
+    *(["avx512"] if "avx512f" in _flags() else []),
+]
 
 
 def session(proto: onnx.ModelProto, library: str | None, threads: int = 1) -> ort.InferenceSession:
@@ -38,10 +42,14 @@ def session(proto: onnx.ModelProto, library: str | None, threads: int = 1) -> or
     options.log_severity_level = 4
     if library:
         options.register_custom_ops_library(library)
-    return ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(
+        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
 
 
-def layer(parts: Parts, attributes: dict[str, Any], shape: tuple[int, ...], **kwargs: Any) -> onnx.ModelProto:
+def layer(
+    parts: Parts, attributes: dict[str, Any], shape: tuple[int, ...], **kwargs: Any
+) -> onnx.ModelProto:
     op, inputs, constants, structure = parts
     return model(op, inputs, constants, {**structure, **attributes}, shape, **kwargs)
 
@@ -55,21 +63,32 @@ def agree(proto: onnx.ModelProto, library: str, x: NDArray[np.float32], threads:
 
 def all_parts(rng: np.random.Generator, kernel: tuple[int, ...]) -> list[Parts]:
     out = [
-        monochromatic(rng, channels=6, filters=f, colours=c, kernel=kernel) for c, f in ((2, 6), (3, 51), (1, 5))
+        monochromatic(rng, channels=6, filters=f, colours=c, kernel=kernel)
+        for c, f in ((2, 6), (3, 51), (1, 5))
     ]
     for depthwise, (groups, ranks) in itertools.product(
         (False, True), (((1, 1), (5, 7)), ((3, 2), (4, 9)), ((2, 3), (17, 3)))
     ):
         ranks = (ranks[1], ranks[1]) if depthwise else ranks
         out.append(
-            blocks(rng, depthwise=depthwise, channels=6, filters=12, groups=groups, ranks=ranks, kernel=kernel)
+            blocks(
+                rng,
+                depthwise=depthwise,
+                channels=6,
+                filters=12,
+                groups=groups,
+                ranks=ranks,
+                kernel=kernel,
+            )
         )
     return out
 
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("kernel", [(1, 1), (3, 3), (5, 4), (7, 7), (3,), (3, 2, 3)])
-@pytest.mark.parametrize(("stride", "pad", "dilation"), list(itertools.product((1, 2, 3), (0, 2), (1, 2))))
+@pytest.mark.parametrize(
+    ("stride", "pad", "dilation"), list(itertools.product((1, 2, 3), (0, 2), (1, 2)))
+)
 def test_matches_body(
     library: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -83,7 +102,9 @@ def test_matches_body(
     rng = np.random.default_rng(3)
     size = {1: (23,), 2: (14, 19), 3: (5, 6, 9)}[len(kernel)]
     x = rng.standard_normal((2, 6, *size)).astype(np.float32)
-    for parts, act in itertools.product(all_parts(rng, kernel), (activation(), activation(-0.5, 1.0, 0.1))):
+    for parts, act in itertools.product(
+        all_parts(rng, kernel), (activation(), activation(-0.5, 1.0, 0.1))
+    ):
         attributes = {**window(kernel, stride, pad, dilation), **act}
         agree(layer(parts, attributes, x.shape), library, x)
 
@@ -94,7 +115,9 @@ def test_threads(library: str, threads: int, rows: int) -> None:
     rng = np.random.default_rng(4)
     x = rng.standard_normal((1, 6, rows, 40)).astype(np.float32)
     for parts in all_parts(rng, (3, 3)):
-        agree(layer(parts, {**window((3, 3), 1, 1), **activation(0.0)}, x.shape), library, x, threads)
+        agree(
+            layer(parts, {**window((3, 3), 1, 1), **activation(0.0)}, x.shape), library, x, threads
+        )
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -109,13 +132,21 @@ def test_vector_edges(library: str, monkeypatch: pytest.MonkeyPatch, isa: str, w
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize(("size", "beta"), [(1, 0.75), (3, 0.5), (5, 0.75), (5, 1.0), (7, 0.3)])
-def test_lrn(library: str, monkeypatch: pytest.MonkeyPatch, isa: str, size: int, beta: float) -> None:
+def test_lrn(
+    library: str, monkeypatch: pytest.MonkeyPatch, isa: str, size: int, beta: float
+) -> None:
     monkeypatch.setenv("ONNX_LOWRANK_ISA", isa)
     x = np.random.default_rng(6).standard_normal((2, 13, 9, 11)).astype(np.float32)
-    agree(model("LRN", ["X"], {}, {"size": size, "alpha": 0.3, "beta": beta, "bias": 1.5}, x.shape), library, x)
+    agree(
+        model("LRN", ["X"], {}, {"size": size, "alpha": 0.3, "beta": beta, "bias": 1.5}, x.shape),
+        library,
+        x,
+    )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
 def test_random_shapes(library: str, data: st.DataObject) -> None:
     draw = data.draw
@@ -127,9 +158,14 @@ def test_random_shapes(library: str, data: st.DataObject) -> None:
     c, f = g * draw(small), h * draw(small)
     shape = (draw(st.integers(1, 2)), c, draw(st.integers(5, 30)), draw(st.integers(5, 60)))
     k1 = k if depthwise else draw(st.integers(1, 20))
-    parts = blocks(rng, depthwise=depthwise, channels=c, filters=f, groups=(g, h), ranks=(k1, k), kernel=kernel)
+    parts = blocks(
+        rng, depthwise=depthwise, channels=c, filters=f, groups=(g, h), ranks=(k1, k), kernel=kernel
+    )
     x = rng.standard_normal(shape).astype(np.float32)
-    attributes = {**window(kernel, draw(st.integers(1, 3)), draw(st.integers(0, 3))), **activation()}
+    attributes = {
+        **window(kernel, draw(st.integers(1, 3)), draw(st.integers(0, 3))),
+        **activation(),
+    }
     agree(layer(parts, attributes, shape), library, x, draw(st.integers(1, 3)))
 
 
@@ -185,7 +221,9 @@ def test_malformed_nodes_are_refused(library: str, change: dict[str, Any], messa
         elif value == "reversed":
             constants[key] = constants[key][::-1].copy()
         else:
-            constants[key] = np.zeros_like(constants[key]) if value == "zeros" else constants[key][:-1]
+            constants[key] = (
+                np.zeros_like(constants[key]) if value == "zeros" else constants[key][:-1]
+            )
     proto = model(op, inputs, constants, attributes, (1, 6, 9, 9), function=False)
     with pytest.raises(Exception, match=rf"Tucker2Conv 'layer': .*{message}"):
         session(proto, library)
@@ -194,7 +232,14 @@ def test_malformed_nodes_are_refused(library: str, change: dict[str, Any], messa
 def test_wrong_input_is_a_status(library: str) -> None:
     parts = monochromatic(np.random.default_rng(0), channels=3, filters=4, colours=2, kernel=(3, 3))
     op, inputs, constants, structure = parts
-    proto = model(op, inputs, constants, {**structure, **window((3, 3), 1, 0), **activation()}, (1, 3, 9, 9), function=False)
+    proto = model(
+        op,
+        inputs,
+        constants,
+        {**structure, **window((3, 3), 1, 0), **activation()},
+        (1, 3, 9, 9),
+        function=False,
+    )
     proto.graph.input[0].type.tensor_type.ClearField("shape")
     s = session(proto, library)
     with pytest.raises(Exception, match=r"X has shape \[1,4,9,9\], expected 3 channels"):
