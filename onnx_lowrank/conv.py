@@ -1,6 +1,7 @@
 """What a Conv computes: its attributes, shapes and cost; no graph and no weights.
 
-A fully connected layer (Gemm, MatMul with a constant) is the case without spatial axes: ``kernel = ()``.
+A fully connected layer (Gemm, MatMul with a constant) is the case without spatial axes:
+``kernel = ()``.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ class ConvSpec:
     kernel, strides, dilations : tuple of int
         One value per spatial axis.
     pads : tuple of int
-        Begin of every axis, then end of every axis, as in ONNX; ignored unless ``auto_pad`` is NOTSET.
+        Begin of every axis, then end of every axis, as in ONNX; ignored unless ``auto_pad`` is
+        NOTSET.
     auto_pad : str
         NOTSET, VALID, SAME_UPPER or SAME_LOWER.
     group : int
@@ -45,7 +47,7 @@ class ConvSpec:
 
     @property
     def taps(self) -> int:
-        """Number of kernel positions: the product of the kernel's sizes, 1 for a fully connected layer."""
+        """Number of kernel positions: the product of the kernel's sizes."""
         return math.prod(self.kernel)
 
     @property

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class OnnxLowRankError(Exception):
-    """Base class of all errors raised on purpose; the command line prints its message and exits 2."""
+    """Base of all errors raised on purpose; the command line prints the message and exits 2."""
 
 
 class ModelError(OnnxLowRankError):
@@ -44,7 +44,10 @@ def suggest(name: str, known: Iterable[str]) -> str:
     known : iterable of str
         The names that exist.
     """
-    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    if not near and name:
+        near = [other for other in names if name.lower() in other.lower()][:3]
     if not near:
         return ""
     return "; did you mean " + " or ".join(f"'{n}'" for n in near) + "?"

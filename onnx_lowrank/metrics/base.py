@@ -7,12 +7,25 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+Weight = NDArray[np.float64]
+
 
 class Metric(Protocol):
-    """An inner product on the weights of one layer, as a quadratic form."""
+    """An inner product ``<A, B> = sum(A * apply(B))`` on the weights of one layer.
 
-    name: str
+    The form is symmetric and positive semi-definite. A fit that needs no more than products with it
+    works in any metric.
+    """
 
-    def squared_norm(self, weight: NDArray[np.float64]) -> float:
-        """Return the squared norm of a weight, ``(F, C, *kernel)``."""
+    @property
+    def name(self) -> str:
+        """The name a user calls the metric by."""
+        ...
+
+    def squared_norm(self, weight: Weight) -> float:
+        """Return the squared norm of a weight, ``(F, C / group, *kernel)``."""
+        ...
+
+    def apply(self, weight: Weight) -> Weight:
+        """Return the gradient of half the squared norm, of the shape of `weight`."""
         ...

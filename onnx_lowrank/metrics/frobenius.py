@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+
+from onnx_lowrank.metrics.base import Weight
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,10 @@ class Frobenius:
 
     name: str = "frobenius"
 
-    def squared_norm(self, weight: NDArray[np.float64]) -> float:
+    def squared_norm(self, weight: Weight) -> float:
         """Return the sum of squares of a weight of any shape."""
         return float(np.vdot(weight, weight))
+
+    def apply(self, weight: Weight) -> Weight:
+        """Return a copy of the weight: the form is the identity."""
+        return weight.copy()

@@ -1,7 +1,7 @@
 """The roles every low-rank scheme plays: ranks in, cost and factors out.
 
-A scheme is a structure with its ranks; `Factors` are the values of that structure. Lowering keys on the class of the
-factors alone, so a better fitting algorithm changes no lowering.
+A scheme is a structure with its ranks; `Factors` are the values of that structure. Lowering keys on
+the class of the factors alone, so a better fitting algorithm changes no lowering.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ class Fit:
     factors : Factors
         The fitted factors.
     start_error, error : float
-        Relative error in the metric, ``|W - W~| / |W|``, of the published construction and of the final factors.
+        Relative error in the metric, ``|W - W~| / |W|``, of the published construction and of the
+        final factors.
     """
 
     factors: Factors
@@ -63,7 +64,9 @@ class Rank:
             return cls(float(match[1]), percent=True)
         if re.fullmatch(r"[1-9]\d*", text):
             return cls(int(text))
-        raise SchemeError(f"'{text}' is not a rank; write a count such as 64, or a percentage such as 50%")
+        raise SchemeError(
+            f"'{text}' is not a rank; write a count such as 64, or a percentage such as 50%"
+        )
 
     def __str__(self) -> str:
         return f"{self.value:g}%" if self.percent else f"{int(self.value)}"
@@ -71,9 +74,10 @@ class Rank:
 
 @dataclass(frozen=True)
 class Scheme(ABC):
-    """A low-rank structure with its ranks; one dataclass field per rank, named as in a specification.
+    """A low-rank structure with its ranks.
 
-    Subclasses are frozen dataclasses whose fields are positive ints, e.g. ``Monochromatic(C=6)``.
+    Subclasses are frozen dataclasses with one field per rank, a positive int named as in a
+    specification, e.g. ``Monochromatic(C=6)``.
     """
 
     name: ClassVar[str]
@@ -91,7 +95,7 @@ class Scheme(ABC):
     @classmethod
     @abstractmethod
     def refusal(cls, conv: ConvSpec) -> str | None:
-        """Return why no rank makes this scheme apply to `conv`, in one clause, or None if it applies."""
+        """Return in a clause why no rank makes this scheme apply to `conv`; None if it applies."""
 
     @classmethod
     @abstractmethod
@@ -132,41 +136,51 @@ class Scheme(ABC):
                 raise SchemeError(f"{rank_name}={count} is out of range; the most here is {limit}")
             if (snapped := cls.snap(rank_name, count, limit)) != count:
                 raise SchemeError(
-                    f"{rank_name}={count} does not divide {limit} into equal clusters; the nearest that does is {snapped}"
+                    f"{rank_name}={count} does not divide {limit} into equal clusters; "
+                    f"the nearest that does is {snapped}"
                 )
             chosen[rank_name] = count
         return cls(**chosen)
 
     @classmethod
     def snap(cls, rank: str, value: float, limit: int) -> int:
-        """Return the admissible count nearest to `value` (default: rounded, between 1 and `limit`)."""
+        """Return the admissible count nearest to `value`; here any from 1 to `limit`."""
         return min(max(round(value), 1), limit)
 
     @abstractmethod
     def macs(self, conv: ConvSpec) -> int | None:
-        """Multiply-adds of one image, every stage at its own resolution; None where a size is unknown."""
+        """Return the multiply-adds of one image, every stage at its resolution; None if unknown."""
 
     @abstractmethod
     def params(self, conv: ConvSpec) -> int:
-        """Number of weights in all factors, without the bias."""
+        """Return the number of weights in all factors, without the bias."""
 
     @abstractmethod
-    def fit(self, weight: Weight, *, metric: Metric, rng: np.random.Generator) -> Fit:
+    def fit(
+        self, weight: Weight, *, metric: Metric, rng: np.random.Generator, group: int = 1
+    ) -> Fit:
         """Fit the factors to a weight.
 
         Parameters
         ----------
-        weight : ndarray, shape (F, C, *kernel), float64
+        weight : ndarray, shape (F, C / group, *kernel), float64
             The dense weight; not changed.
         metric : Metric
             The inner product whose norm of the error is minimised.
         rng : numpy.random.Generator
             The only source of randomness.
+        group : int
+            Number of groups of the layer; 1 for a scheme that refuses grouped layers.
 
         Returns
         -------
         Fit
-            The published construction refined by alternating least squares, which never raises the error.
+            The published construction refined by least squares, which never raises the error.
+
+        Raises
+        ------
+        SchemeError
+            If the weight has NaN or Inf.
         """
 
 
@@ -174,3 +188,15 @@ def nearest_divisor(value: float, number: int) -> int:
     """Return the divisor of `number` nearest to `value`, the smaller one of a tie."""
     divisors = [d for d in range(1, number + 1) if number % d == 0]
     return min(divisors, key=lambda d: (abs(d - value), d))
+
+
+def check_finite(weight: Weight) -> Weight:
+    """Return the weight as float64; raise SchemeError where it has NaN or Inf."""
+    if not np.isfinite(weight).all():
+        raise SchemeError("its weight has NaN or Inf; repair the model, or keep this layer")
+    return np.asarray(weight, np.float64)
+
+
+def relative_error(squared_error: float, squared_norm: float) -> float:
+    """Return ``|W - W~| / |W|`` from squared norms; 0 for a zero weight."""
+    return float(np.sqrt(squared_error / squared_norm)) if squared_norm > 0 else 0.0

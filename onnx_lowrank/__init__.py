@@ -1,0 +1,72 @@
+"""Make trained CNNs in ONNX faster by low-rank approximation, and prove it.
+
+The names below are imported when first used, so that ``import onnx_lowrank`` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from onnx_lowrank.api import (
+        CompressReport,
+        CompressResult,
+        CostReport,
+        LayerInfo,
+        Plan,
+        Preprocess,
+        Tolerance,
+        VerifyReport,
+        compress,
+        cost,
+        diagnose,
+        inspect,
+        verify,
+    )
+    from onnx_lowrank.benchmarking import BenchReport, benchmark
+    from onnx_lowrank.profiling import ProfileReport, profile
+
+_ELSEWHERE = {
+    "BenchReport": "benchmarking",
+    "ProfileReport": "profiling",
+    "benchmark": "benchmarking",
+    "profile": "profiling",
+}
+
+__all__ = [
+    "BenchReport",
+    "CompressReport",
+    "CompressResult",
+    "CostReport",
+    "LayerInfo",
+    "Plan",
+    "Preprocess",
+    "ProfileReport",
+    "Tolerance",
+    "VerifyReport",
+    "__version__",
+    "benchmark",
+    "compress",
+    "cost",
+    "diagnose",
+    "inspect",
+    "profile",
+    "verify",
+]
+
+try:
+    __version__ = version("onnx_lowrank")
+except PackageNotFoundError:  # run from a source tree that is not installed
+    __version__ = "0+unknown"
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(import_module(f"onnx_lowrank.{_ELSEWHERE.get(name, 'api')}"), name)
+    raise AttributeError(f"module 'onnx_lowrank' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

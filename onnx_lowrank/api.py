@@ -1,0 +1,288 @@
+"""`compress` and its siblings: what the command line calls, read top to bottom."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from onnx_lowrank.data import Dataset, Preprocess, open_dataset, random_dataset
+from onnx_lowrank.errors import DataError, ModelError, PlanError
+from onnx_lowrank.fit_model import Calibration, fit_model
+from onnx_lowrank.graph.check import check_model
+from onnx_lowrank.graph.io import check_output, load_model, write_text
+from onnx_lowrank.graph.layers import Layer, find_layers
+from onnx_lowrank.passes.absorb_permutations import AbsorbPermutationsPass
+from onnx_lowrank.passes.approximate_conv import ApproximateConvPass
+from onnx_lowrank.passes.base import PassManager
+from onnx_lowrank.passes.fold_batchnorm import FoldBatchNormPass
+from onnx_lowrank.passes.fold_constants import FoldConstantsPass
+from onnx_lowrank.passes.normalize_conv import NormalizeConvPass
+from onnx_lowrank.planning.cost import plan_costs
+from onnx_lowrank.planning.plan import Plan, Rule, applicable, decide, default_plan, rules_from_json
+from onnx_lowrank.results import CompressReport, CompressResult, CostReport, LayerInfo
+from onnx_lowrank.runtime import fix_shapes, model_inputs
+from onnx_lowrank.runtime.doctor import Diagnosis, diagnose
+from onnx_lowrank.verification import Tolerance, VerifyReport
+from onnx_lowrank.verification import verify as verify_models
+
+__all__ = [
+    "CompressReport",
+    "CompressResult",
+    "CostReport",
+    "Diagnosis",
+    "LayerInfo",
+    "Plan",
+    "Preprocess",
+    "Progress",
+    "Rule",
+    "Tolerance",
+    "VerifyReport",
+    "check_output",
+    "compress",
+    "cost",
+    "diagnose",
+    "inspect",
+    "verify",
+    "write_text",
+]
+
+ModelSource = str | os.PathLike[str] | bytes | onnx.ModelProto
+PlanSource = Plan | Path | Sequence[str | Rule]
+Progress = Callable[[str, int, int], None]
+"""Called before each step with a sentence, the number of steps done, and their total."""
+RANDOM_SAMPLES = 8  # enough to see a wrong rewrite; what it loses on real inputs takes data
+
+
+def _silent(step: str, done: int, total: int) -> None:
+    """Show nothing."""
+
+
+def inspect(
+    model: ModelSource, *, input_shapes: Mapping[str, tuple[int, ...]] | None = None
+) -> tuple[LayerInfo, ...]:
+    """List the layers of a model in graph order, and which schemes each can take.
+
+    Parameters
+    ----------
+    model : path, bytes or ModelProto
+        The model.
+    input_shapes : mapping, optional
+        Shapes of inputs that the model leaves open; needed to count multiply-adds there.
+    """
+    layers = _layers(load_model(model), input_shapes)
+    return tuple(LayerInfo(layer, *applicable(layer)) for layer in layers)
+
+
+def cost(
+    model: ModelSource,
+    *,
+    plan: PlanSource | None = None,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+) -> CostReport:
+    """Count operations and parameters before and after a plan, without fitting anything."""
+    layers = _layers(load_model(model), input_shapes)
+    decided = resolve_plan(layers, plan)
+    return CostReport(decided, plan_costs(layers, decided))
+
+
+def verify(
+    original: ModelSource,
+    compressed: ModelSource,
+    *,
+    data: Any = None,
+    preprocess: Preprocess | str | None = None,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    limit: int | None = None,
+    tolerance: Tolerance | None = None,
+    seed: int = 0,
+) -> VerifyReport:
+    """Run two models on the same inputs in onnxruntime and compare every output.
+
+    Parameters
+    ----------
+    original, compressed : path, bytes or ModelProto
+        The models.
+    data : optional
+        Any source that `onnx_lowrank.data.open_dataset` takes; seeded random inputs if not given.
+    preprocess : Preprocess, optional
+        How images become inputs.
+    input_shapes : mapping, optional
+        Shapes of inputs that the model leaves open, for random inputs.
+    limit : int, optional
+        Number of samples.
+    tolerance : Tolerance, optional
+        What passes.
+    seed : int
+        Seed of random inputs.
+    """
+    reference = load_model(original)
+    dataset = _dataset(reference, data, preprocess, input_shapes, limit, seed)
+    return verify_models(reference, load_model(compressed), dataset, tolerance=tolerance)
+
+
+def compress(
+    model: ModelSource,
+    *,
+    plan: PlanSource | None = None,
+    data: Any = None,
+    preprocess: Preprocess | str | None = None,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    limit: int | None = None,
+    tolerance: Tolerance | None = None,
+    verification: bool = True,
+    calibration: Any = None,
+    calibration_limit: int | None = None,
+    asymmetric: bool = False,
+    cache_dir: Path | None = None,
+    seed: int = 0,
+    progress: Progress = _silent,
+) -> CompressResult:
+    """Replace layers of a model by low-rank subgraphs and compare the result with the original.
+
+    Parameters
+    ----------
+    model : path, bytes or ModelProto
+        The model; a ModelProto is not changed.
+    plan : Plan, path of a plan, or sequence of ``"NAME=SCHEME"``, optional
+        What to replace by what; a sensible default if not given.
+    data, preprocess, input_shapes, limit, tolerance
+        As for `verify`.
+    verification : bool
+        Whether to run both models in onnxruntime at the end.
+    calibration : optional
+        Data like `data`, but other samples: the expected error of each layer's output over them is
+        what its fit minimises. Without it, it is the error of the weights.
+    calibration_limit : int, optional
+        Number of samples for that.
+    asymmetric : bool
+        Whether each layer is fitted to the inputs that it will see in the compressed network.
+    cache_dir : path, optional
+        Where statistics of the calibration data are kept between calls.
+    seed : int
+        Fixes every random choice; two runs with one seed give the same bytes.
+    progress : callable
+        Called before each step; silent if not given.
+
+    Returns
+    -------
+    CompressResult
+        With ``.model``, ``.report``, ``.plan`` and ``.save()``.
+
+    Raises
+    ------
+    ModelError, PlanError, SchemeError, DataError
+        If an input is at fault; the message names the remedy.
+    """
+    original = load_model(model)
+    check_model(original)
+    layers = _layers(original, input_shapes)
+    decided = resolve_plan(layers, plan)
+    if not decided.chosen:
+        reasons = "; ".join(f"{d.layer}: {d.reason}" for d in decided.decisions[:3])
+        raise PlanError(f"no layer is replaced ({reasons}); choose layers and schemes with --layer")
+    dataset = (
+        _dataset(original, data, preprocess, input_shapes, limit, seed) if verification else None
+    )
+
+    steps = len(decided.chosen) + 3
+    samples = None
+    if calibration is not None:
+        inputs = fix_shapes(model_inputs(original), input_shapes or {})
+        source = open_dataset(
+            calibration, inputs, preprocess=preprocess, limit=calibration_limit, seed=seed
+        )
+        samples = Calibration(source, asymmetric, cache_dir)
+    elif asymmetric:
+        raise DataError("asymmetric fits need data; give calibration samples")
+    progress("normalising", 0, steps)
+    rewritten = onnx.ModelProto()
+    rewritten.CopyFrom(original)
+    chosen = frozenset(decided.chosen)
+    normalised = PassManager(
+        [FoldConstantsPass(chosen), FoldBatchNormPass(chosen), NormalizeConvPass(chosen)],
+    ).run(rewritten)
+
+    fits = fit_model(
+        rewritten,
+        decided,
+        calibration=samples,
+        seed=seed,
+        progress=lambda step, done, _: progress(step, done + 1, steps),
+    )
+
+    progress("rewriting", steps - 2, steps)
+    values = {name: (fit.factors, fit.bias) for name, fit in fits.items()}
+    lowered = PassManager(
+        [
+            ApproximateConvPass(values, input_shapes=input_shapes),
+            AbsorbPermutationsPass(chosen),
+        ],
+    ).run(rewritten)
+    check_model(rewritten)
+
+    report = None
+    if dataset is not None:
+        progress("verifying", steps - 1, steps)
+        report = verify_models(original, rewritten, dataset, tolerance=tolerance)
+    return CompressResult(
+        model=rewritten,
+        report=CompressReport(
+            cost=CostReport(decided, plan_costs(layers, decided)),
+            fits=fits,
+            changes=normalised.changes + lowered.changes,
+            refusals=normalised.refusals + lowered.refusals,
+            verification=report,
+        ),
+        source=Path(model) if isinstance(model, str | os.PathLike) else None,
+    )
+
+
+def resolve_plan(layers: Sequence[Layer], plan: PlanSource | None) -> Plan:
+    """Turn what a user gave as a plan into one decision per layer.
+
+    Raises
+    ------
+    PlanError, SchemeError
+        If the plan cannot be read or does not fit the layers.
+    """
+    if plan is None:
+        return default_plan(layers)
+    if isinstance(plan, Path):
+        try:
+            return decide(layers, rules_from_json(plan.read_text(encoding="utf-8")))
+        except (OSError, UnicodeDecodeError) as error:
+            raise PlanError(f"cannot read the plan {plan}: {error}; give a JSON file") from None
+    if isinstance(plan, Plan):
+        if [d.layer for d in plan.decisions] != [layer.name for layer in layers]:
+            raise PlanError("the plan was made for other layers; make one for this model")
+        return plan
+    return decide(layers, [r if isinstance(r, Rule) else Rule.parse(r) for r in plan])
+
+
+def _dataset(
+    model: onnx.ModelProto,
+    data: Any,
+    preprocess: Preprocess | str | None,
+    input_shapes: Mapping[str, tuple[int, ...]] | None,
+    limit: int | None,
+    seed: int,
+) -> Dataset:
+    inputs = fix_shapes(model_inputs(model), input_shapes or {})
+    if data is None:
+        return random_dataset(inputs, count=limit or RANDOM_SAMPLES, seed=seed)
+    return open_dataset(data, inputs, preprocess=preprocess, limit=limit, seed=seed)
+
+
+def _layers(
+    model: onnx.ModelProto, input_shapes: Mapping[str, tuple[int, ...]] | None
+) -> tuple[Layer, ...]:
+    layers = find_layers(model, input_shapes=input_shapes)
+    if not layers:
+        raise ModelError(
+            "the model has no Conv and no fully connected layer; there is nothing to do"
+        )
+    return layers

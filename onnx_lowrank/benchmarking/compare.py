@@ -1,0 +1,291 @@
+"""`benchmark`: latency and throughput of whole models against each other."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnx_lowrank.benchmarking.result import BenchReport, ContenderResult, SettingResult
+from onnx_lowrank.data import Preprocess
+from onnx_lowrank.errors import ModelError, OnnxLowRankError
+from onnx_lowrank.runtime import Provider, check_provider, model_inputs
+from onnx_lowrank.runtime.bench import Contender, Progress, Timing, measure
+from onnx_lowrank.runtime.int8 import quantise
+from onnx_lowrank.runtime.machine import describe_machine
+from onnx_lowrank.runtime.memory import Engine, measure_memory
+from onnx_lowrank.runtime.runner import Feeds, OpenVinoRunner, OrtRunner, Runner, openvino_version
+from onnx_lowrank.runtime.statistics import (
+    MIN_REPEATS,
+    RatioInterval,
+    log_ratios,
+    ratio_interval,
+)
+from onnx_lowrank.workload import ModelSource, Workload, batch_of, make_feeds, sqnr_db
+
+CALIBRATION_SAMPLES = 8
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What one contender is: a model and what runs it."""
+
+    name: str
+    workload: Workload
+    engine: Engine = "onnxruntime"
+
+
+def benchmark(
+    models: Sequence[ModelSource],
+    *,
+    provider: Provider = "cpu",
+    threads: Sequence[int | None] = (None,),
+    batches: Sequence[int | None] = (None,),
+    repeats: int = 10,
+    seconds: float = 10.0,
+    int8: bool = False,
+    openvino: bool = False,
+    data: Any = None,
+    preprocess: Preprocess | str | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> BenchReport:
+    """Time models against each other on the same inputs.
+
+    Every repeat loads all models anew, in random order; its rounds time blocks of runs in random
+    order. Ratios are taken within a round and their interval over the repeats, see
+    `onnx_lowrank.runtime.statistics.ratio_interval`.
+
+    Parameters
+    ----------
+    models : sequence of path, bytes or ModelProto
+        The first is what the others are compared with; one may occur twice.
+    provider : {"cpu", "cuda"}
+        Where to run.
+    threads : sequence of int or None
+        Intra-op threads to try, one after the other; None is onnxruntime's own choice.
+    batches : sequence of int or None
+        Samples at once to try; None is the number that the model fixes, or 1.
+    repeats : int
+        How often everything is loaded anew, `MIN_REPEATS` or more.
+    seconds : float
+        Time for the runs of each model under each setting, roughly.
+    int8 : bool
+        Whether onnxruntime's static quantisation of the first model takes part too.
+    openvino : bool
+        Whether the first model in OpenVINO takes part too; a note says so if it cannot.
+    data, preprocess : optional
+        Inputs, as of `onnx_lowrank.data.open_dataset`; random ones by default. They also give
+        the 8-bit model its ranges.
+    input_shapes : mapping of str to sequence of int, optional
+        Input name -> full shape, for sizes that a model leaves open.
+    seed : int
+        Seed of random inputs and of all orders.
+    progress : callable, optional
+        Called with a sentence, the number of steps done, and their total.
+
+    Raises
+    ------
+    OnnxLowRankError
+        A number is out of range.
+    ProviderError
+        The provider is missing or was not used.
+    ModelError, DataError
+        A model cannot be read, run, brought to a batch size, or takes other inputs than the first.
+    """
+    _check(models, threads, batches, repeats, seconds)
+    check_provider(provider)
+    show = progress or (lambda step, done, total: None)
+    rng = np.random.default_rng(seed)
+    feeds_of = partial(
+        make_feeds, data=data, preprocess=preprocess, input_shapes=input_shapes, seed=seed
+    )
+    with tempfile.TemporaryDirectory(prefix="onnx_lowrank-") as folder:
+        show("reading the models", 0, 1)
+        entries = _entries(models)
+        notes: list[str] = []
+        if int8:
+            show("quantising to int8", 0, 1)
+            entries.append(_int8(entries[0], Path(folder), data, preprocess, input_shapes, seed))
+            if data is None:
+                notes.append("the int8 model has its ranges from random inputs; data are better")
+        if openvino:
+            if provider != "cpu":
+                notes.append(f"OpenVINO was left out: it is compared on the CPU, not on {provider}")
+            elif (version := openvino_version()) is None:
+                notes.append("OpenVINO was left out: it is not installed; pip install openvino")
+            else:
+                first = entries[0]
+                entries.append(
+                    _Entry(
+                        f"{first.name} (OpenVINO {version.split('-')[0]})",
+                        first.workload,
+                        "openvino",
+                    )
+                )
+        results = []
+        for batch in batches:
+            at_batch = [
+                _Entry(
+                    entry.name,
+                    entry.workload.at_batch(batch, input_shapes=input_shapes, seed=seed),
+                    entry.engine,
+                )
+                for entry in entries
+            ]
+            feeds = feeds_of(at_batch[0].workload.model, batch)
+            paths = [e.workload.file(folder, f"{k}-{batch}") for k, e in enumerate(at_batch)]
+            for count in threads:
+
+                def step(
+                    what: str,
+                    done: int,
+                    total: int,
+                    title: str = f"batch {batch or 'as is'}, threads {count or 'as is'}",
+                ) -> None:
+                    show(f"{title}: {what}", done, total)
+
+                results.append(
+                    _setting(
+                        at_batch,
+                        paths,
+                        feeds,
+                        provider=provider,
+                        threads=count,
+                        repeats=repeats,
+                        seconds=seconds,
+                        rng=rng,
+                        progress=step,
+                    )
+                )
+    return BenchReport(provider, tuple(results), seed, describe_machine(), tuple(notes))
+
+
+def _check(
+    models: Sequence[ModelSource],
+    threads: Sequence[int | None],
+    batches: Sequence[int | None],
+    repeats: int,
+    seconds: float,
+) -> None:
+    if not models:
+        raise OnnxLowRankError("there is no model to measure; give one or more")
+    for name, values in (("threads", threads), ("batches", batches)):
+        if not values or any(value is not None and value < 1 for value in values):
+            raise OnnxLowRankError(f"{name} are {list(values)}; give numbers of 1 or more")
+    if repeats < MIN_REPEATS:
+        raise OnnxLowRankError(f"repeats is {repeats}; an interval needs {MIN_REPEATS} or more")
+    if not seconds > 0:
+        raise OnnxLowRankError(f"seconds is {seconds}; give more than 0")
+
+
+def _entries(models: Sequence[ModelSource]) -> list[_Entry]:
+    entries: list[_Entry] = []
+    for source in models:
+        workload = Workload.open(source)
+        taken = {entry.name for entry in entries}
+        name, number = workload.name, 2
+        while name in taken:
+            name, number = f"{workload.name} #{number}", number + 1
+        entries.append(_Entry(name, workload))
+    first = {i.name: i.type for i in model_inputs(entries[0].workload.model)}
+    for entry in entries[1:]:
+        found = {i.name: i.type for i in model_inputs(entry.workload.model)}
+        if found != first:
+            raise ModelError(
+                f"{entry.name} takes {_names(found)}, but {entries[0].name} takes {_names(first)}; "
+                "compare models with the same inputs"
+            )
+    return entries
+
+
+def _names(inputs: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {kind}" for name, kind in inputs.items()) or "nothing"
+
+
+def _int8(
+    entry: _Entry,
+    folder: Path,
+    data: Any,
+    preprocess: Preprocess | str | None,
+    input_shapes: Mapping[str, Sequence[int]] | None,
+    seed: int,
+) -> _Entry:
+    model = entry.workload.model
+    path = folder / "int8.onnx"
+    feeds: list[Feeds] = [
+        make_feeds(
+            model,
+            None,
+            data=data,
+            preprocess=preprocess,
+            input_shapes=input_shapes,
+            # Apart from those that are timed, which would flatter its error.
+            seed=seed + 1 + number,
+        )
+        for number in range(CALIBRATION_SAMPLES)
+    ]
+    quantise(model, path, feeds)
+    return _Entry(f"{entry.name} (int8)", Workload.open(path))
+
+
+def _setting(
+    entries: Sequence[_Entry],
+    paths: Sequence[Path],
+    feeds: Feeds,
+    *,
+    provider: Provider,
+    threads: int | None,
+    repeats: int,
+    seconds: float,
+    rng: np.random.Generator,
+    progress: Callable[[str, int, int], None],
+) -> SettingResult:
+    def load(path: Path, engine: Engine) -> Runner:
+        if engine == "openvino":
+            return OpenVinoRunner(path, feeds, threads=threads)
+        return OrtRunner(path, feeds, provider=provider, threads=threads)
+
+    timings, noise = measure(
+        [
+            Contender(entry.name, partial(load, path, entry.engine))
+            for entry, path in zip(entries, paths, strict=True)
+        ],
+        repeats=repeats,
+        seconds=seconds,
+        one_thread=threads == 1 and provider == "cpu",
+        rng=rng,
+        progress=progress,
+    )
+    batch = batch_of(entries[0].workload.model, feeds)
+    contenders = []
+    for entry, path, timing in zip(entries, paths, timings, strict=True):
+        progress(f"memory of {entry.name}", repeats, repeats)
+        first = timing is timings[0]
+        contenders.append(
+            ContenderResult(
+                name=entry.name,
+                latency=timing.latency,
+                throughput=batch / timing.latency.mean,
+                load_seconds=float(np.median(timing.load)),
+                file_size=entry.workload.file_size,
+                memory=measure_memory(
+                    path, feeds, provider=provider, threads=threads, engine=entry.engine
+                ),
+                ratio=None if first else _ratio(timing, timings[0]),
+                sqnr_db=None if first else sqnr_db(timings[0].outputs, timing.outputs),
+                differing_blocks=timing.differing,
+            )
+        )
+    rounds = timings[0].blocks.shape[1]
+    return SettingResult(batch, threads, repeats, rounds, tuple(contenders), noise)
+
+
+def _ratio(timing: Timing, reference: Timing) -> RatioInterval:
+    return ratio_interval(log_ratios(timing.block_medians, reference.block_medians))

@@ -1,0 +1,6 @@
+"""Statistics of the inputs of a model's layers, from passes over data."""
+
+from onnx_lowrank.calibrate.jobs import Survey
+from onnx_lowrank.calibrate.run import calibrate, statistics_keys
+
+__all__ = ["Survey", "calibrate", "statistics_keys"]

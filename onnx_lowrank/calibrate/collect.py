@@ -1,0 +1,183 @@
+"""One pass of the models over the data: activations become sums."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from onnx_lowrank.calibrate.jobs import Job
+from onnx_lowrank.conv import ConvSpec
+from onnx_lowrank.data import Batch, Dataset
+from onnx_lowrank.data.dataset import batched_inputs
+from onnx_lowrank.errors import DataError, ModelError
+from onnx_lowrank.graph.io import load_model
+from onnx_lowrank.metrics.accumulator import MomentAccumulator
+from onnx_lowrank.metrics.patches import choose_positions, extract_patches, output_size
+from onnx_lowrank.runtime import Provider, Session, open_session
+
+Images = NDArray[Any]
+
+
+def open_with_outputs(
+    model: onnx.ModelProto, tensors: set[str], provider: Provider, threads: int | None
+) -> Session:
+    """Open a session of a copy of a model that has `tensors` among its outputs.
+
+    Raises
+    ------
+    ModelError
+        The model lacks one of them.
+    """
+    copy = load_model(model)
+    graph = copy.graph
+    made = {name for node in graph.node for name in node.output}
+    known = {value.name for value in (*graph.input, *graph.output)}
+    for name in sorted(tensors - known):
+        if name not in made:
+            raise ModelError(
+                f"the model has no tensor '{name}'; calibrate with a compressed form of the same "
+                "model, the names of its tensors kept"
+            )
+        graph.output.add().name = name
+    # Threads that spin between two runs would take the cores from the products in between.
+    options = {"session.intra_op.allow_spinning": "0"}
+    return open_session(copy, provider=provider, threads=threads, options=options)
+
+
+def measure_sizes(session: Session, dataset: Dataset, jobs: Sequence[Job]) -> list[Job]:
+    """Return `jobs` with the sizes of the first batch where nothing else tells them.
+
+    Shape inference ends at a Reshape to a computed shape, such as exporters write before the first
+    fully connected layer.
+    """
+    unknown = [job.tensor for job in jobs if job.conv.output_positions is None]
+    if not unknown:
+        return list(jobs)
+    found = _activations(session, next(iter(dataset)), dataset, list(dict.fromkeys(unknown)))
+
+    def sized(job: Job) -> Job:
+        if job.tensor not in found or job.conv.output_positions is not None:
+            return job
+        _, pieces, *shape = found[job.tensor].shape
+        inputs, outputs = _sizes(job.conv, shape)
+        # Pieces of an image are so many more positions.
+        conv = replace(job.conv, input_size=(pieces, *inputs), output_size=(pieces, *outputs))
+        return replace(job, conv=conv)
+
+    return [sized(job) for job in jobs]
+
+
+def _sizes(conv: ConvSpec, shape: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the input and output positions of a piece, ``(C, *spatial)`` or ``(..., C)``."""
+    if not conv.kernel:
+        return tuple(shape[:-1]), tuple(shape[:-1])
+    return tuple(shape[1:]), output_size(conv, shape[1:])
+
+
+def collect(
+    sessions: Sequence[Session],
+    dataset: Dataset,
+    sums: Mapping[Job, MomentAccumulator],
+    *,
+    positions: int,
+    seed: int,
+) -> Iterator[int]:
+    """Run the models over the data and add what the jobs' tensors hold to their sums.
+
+    Parameters
+    ----------
+    sessions : sequence of Session
+        The original model, and the compressed one if there is one.
+    dataset : Dataset
+        The data.
+    sums : mapping of Job to MomentAccumulator
+        Where to add.
+    positions : int
+        Most output positions of an image that are looked at.
+    seed : int
+        Seed of their choice.
+
+    Yields
+    ------
+    int
+        The number of images done, at the start and after each batch.
+    """
+    tensors = list(dict.fromkeys(job.tensor for job in sums))
+    done = 0
+    yield done
+    for batch in dataset:
+        values = [_activations(session, batch, dataset, tensors) for session in sessions]
+        for job, accumulator in sums.items():
+            activations = [value[job.tensor] for value in values]
+            if len({each.shape for each in activations}) > 1:
+                raise ModelError(
+                    f"tensor '{job.tensor}' differs in shape between the models; "
+                    "calibrate with a compressed form of the same model"
+                )
+            for index in range(batch.samples):
+                rng = np.random.default_rng([seed, done + index, *hashlib.sha256(job.key).digest()])
+                _add(accumulator, job.conv, [each[index] for each in activations], positions, rng)
+        done += batch.samples
+        yield done
+
+
+def _add(
+    accumulator: MomentAccumulator,
+    conv: ConvSpec,
+    images: Sequence[Images],
+    most: int,
+    rng: np.random.Generator,
+) -> None:
+    """Add one image, as every model sees it: ``(pieces, C, *spatial)``, or ``(pieces, ..., C)``."""
+    pieces, *shape = images[0].shape
+    each = math.prod(_sizes(conv, shape)[1])
+    chosen = choose_positions(pieces * each, most, rng)
+    patches = [_patches(image, conv, chosen, each) for image in images]
+    accumulator.add(
+        patches[-1], positions=pieces * each, original=patches[0] if len(patches) > 1 else None
+    )
+
+
+def _patches(
+    image: Images, conv: ConvSpec, positions: NDArray[np.int64], each: int
+) -> NDArray[np.float64]:
+    """Return the patches of an image whose pieces have `each` output positions."""
+    if not conv.kernel:
+        return image.reshape(-1, image.shape[-1])[positions][None].astype(np.float64)
+    found = [
+        extract_patches(piece, conv, positions[positions // each == number] - number * each)
+        for number, piece in enumerate(image)
+    ]
+    return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
+
+
+def _activations(
+    session: Session, batch: Batch, dataset: Dataset, tensors: Sequence[str]
+) -> dict[str, Images]:
+    """Return tensors as ``(images, pieces, ...)``: a model may cut an image into several."""
+    wanted = [name for name in tensors if name not in batch.feeds]
+    values = {**batch.feeds, **session.run(batch.feeds, wanted)} if wanted else batch.feeds
+    batched = batched_inputs(dataset.inputs)
+    rows = next(len(batch.feeds[name]) for name, carries in batched.items() if carries)
+    activations = {}
+    for name in tensors:
+        value = values[name]
+        if value.ndim < 2 or len(value) == 0 or len(value) % rows:
+            raise DataError(
+                f"tensor '{name}' of shape {list(value.shape)} has no axis of {rows} images; "
+                "leave its layer out"
+            )
+        if not np.isfinite(value).all():
+            raise DataError(
+                f"NaN or Inf in tensor '{name}'; check the preprocessing, and the model on "
+                "these inputs"
+            )
+        activations[name] = value.reshape(rows, -1, *value.shape[1:])
+    return activations

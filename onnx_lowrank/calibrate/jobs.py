@@ -1,0 +1,191 @@
+"""What is to be taken from the data, and in how many passes it fits into memory."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx
+
+from onnx_lowrank.conv import ConvSpec
+from onnx_lowrank.data import Batch, Dataset
+from onnx_lowrank.data.dataset import batched_inputs
+from onnx_lowrank.errors import DataError, PlanError, suggest
+from onnx_lowrank.graph.layers import find_layers
+from onnx_lowrank.metrics.accumulator import MomentAccumulator
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a first look at the data tells.
+
+    Attributes
+    ----------
+    digest : bytes
+        Hash of all that is fed to the model.
+    images : int
+        Number of images.
+    shapes : dict of str to tuple of int
+        The largest size of every axis of every input.
+    samples : frozenset of bytes
+        Hash of each image on its own, whatever batch it is in.
+    labels : bytes
+        Hash of the labels; that of nothing where there are none.
+    """
+
+    digest: bytes
+    images: int
+    shapes: dict[str, tuple[int, ...]]
+    samples: frozenset[bytes]
+    labels: bytes
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> Survey:
+        """Read the data once; raise what the data set raises."""
+        digest, labels = hashlib.sha256(), hashlib.sha256()
+        images = 0
+        shapes: dict[str, tuple[int, ...]] = {}
+        samples: set[bytes] = set()
+        batched = [name for name, carries in batched_inputs(dataset.inputs).items() if carries]
+        for batch in dataset:
+            images += batch.samples
+            samples.update(_sample_digests(batch, sorted(batched)))
+            if batch.labels is not None:
+                labels.update(batch.labels.tobytes())
+            digest.update(f"{batch.samples};".encode())
+            for name, value in sorted(batch.feeds.items()):
+                digest.update(f"{name};{value.dtype};{value.shape};".encode())
+                digest.update(np.ascontiguousarray(value).tobytes())
+                shapes[name] = tuple(map(max, shapes.get(name, value.shape), value.shape))
+        return cls(digest.digest(), images, shapes, frozenset(samples), labels.digest())
+
+
+def _sample_digests(batch: Batch, names: Sequence[str]) -> Iterator[bytes]:
+    for index in range(batch.samples):
+        digest = hashlib.sha256()
+        for name in names:
+            digest.update(f"{name};{batch.feeds[name].shape[1:]};".encode())
+            digest.update(np.ascontiguousarray(batch.feeds[name][index]).tobytes())
+        yield digest.digest()
+
+
+@dataclass(frozen=True)
+class Job:
+    """Moments to be taken: of one tensor under one geometry, which several layers may share."""
+
+    tensor: str
+    conv: ConvSpec
+
+    @property
+    def key(self) -> bytes:
+        """What tells this job from the others of a model; sizes are a matter of the data."""
+        return repr((self.tensor, replace(self.conv, input_size=None, output_size=None))).encode()
+
+    @property
+    def length(self) -> int:
+        """Length K of a group's patch."""
+        return self.conv.in_channels // self.conv.group * self.conv.taps
+
+
+def find_jobs(
+    model: onnx.ModelProto, names: Sequence[str], shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, Job]:
+    """Return the job of every layer, given the shapes of the model's inputs.
+
+    Raises
+    ------
+    PlanError
+        A layer is unknown, or cannot be read.
+    """
+    layers = {layer.name: layer for layer in find_layers(model, input_shapes=shapes)}
+    jobs = {}
+    for name in names:
+        if name not in layers:
+            raise PlanError(f"no layer is called '{name}'{suggest(name, layers)}")
+        layer = layers[name]
+        if layer.spec is None or layer.reason is not None:
+            reason = layer.reason or "its shape cannot be read"
+            raise PlanError(f"layer '{name}' cannot be calibrated: {reason}; leave it out")
+        # Patches depend on neither outputs nor bias: layers that differ in these alone share them.
+        conv = replace(layer.spec, out_channels=layer.spec.group, bias=False)
+        jobs[name] = Job(layer.node.input[0], conv)
+    return jobs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passes:
+    """How jobs are divided into passes over the data.
+
+    Attributes
+    ----------
+    images, batch : int
+        Number of images, and of those that run at once.
+    positions : int
+        Most positions of an image that are looked at.
+    asymmetric : bool
+        Whether there are two models.
+    """
+
+    images: int
+    batch: int
+    positions: int
+    asymmetric: bool
+
+    def group(self, jobs: Iterable[Job], limit: int) -> list[list[Job]]:
+        """Divide jobs, in their order, into passes of at most `limit` bytes each.
+
+        Raises
+        ------
+        DataError
+            One job alone takes more.
+        """
+        groups: list[list[Job]] = []
+        used = scratch = 0
+        for job in jobs:
+            size, extra = self.lasting(job), self.scratch(job)
+            if size + extra > limit:
+                raise DataError(
+                    f"the statistics of '{job.tensor}' take {(size + extra) / 2**30:.2f} GiB, "
+                    f"beyond the memory limit of {limit / 2**30:.2f} GiB; raise it, "
+                    "take smaller batches, or leave the layer out"
+                )
+            if not groups or used + size + max(scratch, extra) > limit:
+                groups.append([])
+                used = scratch = 0
+            groups[-1].append(job)
+            used += size
+            scratch = max(scratch, extra)
+        return groups
+
+    def accumulators(self, jobs: Iterable[Job]) -> dict[Job, MomentAccumulator]:
+        """Return an empty sum for every job."""
+        return {
+            job: MomentAccumulator(
+                job.conv.group, job.length, dense=self.dense(job), asymmetric=self.asymmetric
+            )
+            for job in jobs
+        }
+
+    def dense(self, job: Job) -> bool:
+        """Whether matrices are summed: not for a fully connected layer with fewer samples."""
+        return bool(job.conv.kernel) or self.images * self._rows(job) >= job.length
+
+    def lasting(self, job: Job) -> int:
+        """Return the bytes a job takes throughout a pass: its sums, and a batch of its tensor."""
+        rows = job.length if self.dense(job) else self.images * self._rows(job)
+        # The sums, and besides the means of the images.
+        rows += min(self.images, 2 * job.length)
+        sums = 8 * rows * job.length * job.conv.group
+        activations = 4 * self.batch * job.conv.in_channels * (job.conv.input_positions or 1)
+        return (sums + activations) * (1 + self.asymmetric)
+
+    def scratch(self, job: Job) -> int:
+        """Return the bytes a job takes while it adds an image: its patches and their product."""
+        rows = self._rows(job)
+        patches = 2 * rows * job.length * job.conv.group * (1 + self.asymmetric)
+        return 8 * (patches + min(rows, job.length) ** 2)
+
+    def _rows(self, job: Job) -> int:
+        return min(self.positions, job.conv.output_positions or self.positions)

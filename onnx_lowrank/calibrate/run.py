@@ -1,0 +1,183 @@
+"""`calibrate`: the moments of what layers see, from data, kept by content."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import onnx
+
+from onnx_lowrank.calibrate.collect import collect, measure_sizes, open_with_outputs
+from onnx_lowrank.calibrate.jobs import Job, Passes, Survey, find_jobs
+from onnx_lowrank.calibrate.store import Store, StoredStatistics
+from onnx_lowrank.data import Dataset
+from onnx_lowrank.errors import DataError
+from onnx_lowrank.metrics.moments import LayerStatistics
+from onnx_lowrank.runtime import Provider
+
+FORMAT = 1  # of the stored entries and of the arithmetic behind them; part of their keys
+POSITIONS = 512
+MEMORY_LIMIT = 4 << 30
+
+
+def calibrate(
+    model: onnx.ModelProto,
+    dataset: Dataset,
+    layers: Sequence[str],
+    *,
+    compressed: onnx.ModelProto | None = None,
+    positions: int = POSITIONS,
+    memory_limit: int = MEMORY_LIMIT,
+    cache_dir: Path | None = None,
+    seed: int = 0,
+    provider: Provider = "cpu",
+    threads: int | None = None,
+    survey: Survey | None = None,
+    progress: Callable[[str, int, int], None] = lambda step, done, total: None,
+) -> Mapping[str, LayerStatistics]:
+    """Accumulate the moments of the input patches of layers.
+
+    Of every image all output positions of a layer are looked at, or `positions` of them, drawn
+    evenly without replacement by a generator that depends on `seed`, on the layer's input and
+    attributes and on the image's number only. An image counts by its number of output positions.
+    Layers of one input and geometry share their statistics.
+
+    The data are read once more than the models run over them: first for their number, sizes and
+    content.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+        The original model, its weights in it; not changed.
+    dataset : Dataset
+        Images for its inputs.
+    layers : sequence of str
+        Names of layers, as `find_layers` gives them.
+    compressed : onnx.ModelProto, optional
+        The model with layers below replaced, for asymmetric fitting: the moments are of its
+        tensors of the same names, and those with the original's tensors are taken too.
+    positions : int
+        Most output positions of an image that are looked at.
+    memory_limit : int
+        Bytes for moments, patches and activations, besides what the models take to run. Layers
+        that do not fit together are taken in several passes, with the same numbers.
+    cache_dir : path, optional
+        Where results are kept, by the content of models, data and settings; a temporary folder,
+        removed with the result, if not given.
+    seed : int
+        Seed of the choice of positions.
+    provider : {"cpu", "cuda"}
+        Where the models run.
+    threads : int, optional
+        Threads of each model.
+    survey : Survey, optional
+        What a first look at `dataset` told, where the caller has taken one.
+    progress : callable
+        Called with a sentence, the number of images done, and their total over all passes.
+
+    Returns
+    -------
+    mapping of str to LayerStatistics
+        By layer name, in the order of `layers`. A value is read from disk at each access: all of
+        them need not fit into memory together.
+
+    Raises
+    ------
+    PlanError
+        A layer is unknown, or cannot be read.
+    DataError
+        NaN or Inf in an activation, an activation without an axis of images, a layer too large
+        for `memory_limit`, or what the data set raises.
+    ModelError, ProviderError
+        A model does not run, or the compressed one lacks a tensor.
+    OutputError
+        The results cannot be written.
+    """
+    if positions < 1:
+        raise DataError(f"the number of positions is {positions}; give 1 or more")
+    survey = survey or Survey.of(dataset)
+    jobs = find_jobs(model, layers, survey.shapes)
+    models = (model,) if compressed is None else (model, compressed)
+    common = _common_key(models, survey, positions, seed, provider)
+    store = Store(cache_dir)
+    entries = {job.key: _entry(common, job) for job in jobs.values()}
+    missing = [job for job in dict.fromkeys(jobs.values()) if not store.holds(entries[job.key])]
+    if missing:
+        tensors = {job.tensor for job in missing}
+        sessions = [open_with_outputs(m, tensors, provider, threads) for m in models]
+        passes = Passes(
+            images=survey.images,
+            batch=dataset.batch,
+            positions=positions,
+            asymmetric=compressed is not None,
+        )
+        groups = passes.group(measure_sizes(sessions[0], dataset, missing), memory_limit)
+        total = len(groups) * survey.images
+        for number, group in enumerate(groups):
+            step = f"statistics of layer inputs, pass {number + 1} of {len(groups)}"
+            done = number * survey.images
+            sums = passes.accumulators(group)
+            for images in collect(sessions, dataset, sums, positions=positions, seed=seed):
+                progress(step, done + images, total)
+            for job in group:
+                store.write(entries[job.key], sums.pop(job).result())
+    return StoredStatistics(store, {layer: entries[job.key] for layer, job in jobs.items()})
+
+
+def statistics_keys(
+    model: onnx.ModelProto,
+    survey: Survey,
+    layers: Sequence[str],
+    *,
+    positions: int = POSITIONS,
+    seed: int = 0,
+    provider: Provider = "cpu",
+) -> dict[str, str]:
+    """Return, by layer name, a hash of all that the statistics of `calibrate` depend on.
+
+    Parameters
+    ----------
+    model, layers, positions, seed, provider
+        As of `calibrate`.
+    survey : Survey
+        What a first look at the data told.
+
+    Raises
+    ------
+    PlanError
+        A layer is unknown, or cannot be read.
+    """
+    common = _common_key((model,), survey, positions, seed, provider)
+    jobs = find_jobs(model, layers, survey.shapes)
+    return {layer: _entry(common, job) for layer, job in jobs.items()}
+
+
+def _common_key(
+    models: Sequence[onnx.ModelProto], survey: Survey, positions: int, seed: int, provider: Provider
+) -> bytes:
+    settings = f"{FORMAT} {positions} {seed} {provider}".encode()
+    return hashlib.sha256(b"".join((settings, survey.digest, *map(_digest, models)))).digest()
+
+
+def _entry(common: bytes, job: Job) -> str:
+    return hashlib.sha256(common + job.key).hexdigest()
+
+
+def _digest(model: onnx.ModelProto) -> bytes:
+    """Return a hash of what a model computes, part by part: it may be beyond protobuf's 2 GB."""
+    digest = hashlib.sha256()
+    graph = model.graph
+    for parts in (
+        model.opset_import,
+        model.functions,
+        graph.input,
+        graph.output,
+        graph.node,
+        graph.initializer,
+        graph.sparse_initializer,
+    ):
+        digest.update(f"{len(parts)};".encode())
+        for part in parts:
+            digest.update(part.SerializeToString(deterministic=True))
+    return digest.digest()

@@ -1,0 +1,62 @@
+"""The command `profile`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+
+from onnx_lowrank.cli.options import (
+    Data,
+    InputShapes,
+    Json,
+    Model,
+    Preset,
+    Provider,
+    Seed,
+    read_shapes,
+)
+from onnx_lowrank.cli.output import print_json, show_progress
+
+
+def profile(
+    model: Model,
+    compare: Annotated[
+        Path | None,
+        typer.Option("--compare", metavar="OTHER", help="Show the rewritten model beside it."),
+    ] = None,
+    provider: Provider = "cpu",
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="Intra-op threads.")
+    ] = None,
+    batch: Annotated[int | None, typer.Option("--batch", min=1, help="Samples at once.")] = None,
+    runs: Annotated[int, typer.Option("--runs", help="Runs to average over.")] = 8,
+    data: Data = None,
+    preprocess: Preset = None,
+    input_shape: InputShapes = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Measure the forward time of every layer: mean, deviation, share, and speed."""
+    from onnx_lowrank import profiling
+    from onnx_lowrank.report import profile_tables
+
+    with show_progress() as progress:
+        report = profiling.profile(
+            model,
+            compare=compare,
+            provider=cast("Any", provider),
+            threads=threads,
+            batch=batch,
+            runs=runs,
+            data=data,
+            preprocess=preprocess,
+            input_shapes=read_shapes(input_shape),
+            seed=seed,
+            progress=progress,
+        )
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        profile_tables.print_profile(report)

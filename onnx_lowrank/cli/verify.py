@@ -1,0 +1,59 @@
+"""The command `verify`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from onnx_lowrank.cli.options import (
+    Data,
+    InputShapes,
+    Json,
+    Limit,
+    MaxDrop,
+    MinSqnr,
+    MinTop1,
+    Preset,
+    Seed,
+    read_shapes,
+    read_tolerance,
+)
+from onnx_lowrank.cli.output import print_json, show_progress
+
+
+def verify(
+    original: Annotated[Path, typer.Argument(help="The original model.", show_default=False)],
+    compressed: Annotated[Path, typer.Argument(help="The rewritten model.", show_default=False)],
+    data: Data = None,
+    preprocess: Preset = None,
+    limit: Limit = None,
+    input_shape: InputShapes = None,
+    min_sqnr: MinSqnr = None,
+    max_drop: MaxDrop = None,
+    min_top1: MinTop1 = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> int:
+    """Run both models on the same inputs and compare every output; exit 1 if out of tolerance."""
+    from onnx_lowrank import api
+    from onnx_lowrank.report import tables
+
+    with show_progress() as progress:
+        progress("verifying", 0, 1)
+        report = api.verify(
+            original,
+            compressed,
+            data=data,
+            preprocess=preprocess,
+            limit=limit,
+            input_shapes=read_shapes(input_shape),
+            tolerance=read_tolerance(min_sqnr, max_drop, min_top1),
+            seed=seed,
+        )
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        tables.print_verification(report)
+    return 0 if report.passed else 1

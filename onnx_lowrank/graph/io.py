@@ -1,0 +1,277 @@
+"""Reading and writing of models: all is kept, and a crash leaves the old file or the new one."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+import onnx
+from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
+
+from onnx_lowrank.errors import ModelError, OutputError
+from onnx_lowrank.graph.external import (
+    data_files,
+    external_tensors,
+    load_external_data,
+    location,
+    refer,
+    write_data,
+)
+from onnx_lowrank.graph.skeleton import split_weights, tensor_bytes
+
+# A protobuf message ends at 2 GiB; the structure of the graph gets the rest of it.
+SINGLE_FILE_LIMIT = 2**31 - 2**26  # bytes of weights
+EXTERNAL_FROM = 1024  # bytes of a weight that is worth a place in the data file
+
+
+def load_model(source: str | os.PathLike[str] | bytes | onnx.ModelProto) -> onnx.ModelProto:
+    """Read a model with its external data.
+
+    Parameters
+    ----------
+    source : path, bytes or ModelProto
+        A ModelProto is copied.
+
+    Raises
+    ------
+    ModelError
+        The source cannot be read, is no ONNX model, or its external data is not there.
+    """
+    if isinstance(source, onnx.ModelProto):
+        copy = onnx.ModelProto()
+        copy.CopyFrom(source)
+        return _without_external(copy, "the ModelProto given")
+    if isinstance(source, bytes):
+        return _without_external(_parse(source, "the bytes given"), "the bytes given")
+    path = Path(source)
+    try:
+        data = path.read_bytes()
+    except IsADirectoryError:
+        raise ModelError(f"{path} is a directory; give the path of an ONNX file") from None
+    except FileNotFoundError:
+        raise ModelError(f"cannot read {path}: there is no such file; check the path") from None
+    except (OSError, ValueError) as error:
+        cause = error.strerror if isinstance(error, OSError) else error
+        raise ModelError(f"cannot read {path}: {cause}; give a readable ONNX file") from None
+    model = _parse(data, str(path))
+    load_external_data(model, path)
+    return model
+
+
+def _parse(data: bytes, what: str) -> onnx.ModelProto:
+    if not data:
+        raise ModelError(f"{what} is empty, not an ONNX model; export or copy it again")
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+    except DecodeError:
+        raise ModelError(f"{what} is {_guess(data)}") from None
+    if not model.HasField("graph"):
+        raise ModelError(f"{what} is {_guess(data)}")
+    if not model.opset_import and model.ir_version >= 3:  # older IRs have none
+        raise ModelError(
+            f"{what} names no opset: it is cut short, or no ONNX model; export or copy it again"
+        )
+    return model
+
+
+def _guess(data: bytes) -> str:
+    """Say what bytes that are no ONNX model may be, and what to do."""
+    head = data[:512]
+    if head.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, not the model itself; fetch it with 'git lfs pull'"
+    if head[4:8] == b"ORTM":
+        return "in onnxruntime's own format; give the ONNX file it was made from"
+    if len(data) >= 2**31:
+        return "beyond the 2 GiB of a protobuf file; export it with external data"
+    with suppress(UnicodeDecodeError):
+        head[: head.rfind(b"\n") + 1 or None].decode("ascii")
+        if b"\0" not in head:
+            return "a text file, not an ONNX model; give the binary .onnx file"
+    return "cut short, or no ONNX model; export or copy it again"
+
+
+def _without_external(model: onnx.ModelProto, what: str) -> onnx.ModelProto:
+    tensor = next(external_tensors(model), None)
+    if tensor is not None:
+        raise ModelError(
+            f"{what} keeps the values of '{tensor.name}' in the file '{location(tensor)}'; "
+            "give the model's path, or load its external data first"
+        )
+    return model
+
+
+def check_output(
+    path: str | os.PathLike[str], *, source: Path | None = None, force: bool = False
+) -> None:
+    """Raise OutputError if a file cannot be written at `path`.
+
+    Parameters
+    ----------
+    path : path
+        Where a file is to be written.
+    source : Path, optional
+        The model read: it is not overwritten without `force`, and its data files never are.
+    force : bool
+        Whether `path` may be `source`.
+    """
+    path = Path(path)
+    if not path.name or path.is_dir():
+        raise OutputError(f"{path} is a folder; give the name of a file")
+    folder = path.parent
+    if not folder.is_dir():
+        raise OutputError(f"there is no folder {folder}; make it first")
+    if not os.access(folder, os.W_OK):
+        raise OutputError(f"the folder {folder} cannot be written to; choose another")
+    if path.exists() and not path.is_file():
+        raise OutputError(f"{path} is no regular file; choose another name")
+    if source is None or not path.exists() or not source.exists():
+        return
+    if path.samefile(source):
+        if not force:
+            raise OutputError(f"{path} is the input itself; choose another name, or give --force")
+    elif any(file.exists() and path.samefile(file) for file in data_files(source)):
+        raise OutputError(f"{path} holds the weights of {source}; choose another name")
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file in UTF-8, atomically.
+
+    Raises
+    ------
+    OutputError
+        The file cannot be written; what was there before still is.
+    """
+    with _atomic(Path(path)) as file:
+        file.write(text.encode())
+
+
+def save_model(
+    model: onnx.ModelProto,
+    path: str | os.PathLike[str],
+    *,
+    source: Path | None = None,
+    force: bool = False,
+) -> None:
+    """Write a model atomically: whatever happens, the path holds the old model or the new one.
+
+    One model gives the same bytes always. Beyond 2 GiB the weights go into a file beside the model,
+    whose name comes from its content: it is written first, so that no model ever refers to
+    another's weights. A data file of that kind that the model overwritten referred to is removed
+    last. A link at the path is replaced; what it points to stays.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+        Not changed.
+    path : path
+        Where to write.
+    source : Path, optional
+        The model read, which is not overwritten without `force`.
+    force : bool
+        Whether `path` may be `source`.
+
+    Raises
+    ------
+    OutputError
+        The file cannot be written.
+    """
+    check_output(path, source=source, force=force)
+    target = Path(path)
+    old = _own_data_files(target)
+    weights = sum(tensor_bytes(tensor) for tensor in model.graph.initializer)
+    data = _serialise(model) if weights <= SINGLE_FILE_LIMIT else None
+    if data is not None:
+        with _atomic(target) as file:
+            file.write(data)
+        new = None
+    else:
+        new = _save_in_two(model, target)
+    for each in old:
+        if each != new:
+            each.unlink(missing_ok=True)
+
+
+def _serialise(model: onnx.ModelProto) -> bytes | None:
+    """Return the bytes of a model, or None if they are beyond 2 GiB."""
+    try:
+        return bytes(model.SerializeToString(deterministic=True))
+    except (EncodeError, ValueError):
+        return None
+
+
+def _save_in_two(model: onnx.ModelProto, target: Path) -> Path:
+    skeleton, pairs = split_weights(model, above=EXTERNAL_FROM)
+    with _temporary(target) as (file, temporary):
+        offsets, digest = write_data((tensor for tensor, _ in pairs), file)
+        _flush(file)
+        place = target.with_name(f"{target.name}.{digest[:16]}.data")
+        for (_, tensor), offset in zip(pairs, offsets, strict=True):
+            refer(tensor, place.name, offset)
+        data = _serialise(skeleton)
+        if data is None:
+            raise OutputError(
+                f"cannot write {target}: what is not in initializers is beyond 2 GiB; "
+                "turn large Constant nodes into initializers"
+            )
+        existed = place.exists()
+        os.replace(temporary, place)
+    try:
+        with _atomic(target) as file:
+            file.write(data)
+    except BaseException:
+        if not existed:
+            place.unlink(missing_ok=True)
+        raise
+    return place
+
+
+def _own_data_files(target: Path) -> set[Path]:
+    """Return the data files of an old model that `save_model` named: others may be shared."""
+    name = re.compile(re.escape(target.name) + r"\.[0-9a-f]{16}\.data")
+    named = {file for file in target.parent.iterdir() if name.fullmatch(file.name)}
+    return named & set(data_files(target)) if named else named
+
+
+@contextmanager
+def _atomic(target: Path) -> Iterator[IO[bytes]]:
+    """Give a file that takes the place of `target` once it is complete."""
+    with _temporary(target) as (file, temporary):
+        yield file
+        _flush(file)
+        if target.exists():
+            temporary.chmod(target.stat().st_mode & 0o7777)
+        os.replace(temporary, target)
+    with suppress(OSError):  # not every file system can
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+@contextmanager
+def _temporary(target: Path) -> Iterator[tuple[IO[bytes], Path]]:
+    """Give a new file beside `target`, which is gone afterwards unless it was moved."""
+    temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        try:
+            # Not by the module tempfile: it makes files that only their owner can read.
+            with temporary.open("xb") as file:
+                yield file, temporary
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {target}: {error.strerror or error}; free space or choose another place"
+        ) from None
+
+
+def _flush(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())

@@ -1,0 +1,1 @@
+"""Lowering: factors to nodes."""

@@ -1,0 +1,1 @@
+"""Passes: rewritings of a model, one per file."""

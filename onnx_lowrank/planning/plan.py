@@ -1,0 +1,218 @@
+"""The plan: for every layer a scheme, or the reason why it is kept. A plan is data."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, Protocol
+
+from onnx_lowrank.conv import ConvSpec
+from onnx_lowrank.errors import PlanError, SchemeError, suggest
+from onnx_lowrank.schemes import SCHEMES, Scheme, SchemeSpec
+
+KEEP = "keep"
+
+
+class PlannableLayer(Protocol):
+    """What planning needs to know of a layer."""
+
+    @property
+    def name(self) -> str:
+        """The name a user calls the layer by."""
+        ...
+
+    @property
+    def spec(self) -> ConvSpec | None:
+        """Attributes and shapes, or None where they cannot be read."""
+        ...
+
+    @property
+    def reason(self) -> str | None:
+        """Why the layer cannot be approximated at all, or None."""
+        ...
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A layer's name or glob, and the scheme asked for; None keeps the layer as it is."""
+
+    pattern: str
+    scheme: SchemeSpec | None
+
+    @classmethod
+    def parse(cls, text: str) -> Rule:
+        """Read ``"NAME=SCHEME"``, e.g. ``"conv1=mono:C=6"`` or ``"fc*=keep"``.
+
+        Raises
+        ------
+        PlanError
+            If the text has not that form.
+        SchemeError
+            If the scheme is unknown or its ranks are malformed.
+        """
+        match = re.fullmatch(r"(.+?)=([A-Za-z][\w-]*(?::.*)?)", text)
+        if not match:
+            raise PlanError(
+                f"cannot read the layer choice '{text}'; "
+                "write NAME=SCHEME, such as 'conv1=mono:C=6'"
+            )
+        return cls(match[1], None if match[2] == KEEP else SchemeSpec.parse(match[2]))
+
+    def matches(self, name: str) -> bool:
+        """Whether the rule speaks of the layer called `name`."""
+        return name == self.pattern or fnmatchcase(name, self.pattern)
+
+    def __str__(self) -> str:
+        return f"{self.pattern}={self.scheme or KEEP}"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What becomes of one layer: a scheme with its ranks, or a sentence saying why it is kept."""
+
+    layer: str
+    scheme: Scheme | None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One decision per layer, in graph order."""
+
+    decisions: tuple[Decision, ...]
+
+    @property
+    def chosen(self) -> dict[str, Scheme]:
+        """The schemes of the layers that are replaced, by layer name."""
+        return {d.layer: d.scheme for d in self.decisions if d.scheme is not None}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as JSON-ready data; `rules_from_dict` reads it back."""
+        layers = [
+            {"name": d.layer, "scheme": d.scheme.spec if d.scheme else None, "reason": d.reason}
+            for d in self.decisions
+        ]
+        return {"version": 1, "layers": layers}
+
+
+def rules_from_json(text: str) -> tuple[Rule, ...]:
+    """Read the rules of a saved or hand-written plan; names may be globs.
+
+    Raises
+    ------
+    PlanError
+        If the text is not a plan.
+    SchemeError
+        If a scheme in it is unknown or its ranks are malformed.
+    """
+    try:
+        data = json.loads(text)
+        version, entries = data["version"], data["layers"]
+        pairs = [(entry["name"], entry["scheme"]) for entry in entries]
+    except (ValueError, TypeError, KeyError) as error:
+        raise PlanError(
+            f"not a plan ({type(error).__name__}: {error}); "
+            'write {"version": 1, "layers": [{"name": ..., "scheme": ...}]}'
+        ) from None
+    if version != 1:
+        raise PlanError(f"plan version {version!r} is not known; this program reads version 1")
+    for name, scheme in pairs:
+        if not isinstance(name, str) or not isinstance(scheme, str | None):
+            raise PlanError(f"in the plan, {name!r} with scheme {scheme!r}: both must be strings")
+    return tuple(
+        Rule(name, None if scheme in (None, KEEP) else SchemeSpec.parse(scheme))
+        for name, scheme in pairs
+    )
+
+
+def decide(layers: Sequence[PlannableLayer], rules: Iterable[Rule]) -> Plan:
+    """Resolve rules into one decision per layer.
+
+    A rule that names a layer exactly goes before globs; among globs the first that matches decides.
+    Under a glob, a layer to which the scheme does not apply, or whose operations it would not
+    reduce, is kept with the reason.
+
+    Raises
+    ------
+    PlanError
+        If a rule matches no layer, or names a layer exactly that its scheme does not fit.
+    """
+    rules = tuple(rules)
+    names = [layer.name for layer in layers]
+    for rule in rules:
+        if not any(rule.matches(name) for name in names):
+            raise PlanError(
+                f"no layer is called '{rule.pattern}'"
+                + (suggest(rule.pattern, names) or "; the command 'inspect' lists the layers")
+            )
+    return Plan(tuple(_decide_layer(layer, rules) for layer in layers))
+
+
+def _decide_layer(layer: PlannableLayer, rules: tuple[Rule, ...]) -> Decision:
+    exact = [rule for rule in rules if rule.pattern == layer.name]
+    globs = [rule for rule in rules if rule.matches(layer.name)]
+    if not globs:
+        return Decision(layer.name, None, "no rule of the plan speaks of it")
+    rule = (exact or globs)[0]
+    if rule.scheme is None:
+        return Decision(layer.name, None, "the plan keeps it")
+    try:
+        scheme = _resolve(layer, rule.scheme)
+        if not exact and (reason := no_gain(scheme, layer.spec)):
+            raise SchemeError(reason)
+    except SchemeError as error:
+        if exact:
+            raise PlanError(f"layer '{layer.name}' cannot take {rule.scheme}: {error}") from None
+        return Decision(layer.name, None, str(error))
+    return Decision(layer.name, scheme)
+
+
+def _resolve(layer: PlannableLayer, spec: SchemeSpec) -> Scheme:
+    if layer.reason is not None or layer.spec is None:
+        raise SchemeError(layer.reason or "its shape cannot be read")
+    return spec.resolve(layer.spec)
+
+
+def no_gain(scheme: Scheme, conv: ConvSpec | None) -> str | None:
+    """Return a sentence if `scheme` does not reduce the layer's operations, else None.
+
+    Where sizes are unknown, parameters are compared.
+    """
+    if conv is None:
+        return None
+    new, old, what = scheme.macs(conv), conv.macs, "multiply-adds"
+    if new is None or old is None:
+        new, old, what = scheme.params(conv), conv.params, "parameters"
+    if new < old:
+        return None
+    return f"{scheme.spec} would not reduce its {what}: {new:,} against {old:,}"
+
+
+def default_plan(layers: Sequence[PlannableLayer]) -> Plan:
+    """Return the plan used when none is given: the published schemes at moderate ranks.
+
+    Colour layers (up to four input channels) become monochromatic with about one colour for eight
+    outputs; other Convs are biclustered 2 x 2 at half ranks. Layers that would not gain are kept.
+    """
+    colour = SchemeSpec.parse("mono:C=12%")
+    deep = SchemeSpec.parse("bicluster-svd:G=2,H=2,K1=50%,K2=50%")
+
+    def rule(layer: PlannableLayer) -> Rule:
+        shallow = layer.spec is not None and layer.spec.in_channels <= 4
+        return Rule("*", colour if shallow else deep)
+
+    return Plan(tuple(_decide_layer(layer, (rule(layer),)) for layer in layers))
+
+
+def applicable(layer: PlannableLayer) -> tuple[tuple[str, ...], str | None]:
+    """Return the names of the schemes that `layer` can take, and why there is none if so."""
+    if layer.reason is not None or layer.spec is None:
+        return (), layer.reason or "its shape cannot be read"
+    refusals = {scheme.name: scheme.refusal(layer.spec) for scheme in SCHEMES}
+    names = tuple(name for name, refusal in refusals.items() if refusal is None)
+    # The schemes mostly refuse a layer for the same reason: it is said once.
+    reasons = dict.fromkeys(reason for reason in refusals.values() if reason)
+    return names, None if names else "; ".join(reasons)

@@ -1,0 +1,209 @@
+"""`profile`: where the time of a forward pass goes, layer by layer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+
+from onnx_lowrank.data import Preprocess
+from onnx_lowrank.errors import OnnxLowRankError
+from onnx_lowrank.graph.layers import find_layers
+from onnx_lowrank.profiling.result import UNATTRIBUTED, ModelProfile, ProfileReport, Row
+from onnx_lowrank.runtime import Provider, check_provider
+from onnx_lowrank.runtime.attribution import assign_rows, attribute
+from onnx_lowrank.runtime.bench import Progress, drift
+from onnx_lowrank.runtime.machine import NoiseMeter, describe_machine
+from onnx_lowrank.runtime.peak import measure_peak
+from onnx_lowrank.runtime.profile import Executed, Recorder, Recording
+from onnx_lowrank.runtime.runner import Feeds
+from onnx_lowrank.runtime.statistics import Latency
+from onnx_lowrank.workload import ModelSource, Workload, batch_of, make_feeds
+
+MIN_RUNS = 2
+
+
+def profile(
+    model: ModelSource,
+    *,
+    compare: ModelSource | None = None,
+    provider: Provider = "cpu",
+    threads: int | None = None,
+    batch: int | None = None,
+    runs: int = 8,
+    data: Any = None,
+    preprocess: Preprocess | str | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> ProfileReport:
+    """Measure the time of every layer of a model with onnxruntime's own profiler.
+
+    Parameters
+    ----------
+    model : path, bytes or ModelProto
+        The model.
+    compare : path, bytes or ModelProto, optional
+        A model made from it, which is measured by turns with it.
+    provider : {"cpu", "cuda"}
+        Where to run.
+    threads : int, optional
+        Intra-op threads; onnxruntime's own choice by default.
+    batch : int, optional
+        Samples at once; by default the number that the model fixes, or 1.
+    runs : int
+        Runs to take mean and standard deviation of, `MIN_RUNS` or more.
+    data, preprocess, input_shapes, seed
+        As of `onnx_lowrank.benchmarking.benchmark`.
+    progress : callable, optional
+        Called with a sentence, the number of runs done, and their total.
+
+    Raises
+    ------
+    OnnxLowRankError
+        `runs` is too small.
+    ProviderError
+        The provider is missing or was not used.
+    ModelError, DataError
+        A model or its inputs cannot be read or run.
+    """
+    if runs < MIN_RUNS:
+        raise OnnxLowRankError(f"runs is {runs}; a standard deviation needs {MIN_RUNS} or more")
+    check_provider(provider)
+    notes = []
+    if provider == "cuda":
+        # CUDA reads this when it starts: the profiler would else see launches end, not kernels.
+        os.environ.setdefault("CUDA_LAUNCH_BLOCKING", "1")
+        notes.append("every kernel was waited for (CUDA_LAUNCH_BLOCKING=1), in all runs")
+    show = progress or (lambda step, done, total: None)
+    show("reading the model", 0, runs)
+    sources = [model] if compare is None else [model, compare]
+    workloads = [
+        Workload.open(source).at_batch(batch, input_shapes=input_shapes, seed=seed)
+        for source in sources
+    ]
+    feeds = make_feeds(
+        workloads[0].model,
+        batch,
+        data=data,
+        preprocess=preprocess,
+        input_shapes=input_shapes,
+        seed=seed,
+    )
+    samples = batch_of(workloads[0].model, feeds)
+    named = [name_nodes(workload.model) for workload in workloads]
+    recorders = [Recorder(proto, feeds, provider=provider, threads=threads) for proto in named]
+    meter = NoiseMeter(one_thread=threads == 1 and provider == "cpu")
+    for run in range(runs):
+        show(f"run {run + 1}", run, runs)
+        for recorder in recorders:
+            meter.start()
+            recorder.run()
+            meter.stop()
+    show("measuring the peak", runs, runs)
+    profiles: list[ModelProfile] = []
+    for workload, proto, recorder in zip(workloads, named, recorders, strict=True):
+        owners = [row.name for row in profiles[0].rows if row.layer] if profiles else []
+        recording = recorder.close()
+        profiles.append(_profile(workload.name, proto, recording, feeds, samples, owners))
+    return ProfileReport(
+        model=profiles[0],
+        compared=profiles[1] if compare is not None else None,
+        provider=provider,
+        threads=threads,
+        batch=samples,
+        runs=runs,
+        peak=measure_peak(provider=provider, threads=threads),
+        machine=describe_machine(),
+        noise=meter.result(
+            block_spread=max(Latency.of(model.wall).spread for model in profiles),
+            drift=max(drift(model.wall) for model in profiles),
+        ),
+        notes=tuple(notes),
+    )
+
+
+def name_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy in which every node has a name of its own: by its first output if need be."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    taken = {node.name for node in copy.graph.node}
+    seen: set[str] = set()
+    for node in copy.graph.node:
+        if not node.name or node.name in seen:
+            name = base = next((o for o in node.output if o), node.op_type)
+            number = 2
+            while name in taken:
+                name, number = f"{base}_{number}", number + 1
+            node.name = name
+            taken.add(name)
+        seen.add(node.name)
+    return copy
+
+
+def _profile(
+    name: str,
+    model: onnx.ModelProto,
+    recording: Recording,
+    feeds: Feeds,
+    samples: int,
+    owners: Collection[str],
+) -> ModelProfile:
+    """Sum what was executed by row.
+
+    `model` has a name for every node; `owners` are the layers of the model that it was made from.
+    """
+    graph = model.graph
+    found = find_layers(model, input_shapes={name: value.shape for name, value in feeds.items()})
+    by_output = {layer.node.output[0]: layer for layer in found}
+    layers = {
+        node.name: by_output[node.output[0]].name
+        for node in graph.node
+        if node.output and node.output[0] in by_output
+    }
+    row_of = assign_rows(graph, layers, owners)
+    layer_rows = {row_of[node] for node in layers} | set(owners)
+    executed: dict[str, list[Executed]] = {row: [] for row in row_of.values()}
+    ran = attribute(graph, recording.optimised, row_of, layer_rows)
+    for node in recording.nodes:
+        executed.setdefault(ran.get(node.name) or UNATTRIBUTED, []).append(node)
+
+    ops = {node.name: node.op_type for node in graph.node}
+    ops |= {layers[node]: ops[node] for node in layers}
+    for node in graph.node:  # what became of a layer is called by its first node's op
+        ops.setdefault(row_of[node.name], node.op_type)
+    macs: dict[str, int | None] = {}
+    for node in graph.node:
+        row = row_of[node.name]
+        layer = by_output.get(node.output[0]) if node.output else None
+        if layer is not None:
+            one = layer.spec.macs if layer.spec else None
+            so_far = macs.get(row, 0)
+            macs[row] = None if one is None or so_far is None else so_far + samples * one
+        elif node.domain not in ("", "ai.onnx") and row in layer_rows:
+            macs[row] = None  # the arithmetic of a custom node is not known here
+
+    runs = len(recording.wall)
+    seconds = {
+        row: np.sum([node.seconds for node in nodes], axis=0) if nodes else np.zeros(runs)
+        for row, nodes in executed.items()
+    }
+    total = float(sum(times.mean() for times in seconds.values()))
+    rows = tuple(
+        Row(
+            name=row,
+            op=ops.get(row, ""),
+            layer=row in layer_rows,
+            seconds=times,
+            share=float(times.mean()) / total if total else 0.0,
+            macs=macs.get(row),
+            nodes=tuple(executed[row]),
+        )
+        for row, times in seconds.items()
+        # A node without time was folded into a constant or an alias when the model was loaded.
+        if executed[row] or row in layer_rows
+    )
+    return ModelProfile(name, rows, recording.wall, recording.profiled_wall)

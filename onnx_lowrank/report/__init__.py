@@ -1,0 +1,1 @@
+"""Reports: what the API returns, as tables for people."""

@@ -1,0 +1,293 @@
+"""The one place that opens onnxruntime sessions."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from numpy.typing import NDArray
+
+from onnx_lowrank.errors import ModelError, OnnxLowRankError, ProviderError
+from onnx_lowrank.runtime.tensor import TensorInfo
+
+if TYPE_CHECKING:
+    import onnx
+
+Provider = Literal["cpu", "cuda"]
+PROVIDERS: dict[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+# onnxruntime's log levels; what goes wrong reaches the caller as exceptions, not as stray lines.
+_WARNING, _FATAL = 2, 4
+
+
+class Session:
+    """A model loaded by onnxruntime, with plain descriptions and one-line errors.
+
+    Attributes
+    ----------
+    inputs, outputs : tuple of TensorInfo
+        In the model's order; inputs that have an initializer are left out.
+    provider : {"cpu", "cuda"}
+        The provider asked for, checked to be the one in use.
+    custom_ops : str or None
+        Path of the registered kernel library; None where there is none.
+    raw : onnxruntime.InferenceSession
+        The session itself.
+    """
+
+    def __init__(self, raw: Any, *, provider: Provider, name: str, custom_ops: str | None) -> None:
+        self.raw = raw
+        self.provider: Provider = provider
+        self.custom_ops = custom_ops
+        self._name = name
+        self.inputs = tuple(_info(value) for value in raw.get_inputs())
+        self.outputs = tuple(_info(value) for value in raw.get_outputs())
+
+    def run(
+        self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None
+    ) -> dict[str, Any]:
+        """Run the model once.
+
+        Parameters
+        ----------
+        feeds : mapping of str to ndarray
+            One array for each input.
+        outputs : sequence of str, optional
+            Names of the outputs to compute; all by default.
+
+        Returns
+        -------
+        dict
+            Output name -> array (a list or dict where the output is no tensor).
+
+        Raises
+        ------
+        ModelError
+            onnxruntime could not run the model on these inputs.
+        """
+        names = [o.name for o in self.outputs] if outputs is None else list(outputs)
+        try:
+            return dict(zip(names, self.raw.run(names, dict(feeds)), strict=True))
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            raise ModelError(
+                f"onnxruntime cannot run {self._name}: {_one_line(error)}; "
+                "check that the inputs fit the model"
+            ) from error
+
+
+def available_providers() -> tuple[str, ...]:
+    """Return onnxruntime's own names of the providers that the installed package was built with.
+
+    Raises
+    ------
+    ProviderError
+        onnxruntime is not installed.
+    """
+    return tuple(_onnxruntime().get_available_providers())
+
+
+def check_provider(provider: str) -> None:
+    """Raise ProviderError unless the installed onnxruntime has `provider`."""
+    if provider not in PROVIDERS:
+        raise ProviderError(f"unknown provider '{provider}'; choose one of {', '.join(PROVIDERS)}")
+    found = available_providers()
+    if PROVIDERS[provider] not in found:
+        raise ProviderError(
+            f"no {provider.upper()} provider; found {', '.join(found)}; "
+            f"install onnx_lowrank[{'gpu' if provider == 'cuda' else 'cpu'}]"
+        )
+
+
+def open_session(
+    model: onnx.ModelProto | str | os.PathLike[str],
+    *,
+    provider: Provider = "cpu",
+    threads: int | None = None,
+    optimise: bool = True,
+    tf32: bool = False,
+    custom_ops: bool = True,
+    options: Mapping[str, str] | None = None,
+    configure: Callable[[Any], None] | None = None,
+) -> Session:
+    """Load a model into onnxruntime on exactly the provider asked for.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto or path
+        The model; one beyond protobuf's 2 GB goes through a temporary folder with external data.
+    provider : {"cpu", "cuda"}
+        Where to run; falling back to another one is an error, never silent.
+    threads : int, optional
+        Intra-op threads; onnxruntime's own choice by default.
+    optimise : bool
+        Whether onnxruntime may optimise the graph.
+    tf32 : bool
+        Whether CUDA may round float32 products to 10 bits of mantissa: off, for comparisons.
+    custom_ops : bool
+        Whether to register the package's own kernel library where it is present.
+    options : mapping of str to str, optional
+        Session configuration entries, as onnxruntime names them.
+    configure : callable, optional
+        Called with onnxruntime's own ``SessionOptions`` before the model is loaded.
+
+    Raises
+    ------
+    ProviderError
+        onnxruntime is missing or broken, the provider is missing, or onnxruntime did not use it.
+    ModelError
+        onnxruntime does not accept the model.
+    """
+    ort = _onnxruntime()
+    check_provider(provider)
+    if threads is not None and threads < 1:
+        raise OnnxLowRankError(f"threads is {threads}; give 1 or more")
+    settings = ort.SessionOptions()
+    settings.log_severity_level = _FATAL
+    if threads is not None:
+        settings.intra_op_num_threads = threads
+        settings.inter_op_num_threads = 1
+    if not optimise:
+        settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    for key, value in (options or {}).items():
+        settings.add_session_config_entry(key, value)
+    if configure is not None:
+        configure(settings)
+    library = custom_ops_library()[0] if custom_ops else None
+    if library is not None:
+        try:
+            settings.register_custom_ops_library(library)
+        except Exception as error:
+            raise ProviderError(
+                f"onnxruntime cannot load the kernel library {library}: {_one_line(error)}; "
+                "reinstall onnx_lowrank"
+            ) from error
+    said = io.StringIO()
+    with _captured(ort, said) if provider == "cuda" else contextlib.nullcontext():
+        raw = _load(ort, model, settings, _provider_list(ort, provider, tf32))
+    used = raw.get_providers()[0]
+    if used != PROVIDERS[provider]:
+        why = next((f" ({_one_line(line)})" for line in said.getvalue().splitlines() if line), "")
+        raise ProviderError(
+            f"onnxruntime has the {provider.upper()} provider but used {used}{why}; "
+            "check the GPU, its driver and the CUDA and cuDNN libraries "
+            "(pip install 'onnx_lowrank[gpu]' brings the libraries)"
+        )
+    return Session(raw, provider=provider, name=_name(model), custom_ops=library)
+
+
+def custom_ops_library() -> tuple[str | None, str]:
+    """Return the path of the kernel library, or None and a sentence that says why."""
+    try:
+        library = importlib.import_module("onnx_lowrank.runtime.library")
+    except ModuleNotFoundError as error:
+        if error.name != "onnx_lowrank.runtime.library":
+            raise
+        return None, "not part of this build; models run on standard ops all the same"
+    try:
+        path = library.library_path()
+    except OnnxLowRankError as error:
+        return None, str(error)
+    if path is None or not Path(path).is_file():
+        return None, "the kernel library was not built; reinstall onnx_lowrank with a C++ compiler"
+    return str(path), ""
+
+
+def _onnxruntime() -> Any:
+    """Import onnxruntime late: it is slow, and neither of its packages is a dependency."""
+    try:
+        ort = importlib.import_module("onnxruntime")
+    except ImportError as error:
+        raise ProviderError(
+            "onnxruntime is not installed; run pip install 'onnx_lowrank[cpu]', "
+            "or pip install 'onnx_lowrank[gpu]' for CUDA"
+        ) from error
+    # The two packages share one folder: removing one of them leaves an empty module behind.
+    if not hasattr(ort, "InferenceSession"):
+        raise ProviderError(
+            "onnxruntime is broken, as after installing both its packages; "
+            "run pip uninstall onnxruntime onnxruntime-gpu, then pip install 'onnx_lowrank[cpu]' "
+            "or "
+            "'onnx_lowrank[gpu]'"
+        )
+    return ort
+
+
+@contextlib.contextmanager
+def _captured(ort: Any, said: io.StringIO) -> Iterator[None]:
+    """Catch what onnxruntime prints and logs while it looks for CUDA: output belongs to results."""
+    ort.set_default_logger_severity(_FATAL)
+    try:
+        with contextlib.redirect_stdout(said):
+            yield
+    finally:
+        ort.set_default_logger_severity(_WARNING)  # onnxruntime's default; it cannot be asked for
+
+
+def _provider_list(ort: Any, provider: Provider, tf32: bool) -> list[Any]:
+    if provider == "cpu":
+        return [PROVIDERS["cpu"]]
+    # onnxruntime-gpu finds the CUDA libraries that pip installed only when told to look.
+    preload = getattr(ort, "preload_dlls", None)
+    if preload is not None:
+        preload()
+    return [(PROVIDERS["cuda"], {"use_tf32": "1" if tf32 else "0"}), PROVIDERS["cpu"]]
+
+
+def _load(
+    ort: Any, model: onnx.ModelProto | str | os.PathLike[str], settings: Any, providers: list[Any]
+) -> Any:
+    def create(source: str | bytes) -> Any:
+        try:
+            return ort.InferenceSession(source, settings, providers=providers)
+        except Exception as error:
+            raise ModelError(
+                f"onnxruntime cannot load {_name(model)}: {_one_line(error)}; "
+                "check the model with onnx.checker, and its IR version and opset against "
+                "onnxruntime's"
+            ) from error
+
+    if isinstance(model, str | os.PathLike):
+        path = Path(model)
+        if not path.is_file():
+            raise ModelError(f"no model at {path}; check the path")
+        return create(str(path))
+    from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
+
+    try:
+        data = model.SerializeToString()
+    except (EncodeError, ValueError):  # beyond 2 GB
+        from onnx_lowrank.graph.io import save_model
+
+        # onnxruntime has read all weights, or mapped their file, once the session exists.
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            path = Path(folder) / "model.onnx"
+            save_model(model, path)
+            return create(str(path))
+    return create(data)
+
+
+def _name(model: Any) -> str:
+    if isinstance(model, str | os.PathLike):
+        return str(model)
+    name = str(model.graph.name)
+    return f"model '{name}'" if name else "the model"
+
+
+def _one_line(error: BaseException | str) -> str:
+    """Return a message on one line of at most 300 characters, without onnxruntime's own prefix."""
+    line = " ".join(str(error).split()) or type(error).__name__
+    if line.startswith("[ONNXRuntimeError]"):
+        line = line.split(" : ", 3)[-1]
+    return line[:300].rstrip(" .")
+
+
+def _info(value: Any) -> TensorInfo:
+    # onnxruntime reports a scalar and an unknown rank alike, as an empty shape: unknown is the
+    # safe reading.
+    shape = tuple(d if isinstance(d, int | str) else None for d in value.shape)
+    return TensorInfo(value.name, value.type, shape or None)

@@ -1,0 +1,73 @@
+"""Fewer output channels: the layer's own kernel to R channels per group, then 1x1 to all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from onnx_lowrank.conv import ConvSpec
+from onnx_lowrank.metrics.base import Metric
+from onnx_lowrank.schemes.base import Fit, Scheme, Weight
+from onnx_lowrank.schemes.two_stage import fit_two_stage
+
+
+@dataclass(frozen=True)
+class TwoStageScheme(Scheme):
+    """What `Channel` and `MatrixSVD` share: R channels per group between the two stages."""
+
+    R: int
+
+    @classmethod
+    def limit(cls, rank: str, chosen: Mapping[str, int], conv: ConvSpec) -> int:
+        """Return the rank of one group's full matrix."""
+        return min(conv.in_channels // conv.group * conv.taps, conv.out_channels // conv.group)
+
+    def macs(self, conv: ConvSpec) -> int | None:
+        """``R (C X Y + F) N'M'``: the first stage carries the stride."""
+        positions = conv.output_positions
+        return None if positions is None else self.params(conv) * positions
+
+    def params(self, conv: ConvSpec) -> int:
+        """``R (C X Y + F)``."""
+        return self.R * (conv.in_channels * conv.taps + conv.out_channels)
+
+    def fit(
+        self, weight: Weight, *, metric: Metric, rng: np.random.Generator, group: int = 1
+    ) -> Fit:
+        """Reduced-rank regression, group by group; see `fit_two_stage`."""
+        return fit_two_stage(weight, self.R, metric, group)
+
+
+@dataclass(frozen=True)
+class Channel(TwoStageScheme):
+    """kxk to R channels, then 1x1: principal components of the responses (Zhang et al. 2015)."""
+
+    name: ClassVar[str] = "channel"
+
+    @classmethod
+    def refusal(cls, conv: ConvSpec) -> str | None:
+        """Refuse depthwise Convs and kernels without spatial extent."""
+        if conv.out_channels == conv.group:
+            return "a depthwise Conv has one output per group: there is no rank to lower"
+        if conv.taps == 1:
+            return "channel takes kernels with spatial extent; use svd for this layer"
+        return None
+
+
+@dataclass(frozen=True)
+class MatrixSVD(TwoStageScheme):
+    """A fully connected or 1x1 layer as two matrices (Denton et al. 2014, section 3.4)."""
+
+    name: ClassVar[str] = "svd"
+
+    @classmethod
+    def refusal(cls, conv: ConvSpec) -> str | None:
+        """Refuse depthwise Convs and kernels with spatial extent."""
+        if conv.out_channels == conv.group:
+            return "a depthwise Conv has one output per group: there is no rank to lower"
+        if conv.taps != 1:
+            return "svd takes fully connected and 1x1 layers; use channel for this kernel"
+        return None

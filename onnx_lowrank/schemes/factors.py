@@ -1,0 +1,134 @@
+"""The structures that lowering keys on: values of low-rank forms, all blocks of one shape."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_lowrank.schemes.base import Factors
+from onnx_lowrank.schemes.spatial import SpatialFactors
+from onnx_lowrank.schemes.two_stage import TwoStageFactors
+
+Array = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+__all__ = [
+    "BlockCPFactors",
+    "BlockTucker2Factors",
+    "Factors",
+    "MonochromaticFactors",
+    "SpatialFactors",
+    "TwoStageFactors",
+]
+
+
+@dataclass(frozen=True)
+class MonochromaticFactors:
+    """``W[f] = colours[colour_of[f]] (x) filters[f]``: every output sees one colour.
+
+    Attributes
+    ----------
+    colours : ndarray, shape (C', C)
+        The colour transform; rows of unit length.
+    filters : ndarray, shape (F, *kernel)
+        One spatial filter per output.
+    colour_of : ndarray of int64, shape (F,)
+        The colour each output sees; every colour serves as many outputs.
+    """
+
+    colours: Array
+    filters: Array
+    colour_of: Indices
+
+    def reconstruct(self) -> Array:
+        """Return the dense weight, ``(F, C, *kernel)``."""
+        colours = self.colours[self.colour_of]
+        return (
+            colours.reshape(*colours.shape, *(1,) * (self.filters.ndim - 1)) * self.filters[:, None]
+        )
+
+
+@dataclass(frozen=True)
+class BlockTucker2Factors:
+    """G x H blocks, each 1x1 to K1 channels, the kernel to K2 channels, 1x1 to its outputs.
+
+    G = H = 1 is Tucker-2.
+
+    Attributes
+    ----------
+    input_clusters : ndarray of int64, shape (G, C / G)
+        Input channels of every cluster.
+    output_clusters : ndarray of int64, shape (H, F / H)
+        Output channels of every cluster.
+    inputs : ndarray, shape (G, H, K1, C / G)
+    cores : ndarray, shape (G, H, K2, K1, *kernel)
+    outputs : ndarray, shape (G, H, F / H, K2)
+    """
+
+    input_clusters: Indices
+    output_clusters: Indices
+    inputs: Array
+    cores: Array
+    outputs: Array
+
+    def reconstruct(self) -> Array:
+        """Return the dense weight, ``(F, C, *kernel)``."""
+        g, h, k2, k1, *kernel = self.cores.shape
+        cores = self.cores.reshape(g, h, k2, k1, -1)
+        blocks = np.einsum(
+            "ghfk,ghkjp,ghjc->ghfcp", self.outputs, cores, self.inputs, optimize=True
+        )
+        return scatter_blocks(blocks, self.input_clusters, self.output_clusters, tuple(kernel))
+
+
+@dataclass(frozen=True)
+class BlockCPFactors:
+    """G x H blocks, each 1x1 to K channels, a depthwise kernel, 1x1 to its outputs.
+
+    G = H = 1 is CP.
+
+    Attributes
+    ----------
+    input_clusters : ndarray of int64, shape (G, C / G)
+    output_clusters : ndarray of int64, shape (H, F / H)
+    inputs : ndarray, shape (G, H, K, C / G)
+    kernels : ndarray, shape (G, H, K, *kernel)
+    outputs : ndarray, shape (G, H, F / H, K)
+    """
+
+    input_clusters: Indices
+    output_clusters: Indices
+    inputs: Array
+    kernels: Array
+    outputs: Array
+
+    def reconstruct(self) -> Array:
+        """Return the dense weight, ``(F, C, *kernel)``."""
+        g, h, k, *kernel = self.kernels.shape
+        kernels = self.kernels.reshape(g, h, k, -1)
+        blocks = np.einsum(
+            "ghfk,ghkp,ghkc->ghfcp", self.outputs, kernels, self.inputs, optimize=True
+        )
+        return scatter_blocks(blocks, self.input_clusters, self.output_clusters, tuple(kernel))
+
+
+def gather_blocks(weight: Array, inputs: Indices, outputs: Indices) -> Array:
+    """Cut ``(F, C, *kernel)`` into blocks ``(G, H, F / H, C / G, taps)``."""
+    flat = weight.reshape(*weight.shape[:2], -1)
+    return flat[outputs[None, :, :, None], inputs[:, None, None, :]]
+
+
+def scatter_blocks(
+    blocks: Array, inputs: Indices, outputs: Indices, kernel: tuple[int, ...]
+) -> Array:
+    """Put blocks ``(G, H, F / H, C / G, taps)`` back into ``(F, C, *kernel)``."""
+    flat = np.empty((outputs.size, inputs.size, blocks.shape[-1]))
+    flat[outputs[None, :, :, None], inputs[:, None, None, :]] = blocks
+    return flat.reshape(outputs.size, inputs.size, *kernel)
+
+
+def members(labels: Indices, clusters: int) -> Indices:
+    """Return the points of every cluster in rising order, ``(clusters, points / clusters)``."""
+    return np.argsort(labels, kind="stable").reshape(clusters, -1).astype(np.int64)

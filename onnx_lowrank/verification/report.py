@@ -1,0 +1,126 @@
+"""What a verdict asks for, and the verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tolerance:
+    """What a verdict asks for; None switches a criterion off.
+
+    Attributes
+    ----------
+    min_sqnr_db : float or None
+        Least signal-to-error ratio of every float output, in dB.
+    max_drop : float or None
+        Most points of accuracy that may be lost, where labels are given.
+    min_top1 : float or None
+        Least share of samples whose first class is the same in both models.
+    min_equal : float or None
+        Least share of equal entries of every integer, boolean or string output.
+    """
+
+    min_sqnr_db: float | None = 20.0
+    max_drop: float | None = 1.0
+    min_top1: float | None = None
+    min_equal: float | None = 0.9
+
+
+@dataclass(frozen=True)
+class ProviderResult:
+    """What was measured on one provider.
+
+    Attributes
+    ----------
+    outputs : tuple of dict
+        For each output ``name``, ``max_abs``, ``rms``, ``sqnr_db`` and ``cosine``, None where the
+        output is not of floats or not finite; ``equal``, the share of equal entries, where it is
+        not of floats.
+    agreement : dict
+        ``top1`` and ``top5``, None where there is no classifier output.
+    accuracy : dict
+        Empty without labels or classifier output; otherwise ``original`` and ``compressed`` (0 to
+        1), ``drop_points`` and its ``drop_interval``, ``confidence``, ``samples``.
+    top1_interval : (float, float) or None
+        Wilson score interval, at 95 %, of the top-1 agreement.
+    failures : tuple of str
+        Sentences; empty if passed.
+    """
+
+    outputs: tuple[dict[str, Any], ...]
+    agreement: dict[str, Any]
+    accuracy: dict[str, Any]
+    top1_interval: tuple[float, float] | None
+    failures: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """The verdict on a compressed model.
+
+    Attributes
+    ----------
+    results : dict of str to ProviderResult
+        Provider name -> what was measured there.
+    unchecked : dict of str to str
+        Provider name -> why nothing was measured there.
+    samples : int
+        Number of samples compared.
+    classifier : str or None
+        The output whose classes were compared.
+    notes : tuple of str
+        Sentences on what was not compared, and why.
+    """
+
+    results: dict[str, ProviderResult]
+    unchecked: dict[str, str]
+    samples: int
+    classifier: str | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """Why the model failed, one sentence each; empty if it passed."""
+        return tuple(
+            f"{name.upper()}: {failure}"
+            for name, result in self.results.items()
+            for failure in result.failures
+        )
+
+    @property
+    def passed(self) -> bool:
+        """Whether everything asked for holds on every provider checked."""
+        return not self.failures
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, valid as JSON; top-level figures are the first provider's."""
+        first = next(iter(self.results.values()))
+        return {
+            "version": 1,
+            "passed": self.passed,
+            "failures": list(self.failures),
+            "notes": list(self.notes),
+            "samples": self.samples,
+            "outputs": [dict(o) for o in first.outputs],
+            "agreement": dict(first.agreement),
+            "accuracy": dict(first.accuracy),
+            "providers": {
+                **{
+                    name: {
+                        "checked": True,
+                        "passed": not result.failures,
+                        "outputs": [dict(o) for o in result.outputs],
+                        "agreement": dict(result.agreement),
+                        "accuracy": dict(result.accuracy),
+                        "top1_interval": result.top1_interval and list(result.top1_interval),
+                    }
+                    for name, result in self.results.items()
+                },
+                **{
+                    name: {"checked": False, "reason": reason}
+                    for name, reason in self.unchecked.items()
+                },
+            },
+        }

@@ -1,0 +1,241 @@
+"""Do two models give the same answers? Outputs compared on the same inputs, and a verdict."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from onnx_lowrank.data import Batch, Dataset, random_dataset
+from onnx_lowrank.errors import DataError, ProviderError
+from onnx_lowrank.runtime import Provider, Session, TensorInfo, check_provider, open_session
+from onnx_lowrank.verification.comparison import Classification, OutputStatistics
+from onnx_lowrank.verification.report import ProviderResult, Tolerance, VerifyReport
+
+if TYPE_CHECKING:
+    import onnx
+
+    Model = onnx.ModelProto | str | os.PathLike[str]
+
+RANDOM_SAMPLES = 8
+
+
+def verify(
+    original: Model,
+    compressed: Model,
+    data: Dataset | None = None,
+    *,
+    providers: Sequence[Provider] | None = None,
+    tolerance: Tolerance | None = None,
+    output: str | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    threads: int | None = None,
+    seed: int = 0,
+) -> VerifyReport:
+    """Run two models on the same inputs and compare every output.
+
+    Errors are accumulated in float64, batch by batch: memory does not grow with the number of
+    samples.
+
+    Parameters
+    ----------
+    original, compressed : onnx.ModelProto or path
+        The models.
+    data : Dataset, optional
+        Inputs, made for the original; 8 random samples by default.
+    providers : sequence of {"cpu", "cuda"}, optional
+        Where to run both. By default on the CPU, and on CUDA where that works; the report says if
+        and why it does not. A provider that is named must work.
+    tolerance : Tolerance, optional
+        What the verdict asks for.
+    output : str, optional
+        The output that holds a score for each class, ``[N, classes]`` or ``[N, classes, 1, 1]``;
+        by default the only such one.
+    input_shapes : mapping of str to sequence of int, optional
+        Shapes of the random samples where the model leaves them open.
+    threads : int, optional
+        Threads of each session.
+    seed : int
+        Seed of the random samples.
+
+    Raises
+    ------
+    DataError
+        The data do not fit the model, are empty, or have labels out of range; `output` is no such
+        output.
+    ProviderError
+        onnxruntime or a provider that was named is missing.
+    ModelError
+        onnxruntime cannot load or run a model.
+    """
+    tolerance = tolerance or Tolerance()
+    names: Sequence[Provider] = ("cpu", "cuda") if providers is None else providers
+    if not names:
+        raise ProviderError("no provider to verify on; give cpu, cuda or both")
+    results: dict[str, ProviderResult] = {}
+    unchecked: dict[str, str] = {}
+    samples = 0
+    classifier: str | None = None
+    notes: tuple[str, ...] = ()
+    for name in names:
+        try:
+            check_provider(name)
+            pair = [open_session(m, provider=name, threads=threads) for m in (original, compressed)]
+        except ProviderError as error:
+            if providers is not None or name == "cpu":
+                raise
+            unchecked[name] = str(error)
+            continue
+        first, second = pair
+        if data is None:
+            data = random_dataset(
+                first.inputs, count=RANDOM_SAMPLES, seed=seed, input_shapes=input_shapes
+            )
+        comparison = _Comparison(first, second, output)
+        if comparison.runnable:
+            for batch in data:
+                comparison.add(batch)
+        results[name] = comparison.result(tolerance)
+        samples, classifier, notes = comparison.samples, comparison.classifier, comparison.notes
+    if "cuda" not in names:
+        unchecked["cuda"] = "not asked for"
+    return VerifyReport(results, unchecked, samples, classifier, notes)
+
+
+class _Comparison:
+    """Two sessions and what their outputs were found to be so far."""
+
+    def __init__(self, original: Session, compressed: Session, output: str | None) -> None:
+        self._original = original
+        self._compressed = compressed
+        self.samples = 0
+        self._failures = _interface_failures(original, compressed)
+        theirs = {o.name for o in compressed.outputs if _is_tensor(o)}
+        self._common = [o for o in original.outputs if o.name in theirs and _is_tensor(o)]
+        same_inputs = _signature(original.inputs) == _signature(compressed.inputs)
+        self.runnable = same_inputs and bool(self._common)
+        self._statistics = {o.name: OutputStatistics(o.name) for o in self._common}
+        self._output = output
+        known = [o.name for o in original.outputs]
+        if output is not None and output not in known:
+            raise DataError(f"the model has no output '{output}'; it has {', '.join(known)}")
+        if not self._common and not self._failures:
+            self._failures.append("no output is a tensor; there is nothing to compare")
+        self.classifier: str | None = None
+        self._classes: Classification | None = None
+        self.notes: tuple[str, ...] = tuple(
+            f"output '{o.name}' is a {o.type}, which is not compared"
+            for o in original.outputs
+            if not _is_tensor(o)
+        )
+
+    def add(self, batch: Batch) -> None:
+        """Run both models on a batch and compare."""
+        names = [o.name for o in self._common]
+        ours = self._original.run(batch.feeds, names)
+        theirs = self._compressed.run(batch.feeds, names)
+        padded = max((len(v) for v in batch.feeds.values() if v.ndim), default=0)
+        for values in (ours, theirs):
+            for name, value in values.items():
+                if batch.samples < padded and value.ndim and len(value) == padded:
+                    values[name] = value[: batch.samples]
+        if self.samples == 0:
+            self._find_classifier(ours, batch)
+        for name in names:
+            self._statistics[name].add(ours[name], theirs[name])
+        if self.classifier is not None and self._classes is not None:
+            a, b = ours[self.classifier], theirs[self.classifier]
+            if a.shape == b.shape:
+                self._classes.add(
+                    a.reshape(batch.samples, -1), b.reshape(batch.samples, -1), batch.labels
+                )
+        self.samples += batch.samples
+
+    def _find_classifier(self, values: Mapping[str, Any], batch: Batch) -> None:
+        """Choose the output with one float score per class; note it where there is none."""
+        found = [
+            name
+            for name, value in values.items()
+            if value.dtype.kind == "f"
+            and value.ndim >= 2
+            and value.shape[0] == batch.samples
+            and value.shape[1] > 1
+            and value.shape[2:] in ((), (1, 1))
+        ]
+        if self._output is not None:
+            if self._output not in found:
+                raise DataError(
+                    f"output '{self._output}' is not [N, classes] or [N, classes, 1, 1] of floats; "
+                    f"such outputs: {', '.join(found) or 'none'}"
+                )
+            found = [self._output]
+        if len(found) == 1:
+            self.classifier = found[0]
+            self._classes = Classification()
+        elif found:
+            self.notes += (
+                f"classes were not compared: name one of the outputs {', '.join(found)}",
+            )
+        elif batch.labels is not None:
+            self.notes += ("accuracy was not measured: no output is [N, classes]",)
+
+    def result(self, tolerance: Tolerance) -> ProviderResult:
+        """Return the figures and what of them falls short."""
+        failures = list(self._failures)
+        for statistics in self._statistics.values():
+            failures += statistics.failures(tolerance.min_sqnr_db, tolerance.min_equal)
+        agreement: dict[str, Any] = {"top1": None, "top5": None}
+        accuracy: dict[str, Any] = {}
+        interval: tuple[float, float] | None = None
+        if self._classes is not None and self._classes.samples:
+            agreement, accuracy = self._classes.agreement(), self._classes.accuracy()
+            interval = self._classes.top1_interval()
+            top1, least = agreement["top1"], tolerance.min_top1
+            if least is not None and top1 < least:
+                failures.append(f"top-1 agreement {top1:.4f} is below {least:g}")
+            if accuracy and tolerance.max_drop is not None:
+                drop = accuracy["drop_points"]
+                if drop > tolerance.max_drop:
+                    before, after = 100 * accuracy["original"], 100 * accuracy["compressed"]
+                    failures.append(
+                        f"accuracy fell by {drop:.2f} points, from {before:.2f} % to "
+                        f"{after:.2f} %; at most {tolerance.max_drop:g} are allowed"
+                    )
+        elif tolerance.min_top1 is not None and not failures:
+            failures.append("top-1 agreement is asked for, but no single output is [N, classes]")
+        outputs = tuple(s.to_dict() for s in self._statistics.values()) if self.runnable else ()
+        return ProviderResult(outputs, agreement, accuracy, interval, tuple(failures))
+
+
+def _is_tensor(info: TensorInfo) -> bool:
+    return info.type.startswith("tensor(")
+
+
+def _signature(infos: Sequence[TensorInfo]) -> set[tuple[str, str]]:
+    return {(i.name, i.type) for i in infos}
+
+
+def _interface_failures(original: Session, compressed: Session) -> list[str]:
+    """Return sentences on inputs and outputs that one of the models lacks or types otherwise."""
+    failures = []
+    for kind, ours, theirs in (
+        ("input", original.inputs, compressed.inputs),
+        ("output", original.outputs, compressed.outputs),
+    ):
+        found = {i.name: i for i in theirs}
+        wanted = {i.name for i in ours}
+        for info in ours:
+            other = found.get(info.name)
+            if other is None:
+                failures.append(
+                    f"{kind} '{info.name}' is missing in the compressed model, which has "
+                    f"{', '.join(found) or 'none'}"
+                )
+            elif other.type != info.type:
+                failures.append(f"{kind} '{info.name}' is {other.type} instead of {info.type}")
+        failures += [
+            f"{kind} '{name}' of the compressed model is not in the original"
+            for name in found
+            if name not in wanted
+        ]
+    return failures

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from onnx_lowrank.planning.knapsack import choose, undominated
+
+
+def brute_force(costs: list[np.ndarray], damages: list[np.ndarray], budget: float) -> float | None:
+    best = None
+    for picks in itertools.product(*(range(c.size) for c in costs)):
+        damage = sum(d[i] for d, i in zip(damages, picks, strict=True))
+        cost = sum(c[i] for c, i in zip(costs, picks, strict=True))
+        if damage <= budget and (best is None or cost < best):
+            best = cost
+    return best
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.floats(0.05, 1.0))
+def test_the_solution_is_the_optimum_of_all_combinations(
+    seed: int, layers: int, share: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, 6, layers)
+    # Milliseconds and small squared errors: the scales of real plans.
+    costs = [rng.uniform(1e-4, 1e-2, n) for n in sizes]
+    damages = [rng.uniform(0, 1e-5, n) for n in sizes]
+    budget = share * sum(d.max() for d in damages)
+    choice, best = choose(costs, damages, budget), brute_force(costs, damages, budget)
+    if best is None:
+        assert choice is None
+        return
+    assert choice is not None
+    assert choice.damage <= budget * (1 + 1e-6)
+    # The solver holds constraints to 1e-6: it may find what a budget larger by that much allows.
+    lenient = brute_force(costs, damages, budget * (1 + 1e-6))
+    assert lenient is not None
+    assert lenient * (1 - 2e-4) <= choice.cost <= best * (1 + 2e-4)
+
+
+def test_no_choice_where_the_least_damage_is_too_much() -> None:
+    assert choose([np.array([1.0, 2.0])], [np.array([0.5, 0.4])], 0.3) is None
+
+
+def test_zero_budget_takes_what_does_no_damage() -> None:
+    choice = choose([np.array([1.0, 2.0])] * 2, [np.array([0.5, 0.0])] * 2, 0.0)
+    assert choice is not None
+    assert choice.picks == (1, 1)
+    assert choice.cost == 4.0
+
+
+def test_dominated_candidates_are_dropped() -> None:
+    cost = np.array([1.0, 2.0, 3.0, 2.5, 1.0])
+    damage = np.array([5.0, 4.0, 1.0, 4.0, 6.0])
+    assert undominated(cost, damage).tolist() == [0, 1, 2]

@@ -1,0 +1,113 @@
+"""Who may import whom, read from the source; the table is the rule."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "onnx_lowrank"
+
+# Module or package -> what it may import of this package besides itself.
+BASE = {"errors", "conv"}
+NUMERICS = BASE | {"metrics", "schemes"}
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "conv": {"errors"},
+    "metrics": BASE,
+    "schemes": BASE | {"metrics"},
+    "planning": NUMERICS,
+    "graph": BASE,
+    "lowering": NUMERICS | {"graph"},
+    "passes": NUMERICS | {"graph", "lowering"},
+    "runtime": BASE | {"graph"},
+    "data": BASE | {"runtime"},
+    "verification": BASE | {"runtime", "data"},
+    "calibrate": BASE | {"metrics", "graph", "runtime", "data"},
+    "workload": BASE | {"graph", "runtime", "data", "verification"},
+    "benchmarking": BASE | {"runtime", "data", "workload"},
+    "profiling": BASE | {"graph", "runtime", "data", "workload"},
+    "fit_model": NUMERICS | {"calibrate", "data", "graph", "lowering", "passes", "planning"},
+    "results": NUMERICS | {"planning", "graph", "passes", "verification"},
+    "report": NUMERICS
+    | {"planning", "results", "runtime", "verification", "benchmarking", "profiling"},
+    "api": NUMERICS
+    | {"planning", "graph", "lowering", "passes", "runtime", "data", "verification", "results"}
+    | {"calibrate", "fit_model"},
+    "cli": {"api", "benchmarking", "errors", "profiling", "report"},
+    "__init__": {"api", "benchmarking", "profiling"},
+}
+
+# Third-party package -> the only modules that may import it.
+EXCLUSIVE = {
+    "onnx_graphsurgeon": {"graph"},
+    "onnxruntime": {"runtime"},
+    "torch": {"finetune"},
+    "typer": {"cli"},
+    "onnx": {
+        "api",
+        "calibrate",
+        "fit_model",
+        "graph",
+        "lowering",
+        "passes",
+        "profiling",
+        "results",
+        "runtime",
+        "verification",
+        "workload",
+    },
+}
+
+
+def _module(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def _imports(path: Path) -> set[str]:
+    """Dotted names of everything imported anywhere in a file, inside functions too."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            module = node.module or ""
+            names.update(f"{module}.{alias.name}" for alias in node.names)
+    return names
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_follow_the_table(path: Path) -> None:
+    module = _module(path)
+    assert module in ALLOWED, f"{module} has no row in the table"
+    for name in _imports(path):
+        top, *rest = name.split(".")
+        if top == "onnx_lowrank" and rest:
+            used = (
+                rest[0]
+                if (PACKAGE / rest[0]).is_dir() or (PACKAGE / f"{rest[0]}.py").exists()
+                else "__init__"
+            )
+            assert used == module or used in ALLOWED[module], f"{module} imports {name}"
+        elif top in EXCLUSIVE:
+            assert module in EXCLUSIVE[top], f"{module} imports {name}"
+
+
+def test_a_bare_import_is_cheap() -> None:
+    code = (
+        "import sys, onnx_lowrank; "
+        "heavy = 'onnx onnxruntime onnx_graphsurgeon scipy sklearn torch'.split(); "
+        "print([m for m in heavy "
+        "if m in sys.modules])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"
