@@ -27,12 +27,15 @@ if TYPE_CHECKING:
     )
     from onnx_lowrank.benchmarking import BenchReport, benchmark
     from onnx_lowrank.profiling import ProfileReport, profile
+    from onnx_lowrank.runtime.library import library_path, session_options
 
 _ELSEWHERE = {
     "BenchReport": "benchmarking",
     "ProfileReport": "profiling",
     "benchmark": "benchmarking",
+    "library_path": "runtime.library",
     "profile": "profiling",
+    "session_options": "runtime.library",
 }
 
 __all__ = [
@@ -52,7 +55,9 @@ __all__ = [
     "cost",
     "diagnose",
     "inspect",
+    "library_path",
     "profile",
+    "session_options",
     "verify",
 ]
 

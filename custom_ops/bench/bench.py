@@ -1,9 +1,10 @@
-"""Time every op at its operating points against onnxruntime's dense Conv and against the op's own standard ops.
+"""Time every op at its operating points: against the dense Conv, and against its standard ops.
 
-All variants of a point are interleaved run by run and their results compared; only ratios within one run mean something on a busy
-machine. "Theoretical" is the ratio of multiply-adds, "realised" the measured speedup over it.
+All variants of a point are interleaved run by run and their results compared; only ratios within
+one run mean something on a busy machine. "Theoretical" is the ratio of multiply-adds, "realised"
+the measured speedup over it.
 
-    python custom_ops/bench/bench.py --library build/libonnx_lowrank_ops.so --runs 40 --json result.json
+    python custom_ops/bench/bench.py --library build/libonnx_lowrank_ops.so --json result.json
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _VGG = [_layer(64, 64, 3, 1, 224, 1), _layer(256, 256, 3, 1, 56, 1), _layer(512,
 
 
 def points() -> list[Point]:
-    """The operating points."""
+    """Return the operating points."""
     out = [{**_CONV1, "mono": c} for c in (4, 6, 8, 12, 16)] + [
         {**_VGG1, "mono": c} for c in (4, 8)
     ]
@@ -52,7 +53,7 @@ def points() -> list[Point]:
 
 
 def name(point: Point) -> str:
-    """A short name of a point."""
+    """Return a short name of a point."""
     if "lrn" in point:
         return "LRN 96x109x109"
     scheme = next(
@@ -105,7 +106,7 @@ def build(point: Point, rng: np.random.Generator) -> tuple[Any, Any, float, tupl
 
 
 def session(proto: Any, threads: int, library: str | None) -> ort.InferenceSession:
-    """A CPU session, with the kernels if `library` is given."""
+    """Open a CPU session, with the kernels if `library` is given."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     if library:
@@ -180,8 +181,9 @@ def main() -> None:
             r = measure(point, threads, arguments.library, arguments.runs)
             results.append(r)
             print(
-                f"{r['name']:44} {threads:3} {r.get('dense', float('nan')):7.3f} {r['standard']:8.3f} {r['node']:7.3f} "
-                f"{r['theoretical']:7.2f} {r['measured']:8.2f} {r['realised']:8.2f} {r['over_standard']:6.2f}",
+                f"{r['name']:44} {threads:3} {r.get('dense', float('nan')):7.3f} "
+                f"{r['standard']:8.3f} {r['node']:7.3f} {r['theoretical']:7.2f} "
+                f"{r['measured']:8.2f} {r['realised']:8.2f} {r['over_standard']:6.2f}",
                 flush=True,
             )
     if arguments.json:

@@ -1,4 +1,4 @@
-"""Models of one layer, as a portable node, as its standard ops, and as the dense Conv; shared by tests and benchmark."""
+"""Models of one layer: a portable node, its standard ops, a dense Conv; for tests and benchmark."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def model(
 
 
 def window(kernel: tuple[int, ...], stride: int, pad: int, dilation: int = 1) -> dict[str, Any]:
-    """The attributes of a window, equal along all axes."""
+    """Return the attributes of a window, equal along all axes."""
     n = len(kernel)
     return {"strides": [stride] * n, "dilations": [dilation] * n, "pads": [pad] * 2 * n}
 
 
 def activation(low: float = -np.inf, high: float = np.inf, alpha: float = 1.0) -> dict[str, Any]:
-    """The attributes of the fused activation."""
+    """Return the attributes of the fused activation."""
     return {"min": float(low), "max": float(high), "alpha": float(alpha)}
 
 

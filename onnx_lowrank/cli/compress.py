@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -58,6 +58,14 @@ def compress(
     preprocess: Preset = None,
     limit: Limit = None,
     input_shape: InputShapes = None,
+    lowering: Annotated[
+        Literal["standard", "portable", "auto"],
+        typer.Option(
+            "--lowering",
+            help="Standard ops; portable nodes, which run anywhere and faster with the kernels; "
+            "or portable where the kernels load.",
+        ),
+    ] = "standard",
     min_sqnr: MinSqnr = None,
     max_drop: MaxDrop = None,
     min_top1: MinTop1 = None,
@@ -86,6 +94,7 @@ def compress(
             limit=limit,
             input_shapes=read_shapes(input_shape),
             tolerance=read_tolerance(min_sqnr, max_drop, min_top1),
+            lowering=lowering,
             seed=seed,
             progress=progress,
         )

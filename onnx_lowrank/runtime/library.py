@@ -24,7 +24,7 @@ def library_path() -> Path | None:
     """
     if named := os.environ.get(PATH_VARIABLE):
         return Path(named) if Path(named).is_file() else None
-    # The package's path has several entries in an editable install: sources in one, the built library in another.
+    # In an editable install the package has several paths: sources in one, the library in another.
     found = files("onnx_lowrank").joinpath("_lib", _NAME)
     return Path(str(found)) if found.is_file() else None
 
@@ -36,9 +36,37 @@ def missing_reason() -> str | None:
     if named := os.environ.get(PATH_VARIABLE):
         return f"{PATH_VARIABLE} names '{named}', which is not a file"
     return (
-        "the kernels were not built (no C++17 compiler when the package was installed); portable nodes run through "
-        "their standard ops; install a compiler and reinstall onnx_lowrank to have them"
+        "the kernels were not built, as there was no C++17 compiler when the package was installed "
+        "(portable nodes run through their standard ops); reinstall onnx_lowrank with a compiler"
     )
+
+
+def loads() -> bool:
+    """Whether the kernel library is there and onnxruntime can load it."""
+    try:
+        session_options()
+    except ProviderError:
+        return False
+    return True
+
+
+def session_options() -> onnxruntime.SessionOptions:
+    """Return onnxruntime's session options with the kernels registered.
+
+    Raises
+    ------
+    ProviderError
+        If onnxruntime or the library is missing, or onnxruntime cannot load it.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ProviderError(
+            "onnxruntime is not installed; run pip install 'onnx_lowrank[cpu]'"
+        ) from error
+    options = onnxruntime.SessionOptions()
+    register(options)
+    return options
 
 
 def register(session_options: onnxruntime.SessionOptions) -> None:

@@ -19,8 +19,8 @@ from onnx.reference import ReferenceEvaluator
 
 Parts = tuple[str, list[str], dict[str, NDArray[Any]], dict[str, Any]]
 
-# Both sides sum in float32 over at most a few hundred terms, in three stages, in different orders; relative to the largest output
-# the difference stays below 3 stages x sqrt(300) x eps ~ 6e-6.
+# Both sides sum in float32 over at most a few hundred terms, in three stages, in different orders;
+# relative to the largest output the difference stays below 3 stages x sqrt(300) x eps ~ 6e-6.
 TOLERANCE = 6e-6
 
 
