@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import onnx
 from onnx import helper
 
@@ -86,7 +87,7 @@ def _bounds(editor: GraphEditor, node: onnx.NodeProto) -> tuple[float, float] | 
         value = editor.constant(name) if name else default
         if value is None:
             return None
-        found.append(float(value))
+        found.append(float(np.asarray(value).item()))
     return found[0], found[1]
 
 
