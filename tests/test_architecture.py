@@ -30,14 +30,18 @@ ALLOWED: dict[str, set[str]] = {
     "workload": BASE | {"graph", "runtime", "data", "verification"},
     "benchmarking": BASE | {"runtime", "data", "workload"},
     "profiling": BASE | {"graph", "runtime", "data", "workload"},
+    "finetune": NUMERICS | {"graph", "runtime", "data"},
     "fit_model": NUMERICS | {"calibrate", "data", "graph", "lowering", "passes", "planning"},
+    "sweeping": NUMERICS
+    | {"planning", "graph", "passes", "runtime", "data", "verification", "calibrate"},
     "results": NUMERICS | {"planning", "graph", "passes", "verification"},
     "report": NUMERICS
-    | {"planning", "results", "runtime", "verification", "benchmarking", "profiling"},
+    | {"planning", "results", "runtime", "verification", "benchmarking", "profiling"}
+    | {"sweeping", "graph"},
     "api": NUMERICS
     | {"planning", "graph", "lowering", "passes", "runtime", "data", "verification", "results"}
     | {"calibrate", "fit_model"},
-    "cli": {"api", "benchmarking", "errors", "profiling", "report"},
+    "cli": {"api", "benchmarking", "errors", "profiling", "report", "sweeping"},
     "__init__": {"api", "benchmarking", "profiling", "runtime"},
 }
 
@@ -50,6 +54,7 @@ EXCLUSIVE = {
     "onnx": {
         "api",
         "calibrate",
+        "finetune",
         "fit_model",
         "graph",
         "lowering",
@@ -57,6 +62,7 @@ EXCLUSIVE = {
         "profiling",
         "results",
         "runtime",
+        "sweeping",
         "verification",
         "workload",
     },

@@ -17,13 +17,14 @@ from onnx_lowrank.cli.cost import cost
 from onnx_lowrank.cli.doctor import doctor
 from onnx_lowrank.cli.inspect import inspect
 from onnx_lowrank.cli.profile import profile
+from onnx_lowrank.cli.sweep import sweep
 from onnx_lowrank.cli.verify import verify
 from onnx_lowrank.errors import OnnxLowRankError
 
 # The base of all usage errors has no public name in typer.
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[2]
 
-COMMANDS = (compress, inspect, cost, verify, bench, profile, doctor)
+COMMANDS = (compress, inspect, cost, verify, sweep, bench, profile, doctor)
 
 app = typer.Typer(
     name="onnx-lowrank",

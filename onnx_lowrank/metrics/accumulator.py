@@ -131,7 +131,7 @@ class MomentAccumulator:
             norm = float(np.vdot(gram, gram))
             traces = np.array([np.trace(gram)])
             moment_mean = ((scaled @ mean[0]) @ scaled)[None]
-        intensity, centred = self._noise.intensities(
+        intensity, centred, of_mean = self._noise.intensities(
             norm=norm, traces=traces, moment_mean=moment_mean
         )
         return LayerStatistics(
@@ -139,6 +139,7 @@ class MomentAccumulator:
             samples=self._samples,
             intensity=intensity,
             centred_intensity=centred,
+            mean_intensity=of_mean,
             moments=moments,
         )
 

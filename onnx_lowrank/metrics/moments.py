@@ -92,6 +92,8 @@ class LayerStatistics:
     intensity, centred_intensity : float
         How far the second moment, and the covariance, are to be shrunk towards a multiple of the
         identity, 0 to 1: see `shrinkage_intensity`.
+    mean_intensity : float
+        How far the mean is to be shrunk towards zero, 0 to 1.
     moments : DenseMoments or RowMoments
         Moments of the patches, not shrunk.
     """
@@ -100,6 +102,7 @@ class LayerStatistics:
     samples: int
     intensity: float
     centred_intensity: float
+    mean_intensity: float
     moments: DenseMoments | RowMoments
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
@@ -107,7 +110,7 @@ class LayerStatistics:
         values = ((field.name, getattr(self.moments, field.name)) for field in fields(self.moments))
         return {
             "counts": np.array([self.images, self.samples]),
-            "intensities": np.array([self.intensity, self.centred_intensity]),
+            "intensities": np.array([self.intensity, self.centred_intensity, self.mean_intensity]),
             **{name: value for name, value in values if value is not None},
         }
 
@@ -123,7 +126,7 @@ class LayerStatistics:
         named = dict(arrays)
         try:
             images, samples = (int(count) for count in named.pop("counts"))
-            intensity, centred = (float(value) for value in named.pop("intensities"))
+            intensity, centred, of_mean = (float(value) for value in named.pop("intensities"))
             if any(value.dtype != np.float64 for value in named.values()):
                 raise TypeError("arrays of another type than float64")
             moments = RowMoments(**named) if "rows" in named else DenseMoments(**named)
@@ -134,5 +137,6 @@ class LayerStatistics:
             samples=samples,
             intensity=intensity,
             centred_intensity=centred,
+            mean_intensity=of_mean,
             moments=moments,
         )

@@ -92,8 +92,10 @@ class ImageMoments:
             # Only |means @ mu| is asked for: a triangle with the same Gram matrix tells it too.
             self._means = [np.linalg.qr(np.concatenate(self._means, axis=1)).R]
 
-    def intensities(self, *, norm: float, traces: Array, moment_mean: Array) -> tuple[float, float]:
-        """Return the intensities for the second moment and for the covariance.
+    def intensities(
+        self, *, norm: float, traces: Array, moment_mean: Array
+    ) -> tuple[float, float, float]:
+        """Return the intensities for the second moment, for the covariance, and for the mean.
 
         Parameters
         ----------
@@ -119,9 +121,17 @@ class ImageMoments:
             + 2 * spread
         )
         centred_norm = norm - 2 * along + float(energy @ energy)
+        # Towards zero: the distance to the target is the norm itself.
+        of_mean = shrinkage_intensity(
+            squared_weights=self._squared_weight / self._weight**2,
+            image_norm=float(self._mean_norm.sum()) / self._weight,
+            norm=float(energy.sum()),
+            distance=float(energy.sum()),
+        )
         return (
             self._intensity(image_norm, norm, traces),
             self._intensity(centred_image_norm, centred_norm, traces - energy),
+            of_mean,
         )
 
     def _intensity(self, image_norm: float, norm: float, traces: Array) -> float:

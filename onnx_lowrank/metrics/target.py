@@ -33,15 +33,20 @@ class FitTarget:
 
     weight: Weight
     metric: Metric
+    _bias: Array
     _mean: Array | None
     _output: Array
+    _trust: float
 
     def bias(self, fitted: Weight) -> Array:
         """Return the bias, shape (F,), that goes with a fitted weight of the shape of `weight`.
 
-        Where the bias is refitted, the mean output over the data is the original one's.
+        Where the bias is refitted, the mean output over the data is the original one's, as far as
+        the images agree on their mean.
         """
-        return self._output if self._mean is None else self._output - _product(fitted, self._mean)
+        if self._mean is None:
+            return self._bias
+        return self._bias + self._trust * (self._output - _product(fitted, self._mean))
 
 
 def fit_target(
@@ -59,7 +64,8 @@ def fit_target(
     ``|T - W~|^2`` in the metric of x's covariance C, with ``T = W C_o C^-1`` and C_o the
     cross-covariance of x_o and x. Without a new bias the second moments take the place of the
     covariances. C and C_o are shrunk towards the same multiple of the identity: T stays W where
-    the inputs agree, and near it where the data say little.
+    the inputs agree, and near it where the data say little. For the same reason the bias changes
+    by only ``1 - mean_intensity`` of what the means ask for (James and Stein's estimate of them).
 
     Parameters
     ----------
@@ -85,17 +91,21 @@ def fit_target(
         raise ValueError(
             f"moments of {moments.mean.shape} inputs do not fit a weight of {weight.shape}"
         )
-    noise = statistics.centred_intensity if refit_bias else statistics.intensity
-    intensity = max(noise, MIN_INTENSITY)
+    intensity = max(statistics.intensity, MIN_INTENSITY)
+    if refit_bias:
+        # The mean comes from the same images: what is left about it of two images of one patch each
+        # is the same for both, which would look as if they agreed.
+        intensity = max(intensity, statistics.centred_intensity)
     target, metric = (
         _row_problem(moments, weight, intensity, refit_bias, outputs)
         if isinstance(moments, RowMoments)
         else _dense_problem(moments, weight, intensity, refit_bias, outputs)
     )
     if not refit_bias:
-        return FitTarget(target, metric, None, offset)
+        return FitTarget(target, metric, offset, None, offset, 0.0)
     original = moments.mean if moments.original_mean is None else moments.original_mean
-    return FitTarget(target, metric, moments.mean, offset + _product(weight, original))
+    trust = 1 - statistics.mean_intensity
+    return FitTarget(target, metric, offset, moments.mean, _product(weight, original), trust)
 
 
 def _dense_problem(

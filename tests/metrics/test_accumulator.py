@@ -77,6 +77,10 @@ def test_moments_and_intensities_follow_their_definitions(
     # Differences of squared norms: eps times their size over the distance, with a margin of 1000.
     assert found.intensity == pytest.approx(plain, abs=1e-11)
     assert found.centred_intensity == pytest.approx(plain_intensity(centred, w), abs=1e-10)
+    squares = sum(a * np.sum((x.mean(axis=1) - mean) ** 2) for a, x in zip(w, images, strict=True))
+    noise = np.sum(w**2) * squares / (1 - np.sum(w**2)) if len(counts) > 1 else np.inf
+    expected = min(noise / np.sum(mean**2), 1.0)
+    assert found.mean_intensity == pytest.approx(expected, abs=1e-10)
 
 
 def test_a_patch_an_image_gives_the_intensity_of_scikit_learn() -> None:
@@ -104,6 +108,7 @@ def test_rows_and_matrices_tell_the_same(asymmetric: bool) -> None:
     assert isinstance(matrices.moments, DenseMoments)
     assert rows.intensity == pytest.approx(matrices.intensity, abs=1e-11)
     assert rows.centred_intensity == pytest.approx(matrices.centred_intensity, abs=1e-10)
+    assert rows.mean_intensity == pytest.approx(matrices.mean_intensity, abs=1e-11)
     x, w = rows.moments.rows, rows.moments.weights[:, None]
     scale = np.abs(matrices.moments.second).max()
     atol = 100 * EPS * scale

@@ -20,12 +20,17 @@ ROWS = RowMoments(rows=np.ones((2, 5)), weights=np.full(2, 0.5))
 @pytest.mark.parametrize("moments", [DENSE, PAIR, ROWS])
 def test_arrays_are_read_back(moments: DenseMoments | RowMoments) -> None:
     before = LayerStatistics(
-        images=4, samples=9, intensity=0.1, centred_intensity=0.7, moments=moments
+        images=4,
+        samples=9,
+        intensity=0.1,
+        centred_intensity=0.7,
+        mean_intensity=0.2,
+        moments=moments,
     )
     after = LayerStatistics.from_arrays(before.to_arrays())
     assert type(after.moments) is type(moments)
     assert (after.images, after.samples) == (4, 9)
-    assert (after.intensity, after.centred_intensity) == (0.1, 0.7)
+    assert (after.intensity, after.centred_intensity, after.mean_intensity) == (0.1, 0.7, 0.2)
     for name in vars(moments):
         np.testing.assert_array_equal(getattr(after.moments, name), getattr(moments, name))
 
@@ -35,6 +40,7 @@ def test_arrays_are_read_back(moments: DenseMoments | RowMoments) -> None:
     [
         {"mean": None},
         {"counts": np.array([1, 2, 3])},
+        {"intensities": np.zeros(2)},
         {"second": np.ones((2, 3, 4))},
         {"second": np.ones((2, 3, 3), np.float32)},
         {"cross": np.ones((2, 3, 3))},
@@ -44,7 +50,12 @@ def test_arrays_are_read_back(moments: DenseMoments | RowMoments) -> None:
 )
 def test_other_arrays_are_refused(change: dict[str, np.ndarray | None]) -> None:
     statistics = LayerStatistics(
-        images=1, samples=1, intensity=0.0, centred_intensity=0.0, moments=DENSE
+        images=1,
+        samples=1,
+        intensity=0.0,
+        centred_intensity=0.0,
+        mean_intensity=0.0,
+        moments=DENSE,
     )
     arrays = {**statistics.to_arrays(), **change}
     with pytest.raises(ValueError, match="no statistics of a layer"):

@@ -35,7 +35,7 @@ def statistics(
 
 def without_noise(found: LayerStatistics) -> LayerStatistics:
     """As of very many images: the least shrinkage."""
-    return replace(found, intensity=0.0, centred_intensity=0.0)
+    return replace(found, intensity=0.0, centred_intensity=0.0, mean_intensity=0.0)
 
 
 def layer(groups: int = GROUPS, length: int = LENGTH) -> tuple[np.ndarray, ...]:
@@ -90,7 +90,7 @@ def test_the_problem_ranks_weights_as_the_outputs_do(
 def test_the_refitted_bias_is_the_best_one() -> None:
     original, x = samples(100)
     weight, bias, fitted = layer()
-    problem = fit_target(statistics(x, original), weight, bias)
+    problem = fit_target(without_noise(statistics(x, original)), weight, bias)
     wanted = outputs(weight, bias, original)
     best = (wanted - outputs(fitted, np.zeros(OUTPUTS), x)).mean(axis=1)
     # Two sums of 100 terms below 100 in float64.
@@ -100,6 +100,43 @@ def test_the_refitted_bias_is_the_best_one() -> None:
     assert (
         fit_target(statistics(x), weight, refit_bias=False).bias(fitted).tolist() == [0] * OUTPUTS
     )
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_one_image_says_nothing_of_others(dense: bool) -> None:
+    _, x = samples(1, 1, 50)
+    weight, bias, fitted = layer(1, 50)
+    problem = fit_target(statistics(x, dense=dense), weight, bias)
+    # The plain norm but for a factor, and the bias that the layer has.
+    factor = problem.metric.squared_norm(fitted) / float(np.sum(fitted**2))
+    np.testing.assert_allclose(problem.metric.apply(fitted), factor * fitted, rtol=1e-12)
+    np.testing.assert_allclose(problem.bias(fitted), bias, rtol=0, atol=1e-13)
+
+
+def test_two_images_of_a_patch_each_do_not_look_alike() -> None:
+    rng = np.random.default_rng(3)
+    x = 0.5 + rng.standard_normal((2, 50))
+    sums = MomentAccumulator(1, 50)
+    for each in x:
+        sums.add(each[None, None], positions=1)
+    found = sums.result()
+    assert found.centred_intensity < 1e-9  # both lie on opposite sides of their mean
+    problem = fit_target(found, layer(1, 50)[0])
+    assert isinstance(problem.metric, Covariance)
+    least = np.linalg.eigvalsh(problem.metric.moment[0])[0]
+    energy = np.trace(problem.metric.moment[0]) / 50
+    assert least == pytest.approx(found.intensity * energy, rel=1e-6)
+    assert found.intensity > 0.1
+
+
+@pytest.mark.parametrize("trust", [0.0, 0.4, 1.0])
+def test_the_bias_changes_as_far_as_the_mean_is_trusted(trust: float) -> None:
+    original, x = samples(100)
+    weight, bias, fitted = layer()
+    found = replace(statistics(x, original), mean_intensity=1 - trust)
+    best = fit_target(without_noise(found), weight, bias).bias(fitted)
+    some = fit_target(found, weight, bias).bias(fitted)
+    np.testing.assert_allclose(some - bias, trust * (best - bias), rtol=0, atol=1e-11)
 
 
 @pytest.mark.parametrize("dense", [False, True])

@@ -1,0 +1,106 @@
+"""The command `sweep`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from onnx_lowrank.cli.options import InputShapes, Json, Limit, Model, Preset, Seed, read_shapes
+from onnx_lowrank.cli.output import print_json, show_progress
+
+
+def sweep(
+    model: Model,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="Folder of the results; a sweep goes on there."
+        ),
+    ],
+    scheme: Annotated[
+        list[str],
+        typer.Option(
+            "--scheme",
+            metavar="SPEC",
+            help="Scheme to try; '/' separates values, e.g. 'mono:C=4/6/8'; repeat as needed.",
+        ),
+    ],
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data", metavar="SOURCE", help="Held-out samples that each point is measured on."
+        ),
+    ],
+    layer: Annotated[
+        list[str] | None,
+        typer.Option("--layer", metavar="NAME", help="Layer, name or glob; all if not given."),
+    ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option("--metric", help="What the fits minimise: frobenius or covariance; repeat."),
+    ] = None,
+    calibrate: Annotated[
+        str | None,
+        typer.Option("--calibrate", metavar="SOURCE", help="Other samples, which the metrics see."),
+    ] = None,
+    calibrate_limit: Annotated[
+        int | None,
+        typer.Option("--calibrate-limit", min=1, help="Use at most this many of them."),
+    ] = None,
+    network: Annotated[
+        bool,
+        typer.Option(
+            "--network", help="Run the whole network for each point: accuracy, or agreement."
+        ),
+    ] = False,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", min=-1, help="Processes; -1 for one on each core.")
+    ] = 1,
+    preprocess: Preset = None,
+    limit: Limit = None,
+    labels: Annotated[
+        str | None,
+        typer.Option("--labels", metavar="SOURCE", help="Class list, array of an .npz, or none."),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at an unreadable image instead of skipping it.")
+    ] = False,
+    input_shape: InputShapes = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Try schemes, ranks and metrics on each layer, and measure them on held-out data."""
+    from onnx_lowrank import sweeping
+    from onnx_lowrank.report import sweep_plots, sweep_tables
+
+    samples = sweeping.SweepData(
+        held_out=data,
+        calibration=calibrate,
+        preprocess=preprocess,
+        labels_from=labels,
+        limit=limit,
+        calibration_limit=calibrate_limit,
+        input_shapes=read_shapes(input_shape),
+        strict=strict,
+    )
+    with show_progress() as progress:
+        report = sweeping.sweep(
+            model,
+            output,
+            samples,
+            schemes=scheme,
+            layers=layer or ("*",),
+            metrics=metric or (("frobenius", "covariance") if calibrate else ("frobenius",)),
+            network=network,
+            jobs=jobs,
+            seed=seed,
+            progress=progress,
+        )
+    files = sweep_tables.write_tables(report, output) + sweep_plots.draw(report, output)
+    if as_json:
+        print_json({**report.to_dict(), "output": str(output)})
+    else:
+        sweep_tables.print_sweep(report)
+        print(f"wrote sweep.json, sweep.csv, {', '.join(files)} in {output}")

@@ -1,0 +1,154 @@
+"""A model's graph, computed in torch with its initializers as what is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from onnx.inliner import inline_local_functions
+
+from onnx_lowrank.errors import ModelError
+from onnx_lowrank.finetune.context import Context
+from onnx_lowrank.finetune.ops import OPS
+from onnx_lowrank.finetune.plain_ops import as_tensor
+from onnx_lowrank.graph.edit import opset_version
+
+STANDARD = ("", "ai.onnx")
+
+
+# onnx2torch converts such networks too, but the way back is lost: it makes a Linear of a Gemm, with
+# alpha in its weight, and other weights are onnx_initializer_0 and so on, untrained; it also needs
+# torchvision. Forty ops over torch's own functions keep every initializer's name and shape.
+class Network:
+    """A model in torch.
+
+    Nodes of the model's own functions are computed through their bodies.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+        Not changed.
+    trainable : collection of str
+        Initializers whose gradients are wanted.
+    dtype : torch.dtype
+        What all floating-point numbers are computed in.
+    device : str
+        Where, as torch names it.
+
+    Attributes
+    ----------
+    weights : dict of str to torch.Tensor
+        The floating-point initializers by name; those that are trainable require gradients.
+
+    Raises
+    ------
+    ModelError
+        The model has an op that is not computed here.
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        *,
+        trainable: Collection[str] = (),
+        dtype: torch.dtype = torch.float32,
+        device: str = "cpu",
+    ) -> None:
+        flat = inline_local_functions(model) if model.functions else model
+        opset = opset_version(model)
+        self.dtype, self.device = dtype, device
+        self._steps = [Context(node, opset, dtype) for node in flat.graph.node]
+        for step in self._steps:
+            if step.node.domain not in STANDARD or step.node.op_type not in OPS:
+                raise step.refuse("there is no such op")
+        self.weights: dict[str, torch.Tensor] = {}
+        self._constants: dict[str, torch.Tensor] = {}
+        for tensor in flat.graph.initializer:
+            value = as_tensor(numpy_helper.to_array(tensor), dtype)
+            if value.is_floating_point():
+                value = value.to(device).requires_grad_(tensor.name in trainable)
+                self.weights[tensor.name] = value
+            else:
+                self._constants[tensor.name] = value
+        missing = sorted(set(trainable) - set(self.weights))
+        if missing:
+            raise ModelError(
+                f"the model has no floating-point initializer '{missing[0]}'; "
+                "train weights that are initializers"
+            )
+        known = {*self.weights, *self._constants}
+        self.inputs = tuple(v.name for v in flat.graph.input if v.name not in known)
+        self.outputs = tuple(value.name for value in flat.graph.output)
+        self._plans: dict[tuple[str, ...], list[Context]] = {}
+
+    def run(
+        self, feeds: Mapping[str, NDArray[Any]], wanted: Sequence[str] | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Compute tensors, with gradients where torch's mode asks for them.
+
+        Parameters
+        ----------
+        feeds : mapping of str to ndarray
+            The model's inputs.
+        wanted : sequence of str, optional
+            Any tensors of the graph; the model's outputs if not given.
+
+        Raises
+        ------
+        ModelError
+            The graph has no such tensor, or an op of a form that is not computed here.
+        """
+        names = tuple(self.outputs if wanted is None else wanted)
+        values: dict[str, Any] = {**self.weights, **self._constants}
+        for name, array in feeds.items():
+            value = as_tensor(array, self.dtype).to(self.device)
+            if value.dim() == 4:
+                # The layout in which Convs and pools are faster on CPUs; it does not change shapes.
+                value = value.contiguous(memory_format=torch.channels_last)
+            values[name] = value
+        for step in self._plan(names):
+            inputs = [values[name] if name else None for name in step.node.input]
+            values[step.node.output[0]] = OPS[step.node.op_type](inputs, step)
+        return {name: values[name] for name in names}
+
+    def _plan(self, wanted: tuple[str, ...]) -> list[Context]:
+        """Return the nodes that tensors need, in order."""
+        if wanted not in self._plans:
+            needed, plan = set(wanted), []
+            for step in reversed(self._steps):
+                if not needed.isdisjoint(step.node.output):
+                    if not needed.isdisjoint(step.node.output[1:]):
+                        raise step.refuse("more than its first output is used")
+                    plan.append(step)
+                    needed.difference_update(step.node.output)
+                    needed.update(filter(None, step.node.input))
+            unknown = sorted(needed - {*self.weights, *self._constants, *self.inputs})
+            if unknown:
+                raise ModelError(f"the model has no tensor '{unknown[0]}'; check its name")
+            self._plans[wanted] = plan[::-1]
+        return self._plans[wanted]
+
+
+def write_back(model: onnx.ModelProto, values: Mapping[str, NDArray[np.float32]]) -> None:
+    """Give initializers other values, in place; names, shapes, types and all else stay.
+
+    Raises
+    ------
+    ValueError
+        There is no such initializer, or its shape is another.
+    """
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    for name, value in values.items():
+        tensor = tensors.get(name)
+        if tensor is None or tuple(tensor.dims) != value.shape:
+            raise ValueError(f"no initializer '{name}' of shape {value.shape}")
+        old = numpy_helper.to_array(tensor)
+        doc_string = tensor.doc_string
+        tensor.CopyFrom(numpy_helper.from_array(value.astype(old.dtype), name))
+        if doc_string:
+            tensor.doc_string = doc_string

@@ -1,0 +1,153 @@
+"""Tables of `sweep`, one for each scheme: Tables 2 to 4 of Denton et al. 2014 for any network."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from onnx_lowrank.graph.io import write_text
+from onnx_lowrank.sweeping import PointResult, SweepReport
+
+# The published tables first, under their numbers; all other schemes follow, under their names.
+PUBLISHED = {
+    "mono": "Table 2: monochromatic",
+    "bicluster-svd": "Table 3: biclustering and SVD",
+    "bicluster-outer": "Table 4: biclustering and outer products",
+}
+PIPE_WIDTH = 200
+
+
+@dataclass(frozen=True)
+class SchemeTable:
+    """One table as text: what it is called, its header, and its rows."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def to_markdown(self) -> str:
+        """Return it in Markdown."""
+        lines = [self.header, ("---",) * len(self.header), *self.rows]
+        return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def scheme_tables(report: SweepReport) -> tuple[SchemeTable, ...]:
+    """Return one table for each scheme; a row holds a layer and ranks, a column a metric.
+
+    The loss is what the report knows best: points of accuracy lost, else points of top-1
+    disagreement, both of the whole network, beside the error of the layer's output, in percent.
+    """
+    schemes = list(dict.fromkeys(point.scheme_name for point in report.points))
+    schemes.sort(key=lambda name: list(PUBLISHED).index(name) if name in PUBLISHED else 99)
+    return tuple(_scheme_table(report, name) for name in schemes)
+
+
+def network_loss(point: PointResult) -> float | None:
+    """Return the points of accuracy lost, else those of top-1 disagreement; None if not known."""
+    if point.drop_points is not None:
+        return point.drop_points
+    return None if point.top1_agreement is None else 100 * (1 - point.top1_agreement)
+
+
+def loss_name(report: SweepReport) -> str | None:
+    """Return what `network_loss` counts, or None where no point has it."""
+    if any(point.drop_points is not None for point in report.points):
+        return "accuracy lost, points"
+    if any(point.top1_agreement is not None for point in report.points):
+        return "top-1 changed, points"
+    return None
+
+
+def _scheme_table(report: SweepReport, scheme: str) -> SchemeTable:
+    points = [point for point in report.points if point.scheme_name == scheme]
+    metrics = list(dict.fromkeys(point.metric for point in points))
+    rows: dict[tuple[str, str], dict[str, PointResult]] = defaultdict(dict)
+    for point in points:
+        rows[point.layer, point.scheme][point.metric] = point
+    ranks = tuple(points[0].ranks)
+    loss = loss_name(report)
+    header = ["layer", *ranks, *(f"output error, %: {metric}" for metric in metrics)]
+    if loss is not None:
+        header += [f"{loss}: {metric}" for metric in metrics]
+    header += ["MACs / new", "params / new"]
+    return SchemeTable(
+        title=PUBLISHED.get(scheme, scheme),
+        header=tuple(header),
+        rows=tuple(
+            _row(layer, ranks, [found.get(metric) for metric in metrics], loss is not None)
+            for (layer, _), found in rows.items()
+        ),
+    )
+
+
+def _row(
+    layer: str, ranks: tuple[str, ...], points: list[PointResult | None], with_loss: bool
+) -> tuple[str, ...]:
+    known = next(point for point in points if point is not None)
+    cells = [layer, *(str(known.ranks[rank]) for rank in ranks)]
+    cells += [f"{100 * p.held_out_error:.2f}" if p else "" for p in points]
+    if with_loss:
+        losses = (network_loss(p) if p else None for p in points)
+        cells += ["" if loss is None else f"{loss:.2f}" for loss in losses]
+    reduction = known.mac_reduction
+    return (
+        *cells,
+        "" if reduction is None else f"{reduction:.2f}x",
+        f"{known.param_reduction:.2f}x",
+    )
+
+
+def print_sweep(report: SweepReport, console: Console | None = None) -> None:
+    """Print the tables, then what was left out and why."""
+    console = console or _open_console()
+    for found in scheme_tables(report):
+        table = Table(title=found.title, title_justify="left", box=None, header_style="dim")
+        for place, name in enumerate(found.header):
+            table.add_column(name, justify="left" if place == 0 else "right", overflow="fold")
+        for row in found.rows:
+            table.add_row(*row)
+        console.print(table)
+        console.print()
+    console.print(
+        f"{len(report.points)} points on {report.held_out_images} held-out samples"
+        + (f", {report.reused} of them from an earlier run" if report.reused else ""),
+        highlight=False,
+    )
+    reasons: dict[str, list[str]] = defaultdict(list)
+    for entry in report.skipped:
+        reasons[entry.reason].append(
+            entry.layer if entry.scheme is None else f"{entry.layer} {entry.scheme}"
+        )
+    for reason, entries in reasons.items():
+        more = f" and {len(entries) - 3} more" if len(entries) > 3 else ""
+        console.print(f"left out {', '.join(entries[:3])}{more}: {reason}", highlight=False)
+    print_unreadable(report.unreadable, console)
+
+
+def print_unreadable(messages: tuple[str, ...], console: Console) -> None:
+    """Print how many images were skipped, and the first of them."""
+    if messages:
+        console.print(
+            f"skipped {len(messages)} unreadable image{'s'[: len(messages) > 1]}: "
+            + "; ".join(messages[:3])
+            + (" ..." if len(messages) > 3 else ""),
+            style="yellow",
+            highlight=False,
+        )
+
+
+def write_tables(report: SweepReport, folder: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Write ``tables.md`` into a folder, and return the names of the files written."""
+    parts = [f"{table.title}\n\n{table.to_markdown()}" for table in scheme_tables(report)]
+    write_text(Path(folder) / "tables.md", "\n".join(parts))
+    return ("tables.md",)
+
+
+def _open_console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=PIPE_WIDTH)
