@@ -82,6 +82,8 @@ int main() {
         const Image in{2, C, {1, height, width}};
         Monochromatic m{C, 2 * rank, 2, w, {-0.5f, 1.0f, 0.1f}, values(2 * C), values(2 * rank * 9), values(2 * rank), shuffled(2 * rank)};
         compare("mono", m, in, 2 * 2 * rank * plane);
+        Monochromatic few{2, 3 * rank, 3, w, {}, values(3 * 2), values(3 * rank * 9), values(3 * rank), shuffled(3 * rank)};
+        compare("mono of few channels", few, Image{2, 2, {1, height, width}}, 2 * 3 * rank * plane);
         for (bool depthwise : {false, true}) {
           const int64_t K1 = depthwise ? rank : 5;
           LowRank l{depthwise, C, F, G, H, K1, rank, w, {}, values(G * H * K1 * C / G), values(G * H * rank * (depthwise ? 1 : K1) * 9),

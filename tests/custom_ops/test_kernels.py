@@ -64,7 +64,7 @@ def agree(proto: onnx.ModelProto, library: str, x: NDArray[np.float32], threads:
 def all_parts(rng: np.random.Generator, kernel: tuple[int, ...]) -> list[Parts]:
     out = [
         monochromatic(rng, channels=6, filters=f, colours=c, kernel=kernel)
-        for c, f in ((2, 6), (3, 51), (1, 5))
+        for c, f in ((2, 6), (3, 51), (1, 5), (7, 14))
     ]
     for depthwise, (groups, ranks) in itertools.product(
         (False, True), (((1, 1), (5, 7)), ((3, 2), (4, 9)), ((2, 3), (17, 3)))

@@ -12,6 +12,23 @@ constexpr int kSlack = 16 * L;  // floats past the last position that a full til
 
 int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 int64_t ceil_div(int64_t n, int64_t by) { return (n + by - 1) / by; }
+// A row length that is an odd number of cache lines, so that channels do not fall into the same cache sets.
+int64_t odd_lines(int64_t n) { return (ceil_div(n, 16) | 1) * 16; }
+
+// Weights on cache lines.
+template <class E>
+struct Aligned {
+  using value_type = E;
+  Aligned() = default;
+  template <class O> Aligned(const Aligned<O>&) {}
+  E* allocate(size_t n) {
+    if (void* p = std::aligned_alloc(64, round_up(n * sizeof(E), 64))) return static_cast<E*>(p);
+    throw std::bad_alloc();
+  }
+  void deallocate(E* p, size_t) { std::free(p); }
+  template <class O> bool operator==(const Aligned<O>&) const { return true; }
+  template <class O> bool operator!=(const Aligned<O>&) const { return false; }
+};
 
 Vec::T activate(const Activation& a, Vec::T v) {
   // Operand order as in the reference: a NaN passes through min and max.
@@ -212,27 +229,29 @@ class Scratch {
   std::vector<Buffer> idle_;
 };
 
-// The session does not tell its number of threads: found once, by who shows up within a moment.
+// The session does not tell its number of threads. So the first runs, and now and then a later one, make as many tasks as the
+// machine has threads and count who takes part; the others make tasks for the most that were ever seen.
 class Threads {
  public:
-  int count(const ParallelFor& parallel) {
-    int n = count_.load();
-    if (n) return n;
-    const unsigned most = std::max(1u, std::thread::hardware_concurrency());
-    if (most == 1) { count_ = 1; return 1; }
+  struct Plan { int count; bool explores; };
+  Plan plan() {
+    static const int most = static_cast<int>(std::clamp(std::thread::hardware_concurrency(), 1u, 64u));
+    const unsigned run = runs_++;
+    return run < 4 || run % 64 == 0 ? Plan{most, most > 1} : Plan{seen_.load(), false};
+  }
+  void run(const Plan& plan, const ParallelFor& parallel, size_t tasks, const std::function<void(size_t)>& body) {
+    if (!plan.explores) return parallel(tasks, body);
     std::mutex mutex;
-    std::set<std::thread::id> seen;
-    std::atomic<size_t> arrived{0};
-    const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(500);
-    parallel(most, [&](size_t) {
-      { std::lock_guard<std::mutex> lock(mutex); seen.insert(std::this_thread::get_id()); arrived = seen.size(); }
-      while (arrived < most && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+    std::set<std::thread::id> ids;
+    parallel(tasks, [&](size_t i) {
+      { std::lock_guard<std::mutex> lock(mutex); ids.insert(std::this_thread::get_id()); }
+      body(i);
     });
-    count_ = static_cast<int>(seen.size());
-    return count_;
+    for (int old = seen_, now = static_cast<int>(ids.size()); old < now && !seen_.compare_exchange_weak(old, now);) {}
   }
  private:
-  std::atomic<int> count_{0};
+  std::atomic<unsigned> runs_{0};
+  std::atomic<int> seen_{1};
 };
 
 // Output rows per task: as many as `most`, in equal tasks, at least one task per thread.
@@ -252,6 +271,8 @@ class MonochromaticKernel : public Kernel {
     const int64_t per = d.filters / d.colours, taps = d.window.taps();
     for (int64_t f = 0; f < d.filters; ++f) position_[d.order[f]] = f;
     for (int64_t c = 0; c < d.colours; ++c)
+      mixers_.emplace_back(1, d.channels, [&](int64_t, int64_t t) { return d.colour[c * d.channels + t]; });
+    for (int64_t c = 0; c < d.colours; ++c)
       panels_.emplace_back(per, taps, [&](int64_t m, int64_t t) { return d.filter[(c * per + m) * taps + t]; });
   }
   void run(const Image& in, const float* x, float* y, const ParallelFor& parallel) override {
@@ -261,25 +282,37 @@ class MonochromaticKernel : public Kernel {
     const Layout one(d_.window, iw, 1);
     const int64_t row_floats = one.sy * one.sx * one.pitch;
     const int64_t most = std::max<int64_t>(4, 6144 / row_floats - one.rows + 1);
-    const int threads = threads_.count(parallel);
-    const int64_t strip = strip_rows(oh, std::min<int64_t>(most, 16), images, threads), strips = ceil_div(oh, strip);
+    const auto plan = threads_.plan();
+    const int64_t strip = strip_rows(oh, std::min<int64_t>(most, 16), images, plan.count), strips = ceil_div(oh, strip);
     const Layout lay(d_.window, iw, strip);
     const auto offset = lay.offsets(1);
-    const size_t need = lay.plane + kSlack + lay.padded_size();
-    parallel(images * strips, [&](size_t task) {
+    // Few channels are padded and split by phase before they are mixed, many colours would repeat it; else the colours are.
+    const bool early = d_.channels <= d_.colours;
+    const int64_t xp = early ? odd_lines(lay.plane + kSlack) : 0, zs = odd_lines(lay.plane + kSlack);
+    std::vector<int64_t> x_offset(d_.channels + kAhead);
+    for (int64_t c = 0; c < d_.channels; ++c) x_offset[c] = c * xp;
+    const size_t need = zs + d_.channels * xp + lay.padded_size();
+    threads_.run(plan, parallel, images * strips, [&](size_t task) {
       const int64_t n = task / strips, y0 = task % strips * strip, count = std::min(strip, oh - y0);
       Scratch::Lease lease(scratch_, need);
       float* z = lease.data();
-      float* padded = z + lay.plane + kSlack;
+      float *xs = z + zs, *padded = xs + d_.channels * xp;
       std::fill_n(padded, lay.padded_size(), 0.0f);
       const float* image = x + n * d_.channels * ih * iw;
+      auto rows = [&](float* to, const auto& fill) {  // fill(r) puts row r of the image into `padded`
+        for (int64_t r = lay.first_row(y0), i = 0; r < lay.last_row(y0, count); ++r, ++i) {
+          if (r < 0 || r >= ih) { lay.clear(to, i); continue; }
+          fill(r);
+          lay.put(to, i, padded);
+        }
+      };
+      if (early)
+        for (int64_t c = 0; c < d_.channels; ++c)
+          rows(xs + c * xp, [&](int64_t r) { Layout::copy(padded + lay.left, image + (c * ih + r) * iw, iw); });
       for (int64_t c = 0; c < d_.colours; ++c) {
         const float* w = d_.colour.data() + c * d_.channels;
-        for (int64_t r = lay.first_row(y0), i = 0; r < lay.last_row(y0, count); ++r, ++i) {
-          if (r < 0 || r >= ih) { lay.clear(z, i); continue; }
-          mix(image + r * iw, ih * iw, w, iw, padded + lay.left);
-          lay.put(z, i, padded);
-        }
+        if (early) multiply(mixers_[c], xs, x_offset.data(), lay.plane, nullptr, nullptr, [&](int64_t) { return z; });
+        else rows(z, [&](int64_t r) { mix(image + r * iw, ih * iw, w, iw, padded + lay.left); });
         for (int64_t r = 0; r < count; ++r)
           multiply(panels_[c], z + r * lay.pitch, offset.data(), ow, bias_.data() + c * per, &d_.activation,
                    [&](int64_t m) { return y + ((n * d_.filters + position_[c * per + m]) * oh + y0 + r) * ow; });
@@ -300,7 +333,7 @@ class MonochromaticKernel : public Kernel {
   Monochromatic d_;
   std::vector<int64_t> position_;
   std::vector<float> bias_;
-  std::vector<Panel> panels_;
+  std::vector<Panel> mixers_, panels_;
   Scratch scratch_;
   Threads threads_;
 };
@@ -333,8 +366,8 @@ class LowRankKernel : public Kernel {
     const int64_t weights = G * H * (K1 * per_in + K2 * (d_.depthwise ? 1 : K1) * d_.window.taps()) + d_.filters * G * K2;
     const int64_t budget = (weights > 400 * 1024 ? 900 : 400) * 1024;
     const int64_t row = ow * G * K2 + d_.window.stride[1] * iw * (per_in + K1);
-    const int threads = threads_.count(parallel);
-    const int64_t strip = strip_rows(oh, std::max<int64_t>(4, budget / row), in.batch * H, threads), strips = ceil_div(oh, strip);
+    const auto plan = threads_.plan();
+    const int64_t strip = strip_rows(oh, std::max<int64_t>(4, budget / row), in.batch * H, plan.count), strips = ceil_div(oh, strip);
     const Layout lay(d_.window, iw, strip);
     const int64_t in_rows = (strip - 1) * lay.sy + (lay.ky - 1) * lay.dy + 1;
     const int64_t xp = odd_lines(in_rows * iw), tp = odd_lines(strip * ow), fp = round_up(lay.positions(strip), L) + L;
@@ -347,7 +380,7 @@ class LowRankKernel : public Kernel {
     const size_t xs = round_up(per_in * xp + kSlack, 16), zs = round_up(K1 * lay.plane + kSlack, 16),
                  ts = round_up(G * K2 * tp + kSlack, 16), us = round_up(std::max(K1 * xp, flat_rows * fp) + kSlack + lay.padded_size(), 16),
                  ps = lay.padded_size();
-    parallel(in.batch * H * strips, [&](size_t task) {
+    threads_.run(plan, parallel, in.batch * H * strips, [&](size_t task) {
       const int64_t h = task % H, s = task / H % strips, n = task / H / strips;
       const int64_t y0 = s * strip, count = std::min(strip, oh - y0);
       const int64_t r0 = std::max<int64_t>(0, lay.first_row(y0)), r1 = std::min(ih, lay.last_row(y0, count));
@@ -401,9 +434,6 @@ class LowRankKernel : public Kernel {
   }
 
  private:
-  // A row length that is an odd number of cache lines, so that channels do not fall into the same cache sets.
-  static int64_t odd_lines(int64_t n) { return (ceil_div(n, 16) | 1) * 16; }
-
   LowRank d_;
   std::vector<int64_t> position_;
   std::vector<Panel> a_, core_, b_;
@@ -455,6 +485,11 @@ class LrnKernel : public Kernel {
   Lrn d_;
 };
 
+#include "cp.inl"
+
 std::unique_ptr<Kernel> make(const Monochromatic& d) { return std::make_unique<MonochromaticKernel>(d); }
-std::unique_ptr<Kernel> make(const LowRank& d) { return std::make_unique<LowRankKernel>(d); }
+std::unique_ptr<Kernel> make(const LowRank& d) {
+  if (d.depthwise) return std::make_unique<CpKernel>(d);
+  return std::make_unique<LowRankKernel>(d);
+}
 std::unique_ptr<Kernel> make(const Lrn& d) { return std::make_unique<LrnKernel>(d); }

@@ -16,6 +16,32 @@ struct Vec {
   static T min(T a, T b) { return _mm512_min_ps(a, b); }
   static T max(T a, T b) { return _mm512_max_ps(a, b); }
   static T sqrt(T a) { return _mm512_sqrt_ps(a); }
+  // v[i][j] <-> v[j][i]
+  static void transpose(T* v) {
+    T a[16], b[16];
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; i += 2) { a[i] = _mm512_unpacklo_ps(v[i], v[i + 1]); a[i + 1] = _mm512_unpackhi_ps(v[i], v[i + 1]); }
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; i += 4)
+#pragma GCC unroll 16
+      for (int j = 0; j < 2; ++j) {
+        const __m512d p = _mm512_castps_pd(a[i + j]), q = _mm512_castps_pd(a[i + j + 2]);
+        b[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(p, q));
+        b[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(p, q));
+      }
+#pragma GCC unroll 16
+    for (int i = 0; i < 4; ++i)
+#pragma GCC unroll 16
+      for (int j = 0; j < 16; j += 8) {
+        a[i + j] = _mm512_shuffle_f32x4(b[i + j], b[i + j + 4], 0x88);
+        a[i + j + 4] = _mm512_shuffle_f32x4(b[i + j], b[i + j + 4], 0xdd);
+      }
+#pragma GCC unroll 16
+    for (int i = 0; i < 8; ++i) {
+      v[i] = _mm512_shuffle_f32x4(a[i], a[i + 8], 0x88);
+      v[i + 8] = _mm512_shuffle_f32x4(a[i], a[i + 8], 0xdd);
+    }
+  }
   static T even(T a, T b) { return _mm512_permutex2var_ps(a, _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0), b); }
   static T odd(T a, T b) { return _mm512_permutex2var_ps(a, _mm512_set_epi32(31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1), b); }
 };
