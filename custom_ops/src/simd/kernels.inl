@@ -237,7 +237,7 @@ class Threads {
   Plan plan() {
     static const int most = static_cast<int>(std::clamp(std::thread::hardware_concurrency(), 1u, 64u));
     const unsigned run = runs_++;
-    return run < 4 || run % 64 == 0 ? Plan{most, most > 1} : Plan{seen_.load(), false};
+    return run < 16 || run % 16 == 0 ? Plan{most, most > 1} : Plan{seen_.load(), false};
   }
   void run(const Plan& plan, const ParallelFor& parallel, size_t tasks, const std::function<void(size_t)>& body) {
     if (!plan.explores) return parallel(tasks, body);
@@ -338,19 +338,15 @@ class MonochromaticKernel : public Kernel {
   Threads threads_;
 };
 
-class LowRankKernel : public Kernel {
+class Tucker2Kernel : public Kernel {
  public:
-  explicit LowRankKernel(const LowRank& d) : d_(d), position_(d.filters) {
+  explicit Tucker2Kernel(const LowRank& d) : d_(d), position_(d.filters) {
     const int64_t G = d.input_groups, H = d.output_groups, K1 = d.rank1, K2 = d.rank2, taps = d.window.taps();
     const int64_t per_in = d.channels / G, per_out = d.filters / H;
     for (int64_t f = 0; f < d.filters; ++f) position_[d.output_order[f]] = f;
     for (int64_t b = 0; b < G * H; ++b) {
       a_.emplace_back(K1, per_in, [&](int64_t m, int64_t t) { return d.a[(b * K1 + m) * per_in + t]; });
-      if (!d.depthwise)
-        core_.emplace_back(K2, K1 * taps, [&](int64_t m, int64_t t) { return d.core[(b * K2 + m) * K1 * taps + t]; });
-      else
-        for (int64_t k = 0; k < K1; ++k)
-          core_.emplace_back(1, taps, [&](int64_t, int64_t t) { return d.core[(b * K1 + k) * taps + t]; });
+      core_.emplace_back(K2, K1 * taps, [&](int64_t m, int64_t t) { return d.core[(b * K2 + m) * K1 * taps + t]; });
     }
     for (int64_t h = 0; h < H; ++h)
       b_.emplace_back(per_out, G * K2, [&](int64_t m, int64_t t) { return d.b[(h * per_out + m) * G * K2 + t]; });
@@ -363,7 +359,7 @@ class LowRankKernel : public Kernel {
     const int64_t ih = in.size[1], iw = in.size[2], oh = d_.window.output(1, ih), ow = d_.window.output(2, iw);
     // A task keeps X and Z of one block and T of one output group. Smaller tasks read the weights again and compute the rows
     // they share twice; larger ones leave the second cache level. Measured best: 1.6 MB, more where the weights are larger still.
-    const int64_t weights = G * H * (K1 * per_in + K2 * (d_.depthwise ? 1 : K1) * d_.window.taps()) + d_.filters * G * K2;
+    const int64_t weights = G * H * (K1 * per_in + K2 * K1 * d_.window.taps()) + d_.filters * G * K2;
     const int64_t budget = (weights > 400 * 1024 ? 900 : 400) * 1024;
     const int64_t row = ow * G * K2 + d_.window.stride[1] * iw * (per_in + K1);
     const auto plan = threads_.plan();
@@ -374,11 +370,10 @@ class LowRankKernel : public Kernel {
     std::vector<int64_t> x_offset(per_in + kAhead), t_offset(G * K2 + kAhead);
     for (int64_t c = 0; c < per_in; ++c) x_offset[c] = c * xp;
     for (int64_t k = 0; k < G * K2; ++k) t_offset[k] = k * tp;
-    const auto offset = lay.offsets(d_.depthwise ? 1 : K1);
-    const int64_t flat_rows = d_.depthwise ? 1 : K2;
+    const auto offset = lay.offsets(K1);
     // Every buffer starts on a cache line.
     const size_t xs = round_up(per_in * xp + kSlack, 16), zs = round_up(K1 * lay.plane + kSlack, 16),
-                 ts = round_up(G * K2 * tp + kSlack, 16), us = round_up(std::max(K1 * xp, flat_rows * fp) + kSlack + lay.padded_size(), 16),
+                 ts = round_up(G * K2 * tp + kSlack, 16), us = round_up(std::max(K1 * xp, K2 * fp) + kSlack + lay.padded_size(), 16),
                  ps = lay.padded_size();
     threads_.run(plan, parallel, in.batch * H * strips, [&](size_t task) {
       const int64_t h = task % H, s = task / H % strips, n = task / H / strips;
@@ -414,19 +409,9 @@ class LowRankKernel : public Kernel {
             if (!bare) Layout::copy(padded + lay.left, from, iw);
             lay.put(z + k * lay.plane, r - first, bare ? from : padded);
           }
-        const int64_t flat = lay.positions(count);
-        auto compact = [&](int64_t k, const float* from) {
-          for (int64_t r = 0; r < count; ++r) Layout::copy(t + (g * K2 + k) * tp + r * ow, from + r * lay.pitch, ow);
-        };
-        if (d_.depthwise) {
-          for (int64_t k = 0; k < K1; ++k) {
-            multiply(core_[block * K1 + k], z + k * lay.plane, offset.data(), flat, nullptr, nullptr, [&](int64_t) { return u; });
-            compact(k, u);
-          }
-        } else {
-          multiply(core_[block], z, offset.data(), flat, nullptr, nullptr, [&](int64_t m) { return u + m * fp; });
-          for (int64_t k = 0; k < K2; ++k) compact(k, u + k * fp);
-        }
+        multiply(core_[block], z, offset.data(), lay.positions(count), nullptr, nullptr, [&](int64_t m) { return u + m * fp; });
+        for (int64_t k = 0; k < K2; ++k)
+          for (int64_t r = 0; r < count; ++r) Layout::copy(t + (g * K2 + k) * tp + r * ow, u + k * fp + r * lay.pitch, ow);
       }
       multiply(b_[h], t, t_offset.data(), count * ow, d_.bias.data() + h * per_out, &d_.activation,
                [&](int64_t m) { return y + ((n * d_.filters + position_[h * per_out + m]) * oh + y0) * ow; });
@@ -490,6 +475,6 @@ class LrnKernel : public Kernel {
 std::unique_ptr<Kernel> make(const Monochromatic& d) { return std::make_unique<MonochromaticKernel>(d); }
 std::unique_ptr<Kernel> make(const LowRank& d) {
   if (d.depthwise) return std::make_unique<CpKernel>(d);
-  return std::make_unique<LowRankKernel>(d);
+  return std::make_unique<Tucker2Kernel>(d);
 }
 std::unique_ptr<Kernel> make(const Lrn& d) { return std::make_unique<LrnKernel>(d); }
