@@ -67,8 +67,8 @@ class Recipe:
 
 
 RECIPES = {
-    "zf": Recipe(side=56, epochs=3, rate=1e-3),
-    "vgg": Recipe(side=28, epochs=2, rate=2e-3),
+    "zf": Recipe(side=56, epochs=5, rate=1e-3),
+    "vgg": Recipe(side=28, epochs=4, rate=2e-3),
 }
 
 

@@ -26,13 +26,18 @@ if TYPE_CHECKING:
         verify,
     )
     from onnx_lowrank.benchmarking import BenchReport, benchmark
+    from onnx_lowrank.planning.budget import Budget
     from onnx_lowrank.profiling import ProfileReport, profile
     from onnx_lowrank.runtime.library import library_path, session_options
+    from onnx_lowrank.to_budget import BudgetResult, compress_to_budget
 
 _ELSEWHERE = {
     "BenchReport": "benchmarking",
+    "Budget": "planning.budget",
+    "BudgetResult": "to_budget",
     "ProfileReport": "profiling",
     "benchmark": "benchmarking",
+    "compress_to_budget": "to_budget",
     "library_path": "runtime.library",
     "profile": "profiling",
     "session_options": "runtime.library",
@@ -40,6 +45,8 @@ _ELSEWHERE = {
 
 __all__ = [
     "BenchReport",
+    "Budget",
+    "BudgetResult",
     "CompressReport",
     "CompressResult",
     "CostReport",
@@ -52,6 +59,7 @@ __all__ = [
     "__version__",
     "benchmark",
     "compress",
+    "compress_to_budget",
     "cost",
     "diagnose",
     "inspect",

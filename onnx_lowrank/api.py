@@ -11,7 +11,7 @@ import onnx
 
 from onnx_lowrank.data import Dataset, Preprocess, open_dataset, random_dataset
 from onnx_lowrank.errors import DataError, ModelError, PlanError
-from onnx_lowrank.fit_model import Calibration, fit_model
+from onnx_lowrank.fit_model import Calibration, MetricName, fit_model
 from onnx_lowrank.graph.check import check_model
 from onnx_lowrank.graph.io import check_output, load_model, write_text
 from onnx_lowrank.graph.layers import Layer, find_layers
@@ -100,6 +100,8 @@ def verify(
     *,
     data: Any = None,
     preprocess: Preprocess | str | None = None,
+    labels_from: str | os.PathLike[str] | None = None,
+    strict: bool = False,
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     limit: int | None = None,
     tolerance: Tolerance | None = None,
@@ -115,6 +117,10 @@ def verify(
         Any source that `onnx_lowrank.data.open_dataset` takes; seeded random inputs if not given.
     preprocess : Preprocess, optional
         How images become inputs.
+    labels_from : path or str, optional
+        Where labels come from, if not from the source itself, as of `open_dataset`.
+    strict : bool
+        Whether an unreadable image is an error instead of being skipped.
     input_shapes : mapping, optional
         Shapes of inputs that the model leaves open, for random inputs.
     limit : int, optional
@@ -125,7 +131,7 @@ def verify(
         Seed of random inputs.
     """
     reference = load_model(original)
-    dataset = _dataset(reference, data, preprocess, input_shapes, limit, seed)
+    dataset = _dataset(reference, data, preprocess, labels_from, strict, input_shapes, limit, seed)
     return verify_models(reference, load_model(compressed), dataset, tolerance=tolerance)
 
 
@@ -135,6 +141,8 @@ def compress(
     plan: PlanSource | None = None,
     data: Any = None,
     preprocess: Preprocess | str | None = None,
+    labels_from: str | os.PathLike[str] | None = None,
+    strict: bool = False,
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     limit: int | None = None,
     tolerance: Tolerance | None = None,
@@ -142,6 +150,7 @@ def compress(
     calibration: Any = None,
     calibration_limit: int | None = None,
     asymmetric: bool = False,
+    metric: MetricName | None = None,
     cache_dir: Path | None = None,
     lowering: Lowering = "standard",
     seed: int = 0,
@@ -155,7 +164,7 @@ def compress(
         The model; a ModelProto is not changed.
     plan : Plan, path of a plan, or sequence of ``"NAME=SCHEME"``, optional
         What to replace by what; a sensible default if not given.
-    data, preprocess, input_shapes, limit, tolerance
+    data, preprocess, labels_from, strict, input_shapes, limit, tolerance
         As for `verify`.
     verification : bool
         Whether to run both models in onnxruntime at the end.
@@ -166,6 +175,9 @@ def compress(
         Number of samples for that.
     asymmetric : bool
         Whether each layer is fitted to the inputs that it will see in the compressed network.
+    metric : {"covariance", "mahalanobis", "combined"}, optional
+        What the fits minimise over the calibration data, as of `Calibration`; the covariance if not
+        given.
     cache_dir : path, optional
         Where statistics of the calibration data are kept between calls.
     lowering : {"standard", "portable", "auto"}
@@ -196,7 +208,9 @@ def compress(
         reasons = "; ".join(f"{d.layer}: {d.reason}" for d in decided.decisions[:3])
         raise PlanError(f"no layer is replaced ({reasons}); choose layers and schemes with --layer")
     dataset = (
-        _dataset(original, data, preprocess, input_shapes, limit, seed) if verification else None
+        _dataset(original, data, preprocess, labels_from, strict, input_shapes, limit, seed)
+        if verification
+        else None
     )
 
     steps = len(decided.chosen) + 3
@@ -204,11 +218,20 @@ def compress(
     if calibration is not None:
         inputs = fix_shapes(model_inputs(original), input_shapes or {})
         source = open_dataset(
-            calibration, inputs, preprocess=preprocess, limit=calibration_limit, seed=seed
+            calibration,
+            inputs,
+            preprocess=preprocess,
+            limit=calibration_limit,
+            # Of no use to the covariance: then they need not be right either.
+            labels_from="none" if metric == "covariance" else None,
+            strict=strict,
+            seed=seed,
         )
-        samples = Calibration(source, asymmetric, cache_dir)
+        samples = Calibration(source, asymmetric, cache_dir, metric or "covariance")
     elif asymmetric:
         raise DataError("asymmetric fits need data; give calibration samples")
+    elif metric is not None:
+        raise DataError(f"the metric '{metric}' needs data; give calibration samples")
     progress("normalising", 0, steps)
     rewritten = onnx.ModelProto()
     rewritten.CopyFrom(original)
@@ -248,6 +271,7 @@ def compress(
             changes=normalised.changes + lowered.changes,
             refusals=normalised.refusals + lowered.refusals,
             verification=report,
+            notes=samples.dataset.notes if samples else (),
         ),
         source=Path(model) if isinstance(model, str | os.PathLike) else None,
     )
@@ -286,6 +310,8 @@ def _dataset(
     model: onnx.ModelProto,
     data: Any,
     preprocess: Preprocess | str | None,
+    labels_from: str | os.PathLike[str] | None,
+    strict: bool,
     input_shapes: Mapping[str, tuple[int, ...]] | None,
     limit: int | None,
     seed: int,
@@ -293,7 +319,15 @@ def _dataset(
     inputs = fix_shapes(model_inputs(model), input_shapes or {})
     if data is None:
         return random_dataset(inputs, count=limit or RANDOM_SAMPLES, seed=seed)
-    return open_dataset(data, inputs, preprocess=preprocess, limit=limit, seed=seed)
+    return open_dataset(
+        data,
+        inputs,
+        preprocess=preprocess,
+        labels_from=labels_from,
+        strict=strict,
+        limit=limit,
+        seed=seed,
+    )
 
 
 def _layers(

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal, get_args
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from onnx_lowrank.calibrate import calibrate
 from onnx_lowrank.data import Dataset
+from onnx_lowrank.errors import DataError
 from onnx_lowrank.graph.edit import GraphEditor
-from onnx_lowrank.graph.layers import Layer, find_layers, layer_bias, layer_weight
+from onnx_lowrank.graph.layers import find_layers, layer_bias, layer_weight
+from onnx_lowrank.metrics.base import Weight
 from onnx_lowrank.metrics.frobenius import Frobenius
+from onnx_lowrank.metrics.mahalanobis import Mahalanobis
 from onnx_lowrank.metrics.moments import LayerStatistics
 from onnx_lowrank.metrics.target import fit_target
 from onnx_lowrank.passes.approximate_conv import ApproximateConvPass
@@ -20,6 +26,7 @@ from onnx_lowrank.planning.fit import FitProblem, LayerFit, fit_layer
 from onnx_lowrank.planning.plan import Plan
 
 Progress = Callable[[str, int, int], None]
+MetricName = Literal["covariance", "mahalanobis", "combined"]
 
 
 @dataclass(frozen=True)
@@ -36,11 +43,31 @@ class Calibration:
         per layer.
     cache_dir : path, optional
         Where statistics are kept.
+    metric : {"covariance", "mahalanobis", "combined"}
+        What is minimised: the expected error of the layer's output, the error of its weights
+        weighted by the gradients of the classifier's softmax output, or the first with each output
+        weighted by these gradients. Gradients take torch.
+
+    Raises
+    ------
+    DataError
+        The metric is unknown, or has no asymmetric form.
     """
 
     dataset: Dataset
     asymmetric: bool = False
     cache_dir: Path | None = field(default=None)
+    metric: MetricName = "covariance"
+
+    def __post_init__(self) -> None:
+        if self.metric not in get_args(MetricName):
+            known = ", ".join(get_args(MetricName))
+            raise DataError(f"no metric of data is called '{self.metric}'; choose one of {known}")
+        if self.asymmetric and self.metric == "mahalanobis":
+            raise DataError(
+                "mahalanobis fits do not look at the layer's inputs, so they cannot be asymmetric; "
+                "choose the metric combined, or leave asymmetric out"
+            )
 
 
 def fit_model(
@@ -60,7 +87,7 @@ def fit_model(
     plan : Plan
         What is replaced by what.
     calibration : Calibration, optional
-        Data for the covariance metric; the Frobenius norm is minimised if not given.
+        Data for another metric; the Frobenius norm is minimised if not given.
     seed : int
         Fixes every random choice.
     progress : callable
@@ -75,18 +102,52 @@ def fit_model(
     chosen = plan.chosen
     editor = GraphEditor(model)
     statistics: Mapping[str, LayerStatistics] = {}
-    if calibration is not None and not calibration.asymmetric:
+    gradients: Mapping[str, Mahalanobis] = {}
+    if calibration is not None:
         progress("looking at the data", 0, len(chosen))
-        statistics = _statistics(model, calibration, list(chosen), seed, None)
+        if calibration.metric != "covariance":
+            gradients = layer_gradients(model, calibration.dataset, list(chosen))
+        if calibration.metric != "mahalanobis" and not calibration.asymmetric:
+            statistics = _statistics(model, calibration, list(chosen), seed, None)
     fits: dict[str, LayerFit] = {}
     for done, (name, scheme) in enumerate(chosen.items()):
         progress(f"fitting {name} as {scheme.spec}", done, len(chosen))
         if calibration is not None and calibration.asymmetric:
             below = _replaced(model, fits) if fits else None
             statistics = _statistics(model, calibration, [name], seed, below)
-        problem = _problem(editor, layers[name], statistics.get(name))
-        fits[name] = fit_layer(name, scheme, problem, seed=seed)
+        weight, bias = layer_weight(editor, layers[name]), layer_bias(editor, layers[name])
+        spec = layers[name].spec
+        problem = layer_problem(
+            weight,
+            bias,
+            spec.group if spec else 1,
+            statistics=statistics.get(name),
+            gradients=gradients.get(name),
+        )
+        fit = fit_layer(name, scheme, problem, seed=seed)
+        fits[name] = fit if calibration is None else replace(fit, metric=calibration.metric)
     return fits
+
+
+def layer_gradients(
+    model: onnx.ModelProto, dataset: Dataset, names: list[str]
+) -> dict[str, Mahalanobis]:
+    """Return the metric of the gradients of a classifier's softmax output, by layer name.
+
+    Raises
+    ------
+    ProviderError
+        torch is not installed.
+    ModelError, DataError
+        The model is no classifier, or what the data set raises.
+    """
+    from onnx_lowrank.finetune import require_torch
+
+    require_torch()
+    from onnx_lowrank.finetune.sensitivity import squared_gradients
+
+    squares = squared_gradients(model, dataset, names)
+    return {name: Mahalanobis.from_gradients(value) for name, value in squares.items()}
 
 
 def _statistics(
@@ -113,10 +174,31 @@ def _replaced(model: onnx.ModelProto, fits: Mapping[str, LayerFit]) -> onnx.Mode
     return copy
 
 
-def _problem(editor: GraphEditor, layer: Layer, statistics: LayerStatistics | None) -> FitProblem:
-    weight, bias = layer_weight(editor, layer), layer_bias(editor, layer)
-    group = layer.spec.group if layer.spec else 1
+def layer_problem(
+    weight: Weight,
+    bias: NDArray[np.float64] | None,
+    group: int,
+    *,
+    statistics: LayerStatistics | None = None,
+    gradients: Mahalanobis | None = None,
+) -> FitProblem:
+    """Return what to approximate: in plain norm, or in the metric of what is known of the layer.
+
+    Parameters
+    ----------
+    weight : ndarray, shape (F, C / group, *kernel), float64
+        The layer's weight.
+    bias : ndarray, shape (F,), float64, or None
+        Its bias.
+    group : int
+        Its groups.
+    statistics : LayerStatistics, optional
+        Of its input: then the metric is the covariance, and the bias is refitted.
+    gradients : Mahalanobis, optional
+        By its weight: the metric, or the output weights of the covariance.
+    """
     if statistics is None:
-        return FitProblem(weight, Frobenius(), lambda fitted: bias, group)
-    target = fit_target(statistics, weight, bias)
+        return FitProblem(weight, gradients or Frobenius(), lambda fitted: bias, group)
+    outputs = None if gradients is None else gradients.output_weights()
+    target = fit_target(statistics, weight, bias, outputs=outputs)
     return FitProblem(target.weight, target.metric, target.bias, group)

@@ -81,6 +81,8 @@ class CompressReport:
         What the passes are for and yet left alone, and why.
     verification : VerifyReport or None
         Comparison of the two models in onnxruntime; None if it was not asked for.
+    notes : tuple of str
+        What is to be known of the calibration data, one sentence each.
     """
 
     cost: CostReport
@@ -88,6 +90,7 @@ class CompressReport:
     changes: tuple[str, ...]
     refusals: tuple[Refusal, ...]
     verification: VerifyReport | None
+    notes: tuple[str, ...] = ()
 
     @property
     def kept(self) -> dict[str, str]:
@@ -114,6 +117,7 @@ class CompressReport:
             "kept": [{"name": name, "reason": why} for name, why in self.kept.items()],
             "changes": list(self.changes),
             "refusals": [{"name": each.layer, "reason": each.reason} for each in self.refusals],
+            "notes": list(self.notes),
             "verification": self.verification.to_dict() if self.verification else None,
         }
 

@@ -127,7 +127,7 @@ def make_feeds(
     Raises
     ------
     DataError
-        The inputs cannot be made or do not fit the model.
+        The inputs cannot be made, an image cannot be read, or they do not fit the model.
     """
     inputs = model_inputs(model)
     batched = batched_inputs(inputs)
@@ -150,6 +150,7 @@ def make_feeds(
             preprocess=preprocess,
             batch=batch,
             limit=batch,
+            strict=True,
             seed=seed,
         )
     found = next(iter(dataset))

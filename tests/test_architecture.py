@@ -30,19 +30,28 @@ ALLOWED: dict[str, set[str]] = {
     "workload": BASE | {"graph", "runtime", "data", "verification"},
     "benchmarking": BASE | {"runtime", "data", "workload"},
     "profiling": BASE | {"graph", "runtime", "data", "workload"},
-    "finetune": NUMERICS | {"graph", "runtime", "data"},
-    "fit_model": NUMERICS | {"calibrate", "data", "graph", "lowering", "passes", "planning"},
+    "finetune": NUMERICS | {"calibrate", "graph", "runtime", "data"},
+    "fit_model": NUMERICS
+    | {"calibrate", "data", "finetune", "graph", "lowering", "passes", "planning"},
     "sweeping": NUMERICS
-    | {"planning", "graph", "passes", "runtime", "data", "verification", "calibrate"},
+    | {"planning", "graph", "passes", "runtime", "data", "verification", "calibrate"}
+    | {"fit_model"},
+    "store": BASE,
+    "searching": NUMERICS
+    | {"planning", "graph", "passes", "runtime", "data", "calibrate", "store", "workload"},
+    "to_budget": NUMERICS
+    | {"planning", "graph", "passes", "runtime", "data", "verification", "results"}
+    | {"searching", "store"},
     "results": NUMERICS | {"planning", "graph", "passes", "verification"},
     "report": NUMERICS
     | {"planning", "results", "runtime", "verification", "benchmarking", "profiling"}
-    | {"sweeping", "graph"},
+    | {"sweeping", "graph", "searching", "to_budget"},
     "api": NUMERICS
     | {"planning", "graph", "lowering", "passes", "runtime", "data", "verification", "results"}
     | {"calibrate", "fit_model"},
-    "cli": {"api", "benchmarking", "errors", "profiling", "report", "sweeping"},
-    "__init__": {"api", "benchmarking", "profiling", "runtime"},
+    "cli": {"api", "benchmarking", "errors", "finetune", "profiling", "report", "sweeping"}
+    | {"planning", "to_budget"},
+    "__init__": {"api", "benchmarking", "planning", "profiling", "runtime", "to_budget"},
 }
 
 # Third-party package -> the only modules that may import it.
@@ -62,6 +71,8 @@ EXCLUSIVE = {
         "profiling",
         "results",
         "runtime",
+        "searching",
+        "to_budget",
         "sweeping",
         "verification",
         "workload",

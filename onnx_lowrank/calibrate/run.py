@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import onnx
@@ -13,7 +13,7 @@ from onnx_lowrank.calibrate.jobs import Job, Passes, Survey, find_jobs
 from onnx_lowrank.calibrate.store import Store, StoredStatistics
 from onnx_lowrank.data import Dataset
 from onnx_lowrank.errors import DataError
-from onnx_lowrank.metrics.moments import LayerStatistics
+from onnx_lowrank.graph.digest import model_digest
 from onnx_lowrank.runtime import Provider
 
 FORMAT = 1  # of the stored entries and of the arithmetic behind them; part of their keys
@@ -35,7 +35,7 @@ def calibrate(
     threads: int | None = None,
     survey: Survey | None = None,
     progress: Callable[[str, int, int], None] = lambda step, done, total: None,
-) -> Mapping[str, LayerStatistics]:
+) -> StoredStatistics:
     """Accumulate the moments of the input patches of layers.
 
     Of every image all output positions of a layer are looked at, or `positions` of them, drawn
@@ -78,7 +78,7 @@ def calibrate(
 
     Returns
     -------
-    mapping of str to LayerStatistics
+    StoredStatistics
         By layer name, in the order of `layers`. A value is read from disk at each access: all of
         them need not fit into memory together.
 
@@ -157,27 +157,8 @@ def _common_key(
     models: Sequence[onnx.ModelProto], survey: Survey, positions: int, seed: int, provider: Provider
 ) -> bytes:
     settings = f"{FORMAT} {positions} {seed} {provider}".encode()
-    return hashlib.sha256(b"".join((settings, survey.digest, *map(_digest, models)))).digest()
+    return hashlib.sha256(b"".join((settings, survey.digest, *map(model_digest, models)))).digest()
 
 
 def _entry(common: bytes, job: Job) -> str:
     return hashlib.sha256(common + job.key).hexdigest()
-
-
-def _digest(model: onnx.ModelProto) -> bytes:
-    """Return a hash of what a model computes, part by part: it may be beyond protobuf's 2 GB."""
-    digest = hashlib.sha256()
-    graph = model.graph
-    for parts in (
-        model.opset_import,
-        model.functions,
-        graph.input,
-        graph.output,
-        graph.node,
-        graph.initializer,
-        graph.sparse_initializer,
-    ):
-        digest.update(f"{len(parts)};".encode())
-        for part in parts:
-            digest.update(part.SerializeToString(deterministic=True))
-    return digest.digest()

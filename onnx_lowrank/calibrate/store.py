@@ -88,6 +88,10 @@ class StoredStatistics(Mapping[str, LayerStatistics]):
         self._store = store
         self._entries = dict(entries)
 
+    def entry(self, layer: str) -> str:
+        """Return the key of a layer's statistics: models, data, settings and the layer's place."""
+        return self._entries[layer]
+
     def __getitem__(self, layer: str) -> LayerStatistics:
         return self._store.read(self._entries[layer])
 

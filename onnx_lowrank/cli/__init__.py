@@ -13,8 +13,10 @@ import typer
 
 from onnx_lowrank.cli.bench import bench
 from onnx_lowrank.cli.compress import compress
+from onnx_lowrank.cli.correct import correct
 from onnx_lowrank.cli.cost import cost
 from onnx_lowrank.cli.doctor import doctor
+from onnx_lowrank.cli.finetune import finetune
 from onnx_lowrank.cli.inspect import inspect
 from onnx_lowrank.cli.profile import profile
 from onnx_lowrank.cli.sweep import sweep
@@ -24,7 +26,7 @@ from onnx_lowrank.errors import OnnxLowRankError
 # The base of all usage errors has no public name in typer.
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[2]
 
-COMMANDS = (compress, inspect, cost, verify, sweep, bench, profile, doctor)
+COMMANDS = (compress, inspect, cost, verify, sweep, correct, finetune, bench, profile, doctor)
 
 app = typer.Typer(
     name="onnx-lowrank",
@@ -46,7 +48,7 @@ def main() -> NoReturn:
     except _USAGE_ERROR as error:
         _fail(f"{error.format_message().rstrip('.')}; see 'onnx-lowrank --help'")
     except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted; nothing was written", code=130)
+        _fail("interrupted; no result was written", code=130)
     sys.exit(code if isinstance(code, int) else 0)
 
 

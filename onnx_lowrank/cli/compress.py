@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, cast
 
 import typer
 
@@ -12,6 +12,7 @@ from onnx_lowrank.cli.options import (
     Data,
     InputShapes,
     Json,
+    Labels,
     Layers,
     Limit,
     MaxDrop,
@@ -20,12 +21,17 @@ from onnx_lowrank.cli.options import (
     Model,
     PlanFile,
     Preset,
+    Provider,
     Seed,
+    Strict,
+    read_latency,
     read_plan,
     read_shapes,
     read_tolerance,
 )
 from onnx_lowrank.cli.output import print_json, show_progress
+from onnx_lowrank.errors import PlanError
+from onnx_lowrank.planning.budget import Budget, Objective
 
 
 def compress(
@@ -47,7 +53,7 @@ def compress(
     ] = None,
     calibrate_limit: Annotated[
         int | None,
-        typer.Option("--calibrate-limit", min=1, help="Use at most this many of them."),
+        typer.Option("--calibrate-limit", min=1, help="Use this many of them."),
     ] = None,
     asymmetric: Annotated[
         bool,
@@ -55,7 +61,18 @@ def compress(
             "--asymmetric", help="Fit each layer to the inputs it will see in the new model."
         ),
     ] = False,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            "--metric",
+            metavar="covariance|mahalanobis|combined",
+            help="What fits minimise over --calibrate: the error of the layer's output, of its "
+            "weights by their gradients, or both; gradients take torch.",
+        ),
+    ] = None,
     preprocess: Preset = None,
+    labels: Labels = None,
+    strict: Strict = False,
     limit: Limit = None,
     input_shape: InputShapes = None,
     lowering: Annotated[
@@ -69,19 +86,99 @@ def compress(
     min_sqnr: MinSqnr = None,
     max_drop: MaxDrop = None,
     min_top1: MinTop1 = None,
+    min_speedup: Annotated[
+        float | None,
+        typer.Option("--min-speedup", help="Least measured speed, times the original's."),
+    ] = None,
+    macs: Annotated[
+        float | None,
+        typer.Option("--macs", help="Largest share of the original's multiply-adds, 0 to 1."),
+    ] = None,
+    params: Annotated[
+        float | None,
+        typer.Option("--params", help="Largest share of the original's parameters, 0 to 1."),
+    ] = None,
+    size_mb: Annotated[
+        float | None, typer.Option("--size-mb", help="Largest size of the file, in MB.")
+    ] = None,
+    objective: Annotated[
+        str, typer.Option("--objective", metavar="latency|macs|params", help="What to minimise.")
+    ] = "latency",
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="Intra-op threads to search for.")
+    ] = None,
+    provider: Provider = "cpu",
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Processes for the fits.")] = 1,
+    latency: Annotated[
+        Path | None,
+        typer.Option("--latency", metavar="FILE", help="Latencies measured on another machine."),
+    ] = None,
+    keep_anyway: Annotated[
+        bool,
+        typer.Option("--keep-anyway", help="Write the nearest model if the budget is not met."),
+    ] = False,
     seed: Seed = 0,
     force: Annotated[
         bool, typer.Option("--force", help="Allow the output to overwrite the input.")
     ] = False,
     as_json: Json = False,
 ) -> int:
-    """Replace layers by low-rank subgraphs, compare with the original, and write the result."""
+    """Replace layers by low-rank subgraphs, compare with the original, and write the result.
+
+    Without --layer and --plan, a budget (--max-drop, --min-sqnr, --min-speedup, --macs, --params,
+    --size-mb) and --data, the fastest model within the budget is searched for, by measurement.
+    """
     from onnx_lowrank import api
     from onnx_lowrank.report import tables
 
     api.check_output(output, source=model, force=force)  # before the work, not after it
     if save_plan is not None:
         api.check_output(save_plan)
+    goals = (min_speedup, macs, params, size_mb)
+    losses = (max_drop, min_sqnr)
+    planned = layer is not None or plan is not None
+    has_goal = any(goal is not None for goal in goals)
+    if planned and has_goal:
+        raise PlanError("a plan says what is replaced; leave it out to search within a budget")
+    if has_goal and data is None:
+        raise PlanError("a search within a budget needs samples; give --data")
+    has_budget = has_goal or any(loss is not None for loss in losses)
+    if has_budget and data is not None and not planned:
+        if lowering != "standard":
+            raise PlanError(
+                "the search within a budget measures standard ops; search with --save-plan, then "
+                f"compress by that --plan with --lowering {lowering}"
+            )
+        return _to_budget(
+            model,
+            Budget(
+                max_drop=max_drop,
+                min_sqnr_db=min_sqnr,
+                min_speedup=min_speedup,
+                macs=macs,
+                params=params,
+                size_mb=size_mb,
+                objective=cast("Objective", objective),
+            ),
+            output,
+            save_plan=save_plan,
+            force=force,
+            keep_anyway=keep_anyway,
+            as_json=as_json,
+            data=data,
+            calibration=calibrate,
+            calibration_limit=calibrate_limit,
+            preprocess=preprocess,
+            labels_from=labels,
+            strict=strict,
+            limit=limit,
+            input_shapes=read_shapes(input_shape),
+            threads=threads,
+            provider=cast("Any", provider),
+            jobs=jobs,
+            latency=None if latency is None else read_latency(latency),
+            seed=seed,
+        )
     with show_progress() as progress:
         result = api.compress(
             model,
@@ -90,7 +187,10 @@ def compress(
             calibration=calibrate,
             calibration_limit=calibrate_limit,
             asymmetric=asymmetric,
+            metric=cast("Any", metric),  # the API checks it
             preprocess=preprocess,
+            labels_from=labels,
+            strict=strict,
             limit=limit,
             input_shapes=read_shapes(input_shape),
             tolerance=read_tolerance(min_sqnr, max_drop, min_top1),
@@ -108,3 +208,34 @@ def compress(
         print(f"wrote {output}")
     report = result.report.verification
     return 0 if report is None or report.passed else 1
+
+
+def _to_budget(
+    model: Path,
+    budget: Budget,
+    output: Path,
+    *,
+    save_plan: Path | None,
+    force: bool,
+    keep_anyway: bool,
+    as_json: bool,
+    **options: Any,
+) -> int:
+    from onnx_lowrank import api
+    from onnx_lowrank.report import search_tables
+    from onnx_lowrank.to_budget import compress_to_budget
+
+    with show_progress() as progress:
+        result = compress_to_budget(model, budget, progress=progress, **options)
+    written = result.passed or keep_anyway
+    if written:
+        result.compressed.save(output, force=force)
+    if save_plan is not None:
+        text = json.dumps(result.compressed.plan.to_dict(), indent=2) + "\n"
+        api.write_text(save_plan, text)
+    if as_json:
+        print_json({**result.to_dict(), "output": str(output) if written else None})
+    else:
+        search_tables.print_search(result)
+        print(f"wrote {output}" if written else "nothing was written; --keep-anyway writes it")
+    return 0 if result.passed else 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ from onnx_lowrank.errors import DataError, PlanError
 
 if TYPE_CHECKING:
     from onnx_lowrank.api import Tolerance
+    from onnx_lowrank.planning.latency import LatencyTable
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -47,7 +49,18 @@ Preset = Annotated[
         "--preprocess", help="How images become inputs: imagenet, caffe, tf, unit or none."
     ),
 ]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Use at most this many samples.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Use this many samples.")]
+Labels = Annotated[
+    str | None,
+    typer.Option(
+        "--labels",
+        metavar="SOURCE",
+        help="A text file of class names in the model's order, an array of the .npz, or 'none'.",
+    ),
+]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Stop at an unreadable image instead of skipping it.")
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Fixes every random choice.")]
 MinSqnr = Annotated[
     float | None,
@@ -118,3 +131,13 @@ def read_counts(option: str, text: str | None) -> tuple[int | None, ...]:
     if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
         raise DataError(f"cannot read {option} '{text}'; write numbers of 1 or more, such as 1,2")
     return tuple(map(int, parts))
+
+
+def read_latency(path: Path) -> LatencyTable:
+    """Read a table of latencies; raise PlanError where it is none."""
+    from onnx_lowrank.planning.latency import LatencyTable
+
+    try:
+        return LatencyTable.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise PlanError(f"cannot read the latencies {path}: {error}; give a JSON file") from None

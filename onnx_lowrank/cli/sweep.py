@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from onnx_lowrank.cli.options import InputShapes, Json, Limit, Model, Preset, Seed, read_shapes
+from onnx_lowrank.cli.options import (
+    InputShapes,
+    Json,
+    Labels,
+    Limit,
+    Model,
+    Preset,
+    Seed,
+    Strict,
+    read_shapes,
+)
 from onnx_lowrank.cli.output import print_json, show_progress
 
 
@@ -24,7 +34,8 @@ def sweep(
         typer.Option(
             "--scheme",
             metavar="SPEC",
-            help="Scheme to try; '/' separates values, e.g. 'mono:C=4/6/8'; repeat as needed.",
+            help="Scheme to try, e.g. 'mono:C=4/6/8' (three values), or of some layers only, "
+            "'conv1=mono:C=4'; repeat as needed.",
         ),
     ],
     data: Annotated[
@@ -39,7 +50,10 @@ def sweep(
     ] = None,
     metric: Annotated[
         list[str] | None,
-        typer.Option("--metric", help="What the fits minimise: frobenius or covariance; repeat."),
+        typer.Option(
+            "--metric",
+            help="What the fits minimise: frobenius, covariance, mahalanobis, combined; repeat.",
+        ),
     ] = None,
     calibrate: Annotated[
         str | None,
@@ -47,7 +61,7 @@ def sweep(
     ] = None,
     calibrate_limit: Annotated[
         int | None,
-        typer.Option("--calibrate-limit", min=1, help="Use at most this many of them."),
+        typer.Option("--calibrate-limit", min=1, help="Use this many of them."),
     ] = None,
     network: Annotated[
         bool,
@@ -60,13 +74,8 @@ def sweep(
     ] = 1,
     preprocess: Preset = None,
     limit: Limit = None,
-    labels: Annotated[
-        str | None,
-        typer.Option("--labels", metavar="SOURCE", help="Class list, array of an .npz, or none."),
-    ] = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Stop at an unreadable image instead of skipping it.")
-    ] = False,
+    labels: Labels = None,
+    strict: Strict = False,
     input_shape: InputShapes = None,
     seed: Seed = 0,
     as_json: Json = False,

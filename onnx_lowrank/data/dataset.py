@@ -13,6 +13,7 @@ from onnx_lowrank.errors import DataError
 from onnx_lowrank.runtime import TensorInfo
 
 DEFAULT_BATCH = 8
+NAMED = 5  # how many unreadable items a note names
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,8 @@ class Dataset:
         Samples per batch: the size that the model fixes, if it does.
     limit : int or None
         Number of samples asked for.
+    source : Source
+        Where they come from.
     """
 
     def __init__(
@@ -110,7 +113,7 @@ class Dataset:
             raise DataError(f"the number of samples asked for is {limit}; give 1 or more")
         self.inputs = tuple(inputs)
         self.limit = limit
-        self._source = source
+        self.source = source
         self._batched = batched_inputs(self.inputs)
         fixed = self._fixed_batch()
         self.batch = fixed or batch or DEFAULT_BATCH
@@ -127,7 +130,7 @@ class Dataset:
 
         An upper bound before unreadable samples are met.
         """
-        known = self._source.samples
+        known = self.source.samples
         if known is None:
             return None
         return known if self.limit is None else min(known, self.limit)
@@ -135,7 +138,15 @@ class Dataset:
     @property
     def skipped(self) -> tuple[str, ...]:
         """One sentence for each unreadable item that the last pass met and left out."""
-        return tuple(self._source.skipped)
+        return tuple(self.source.skipped)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """A sentence on the unreadable items that the last pass left out; empty without any."""
+        if not (skipped := self.skipped):
+            return ()
+        named = "; ".join(skipped[:NAMED]) + ("; ..." if len(skipped) > NAMED else "")
+        return (f"{len(skipped)} unreadable and skipped: {named}",)
 
     def __len__(self) -> int:
         """Return the number of samples; raise TypeError where only a pass can tell."""
@@ -156,7 +167,7 @@ class Dataset:
         """
         group: list[Sample] = []
         count = 0
-        for sample in self._source:
+        for sample in self.source:
             fitted = self._fit(sample)
             if group and not self._stackable(group[-1], fitted):
                 yield self._stack(group)
@@ -173,7 +184,7 @@ class Dataset:
         self._check_count(count)
 
     def _check_count(self, count: int) -> None:
-        skipped = self._source.skipped
+        skipped = self.source.skipped
         why = f"; {len(skipped)} could not be read, the first: {skipped[0]}" if skipped else ""
         if count == 0:
             raise DataError(f"the data hold no sample{why}; check the source")

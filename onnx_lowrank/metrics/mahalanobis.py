@@ -9,6 +9,10 @@ from numpy.typing import NDArray
 
 from onnx_lowrank.metrics.base import Weight
 
+# Denton et al. add 0.5 to alpha so that no weight is free; here it is relative to alpha's own root
+# mean square, which makes it independent of the scale of the gradients.
+REGULARISER = 0.5
+
 
 @dataclass(frozen=True, eq=False)
 class Mahalanobis:
@@ -22,6 +26,23 @@ class Mahalanobis:
 
     alpha: Weight
     name: str = "mahalanobis"
+
+    @classmethod
+    def from_gradients(
+        cls, mean_squares: NDArray[np.float64], *, regulariser: float = REGULARISER
+    ) -> Mahalanobis:
+        """Return the metric of the mean squared gradients by the weights, of any scale.
+
+        Parameters
+        ----------
+        mean_squares : ndarray, shape (F, C / group, *kernel), float64
+            Not negative; where all are zero, all weights count alike.
+        regulariser : float
+            What is added to alpha after it was scaled to a root mean square of one.
+        """
+        scale = float(np.sqrt(mean_squares.mean()))
+        alpha = np.sqrt(mean_squares) / scale if scale > 0 else np.ones_like(mean_squares)
+        return cls(alpha + regulariser)
 
     def squared_norm(self, weight: Weight) -> float:
         """Return the weighted sum of squares of a weight, ``(F, C / group, *kernel)``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx_lowrank.metrics.base import Metric
 from onnx_lowrank.schemes import Factors, Scheme
 from onnx_lowrank.schemes.base import Weight
-from onnx_lowrank.schemes.fitting import fit_scheme
+from onnx_lowrank.schemes.fitting import fit_ladder
 
 Bias = NDArray[np.float64]
 
@@ -79,34 +79,51 @@ def layer_rng(seed: int, layer: str) -> np.random.Generator:
 
 
 def fit_layer(layer: str, scheme: Scheme, problem: FitProblem, *, seed: int) -> LayerFit:
-    """Fit one layer.
+    """Fit one layer by one scheme; see `fit_layer_ladder`."""
+    (fit,) = fit_layer_ladder(layer, [scheme], problem, seed=seed)
+    return fit
+
+
+def fit_layer_ladder(
+    layer: str, schemes: Sequence[Scheme], problem: FitProblem, *, seed: int
+) -> Iterator[LayerFit]:
+    """Fit one layer by several schemes, which share what depends on the layer alone.
 
     Parameters
     ----------
     layer : str
         The layer's name; with the seed it fixes every random choice.
-    scheme : Scheme
-        The structure with its ranks.
+    schemes : sequence of Scheme
+        Structures with their ranks.
     problem : FitProblem
         What to approximate.
     seed : int
         The seed.
+
+    Yields
+    ------
+    LayerFit
+        In the order of `schemes`, each as soon as it is done.
     """
-    start = time.perf_counter()
-    fit = fit_scheme(
-        scheme,
+    fits = fit_ladder(
+        schemes,
         problem.weight,
         metric=problem.metric,
         rng=layer_rng(seed, layer),
         group=problem.group,
     )
-    return LayerFit(
-        layer=layer,
-        scheme=scheme,
-        metric=problem.metric.name,
-        factors=fit.factors,
-        bias=problem.bias(fit.factors.reconstruct()),
-        start_error=fit.start_error,
-        error=fit.error,
-        seconds=time.perf_counter() - start,
-    )
+    start = time.perf_counter()
+    for scheme, fit in zip(schemes, fits, strict=True):
+        bias = problem.bias(fit.factors.reconstruct())
+        now = time.perf_counter()
+        yield LayerFit(
+            layer=layer,
+            scheme=scheme,
+            metric=problem.metric.name,
+            factors=fit.factors,
+            bias=bias,
+            start_error=fit.start_error,
+            error=fit.error,
+            seconds=now - start,
+        )
+        start = time.perf_counter()

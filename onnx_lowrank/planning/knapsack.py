@@ -1,4 +1,4 @@
-"""One candidate per layer at the least cost within a budget: the multiple-choice knapsack."""
+"""One candidate per layer at the least cost within limits: the multiple-choice knapsack."""
 
 from __future__ import annotations
 
@@ -15,6 +15,22 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
+class Limit:
+    """A bound on the sum of one quantity over the picks.
+
+    Attributes
+    ----------
+    values : sequence of ndarray
+        For every layer one value per candidate.
+    most : float
+        The largest sum.
+    """
+
+    values: Sequence[Array]
+    most: float
+
+
+@dataclass(frozen=True)
 class Choice:
     """A solution of the knapsack.
 
@@ -22,69 +38,72 @@ class Choice:
     ----------
     picks : tuple of int
         Index of the candidate of every layer.
-    cost, damage : float
-        Sums over the picks.
+    cost : float
+        Sum of the costs of the picks.
     gap : float
         Proven relative distance of `cost` from the optimum.
     """
 
     picks: tuple[int, ...]
     cost: float
-    damage: float
     gap: float
 
 
-def choose(
-    costs: Sequence[Array], damages: Sequence[Array], budget: float, *, gap: float = 1e-4
-) -> Choice | None:
-    """Minimise the sum of costs with the sum of damages within `budget`.
+def choose(costs: Sequence[Array], limits: Sequence[Limit], *, gap: float = 1e-4) -> Choice | None:
+    """Minimise the sum of costs within all limits.
 
     Solved by branch and bound on the mixed-integer program (HiGHS, through scipy).
 
     Parameters
     ----------
-    costs, damages : sequence of ndarray
-        For every layer one value per candidate, damages not negative.
-    budget : float
-        The most damage in all.
+    costs : sequence of ndarray
+        For every layer one value per candidate.
+    limits : sequence of Limit
+        Their values in the same order.
     gap : float
         Relative gap at which the solver may stop.
 
     Returns
     -------
     Choice or None
-        None if even the least damage of every layer exceeds the budget.
+        None if no picks are within the limits.
     """
-    if sum(float(d.min()) for d in damages) > budget:
-        return None
+    for limit in limits:
+        if total([value.min() for value in limit.values]) > limit.most:
+            return None
     # Unit scales: latencies in seconds and squared errors lie far below the solver's tolerances.
-    cost, damage = np.concatenate(costs), np.concatenate(damages)
-    cost_unit = float(np.abs(cost).max()) or 1.0
-    damage_unit = max(float(damage.max()), budget) or 1.0
+    cost = np.concatenate(costs)
     layer_of = np.repeat(np.arange(len(costs)), [c.size for c in costs])
     one_each = sparse.csr_array(
         (np.ones(cost.size), (layer_of, np.arange(cost.size))), shape=(len(costs), cost.size)
     )
+    constraints = [LinearConstraint(one_each, 1, 1)]
+    for limit in limits:
+        row = np.concatenate(limit.values)
+        unit = max(float(np.abs(row).max()), abs(limit.most)) or 1.0
+        constraints.append(LinearConstraint(row[None] / unit, -np.inf, limit.most / unit))
     solution = milp(
-        cost / cost_unit,
+        cost / (float(np.abs(cost).max()) or 1.0),
         integrality=np.ones(cost.size, dtype=np.int64),
         bounds=Bounds(0, 1),
-        constraints=[
-            LinearConstraint(one_each, 1, 1),
-            LinearConstraint(damage[None] / damage_unit, -np.inf, budget / damage_unit),
-        ],
+        constraints=constraints,
         options={"mip_rel_gap": gap},
     )
     if solution.x is None:
         return None
     starts = np.cumsum([0, *(c.size for c in costs)])
     picks = tuple(int(solution.x[a:b].argmax()) for a, b in pairwise(starts))
-    return Choice(
-        picks,
-        cost=sum(float(c[i]) for c, i in zip(costs, picks, strict=True)),
-        damage=sum(float(d[i]) for d, i in zip(damages, picks, strict=True)),
-        gap=float(solution.mip_gap),
-    )
+    return Choice(picks, total(picked(costs, picks)), float(solution.mip_gap))
+
+
+def picked(values: Sequence[Array], picks: Sequence[int]) -> list[float]:
+    """Return the value of every layer's pick."""
+    return [float(v[i]) for v, i in zip(values, picks, strict=True)]
+
+
+def total(values: Sequence[float]) -> float:
+    """Return the sum of `values`."""
+    return float(np.sum(values))
 
 
 def undominated(cost: Array, damage: Array) -> NDArray[np.int64]:

@@ -6,10 +6,10 @@ from rich.console import Console
 from rich.table import Table
 
 from onnx_lowrank.benchmarking import BenchReport, ContenderResult, SettingResult
+from onnx_lowrank.report.console import number, open_console
 from onnx_lowrank.runtime.statistics import CONFIDENCE
 
 MB = 1e6
-PIPE_WIDTH = 200
 
 
 def print_benchmark(report: BenchReport, console: Console | None = None) -> None:
@@ -71,17 +71,6 @@ def _sizes(contender: ContenderResult) -> tuple[str, ...]:
         "" if contender.sqnr_db is None else f"{contender.sqnr_db:.1f}",
         f"vary in {contender.differing_blocks}" if contender.differing_blocks else "repeat",
     )
-
-
-def open_console() -> Console:
-    """Return a console on stdout; a pipe, which has no width of its own, is as wide as it takes."""
-    console = Console()
-    return console if console.is_terminal else Console(width=PIPE_WIDTH)
-
-
-def number(value: float) -> str:
-    """Format a positive number with three digits or all digits before the point."""
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _table(*columns: str) -> Table:

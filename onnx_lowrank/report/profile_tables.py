@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from onnx_lowrank.profiling import UNATTRIBUTED, ModelProfile, ProfileReport, Row
-from onnx_lowrank.report.bench_tables import number, open_console
+from onnx_lowrank.report.console import number, open_console
 
 # Nodes that are no layers and take less than this share are shown together.
 SMALL = 0.005

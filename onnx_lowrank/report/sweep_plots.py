@@ -54,14 +54,14 @@ def draw(report: SweepReport, folder: str | os.PathLike[str]) -> tuple[str, ...]
     place = Path(folder)
     written: list[str] = []
     with rc_context(_SETTINGS):  # type: ignore[arg-type]
-        found = _colour_point(report)
+        found = colour_point(report)
         if found is not None:
             written += _save(_draw_filters(*found), place, "figure1")
         written += _save(_draw_tradeoff(report), place, "tradeoff")
     return tuple(written)
 
 
-def _colour_point(report: SweepReport) -> tuple[PointResult, Array, Array] | None:
+def colour_point(report: SweepReport) -> tuple[PointResult, Array, Array] | None:
     """Return a monochromatic point with its layer's filters before and after, or None.
 
     Of the points with the most colours the one with the least error is taken.
@@ -113,6 +113,7 @@ def _draw_cloud(axes: Any, weight: Array, span: float) -> None:
     axes.set_xlabel("channel 1")
     axes.set_ylabel("channel 2")
     axes.set_zlabel("channel 3")
+    axes.set_box_aspect(None, zoom=0.85)  # room for that label
 
 
 def _draw_tradeoff(report: SweepReport) -> Figure:

@@ -24,7 +24,7 @@ PIPE_WIDTH = 200
 
 @dataclass(frozen=True)
 class SchemeTable:
-    """One table as text: what it is called, its header, and its rows."""
+    """One table as text: what it is called, its header (of two lines where need be), its rows."""
 
     title: str
     header: tuple[str, ...]
@@ -32,7 +32,8 @@ class SchemeTable:
 
     def to_markdown(self) -> str:
         """Return it in Markdown."""
-        lines = [self.header, ("---",) * len(self.header), *self.rows]
+        header = tuple(name.replace("\n", " ") for name in self.header)
+        lines = [header, ("---",) * len(header), *self.rows]
         return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
@@ -57,10 +58,20 @@ def network_loss(point: PointResult) -> float | None:
 def loss_name(report: SweepReport) -> str | None:
     """Return what `network_loss` counts, or None where no point has it."""
     if any(point.drop_points is not None for point in report.points):
-        return "accuracy lost, points"
+        return "points of accuracy that the network loses"
     if any(point.top1_agreement is not None for point in report.points):
-        return "top-1 changed, points"
+        return "samples whose top-1 class changes, %"
     return None
+
+
+def legend(report: SweepReport) -> str:
+    """Return what the columns of the tables hold."""
+    loss = loss_name(report)
+    return (
+        "error: of the layer's output on held-out samples, relative, %; "
+        + (f"loss: {loss}; " if loss else "")
+        + "MACs, params: times fewer"
+    )
 
 
 def _scheme_table(report: SweepReport, scheme: str) -> SchemeTable:
@@ -71,10 +82,10 @@ def _scheme_table(report: SweepReport, scheme: str) -> SchemeTable:
         rows[point.layer, point.scheme][point.metric] = point
     ranks = tuple(points[0].ranks)
     loss = loss_name(report)
-    header = ["layer", *ranks, *(f"output error, %: {metric}" for metric in metrics)]
+    header = ["layer", *ranks, *(f"error\n{metric}" for metric in metrics)]
     if loss is not None:
-        header += [f"{loss}: {metric}" for metric in metrics]
-    header += ["MACs / new", "params / new"]
+        header += [f"loss\n{metric}" for metric in metrics]
+    header += ["MACs", "params"]
     return SchemeTable(
         title=PUBLISHED.get(scheme, scheme),
         header=tuple(header),
@@ -97,8 +108,8 @@ def _row(
     reduction = known.mac_reduction
     return (
         *cells,
-        "" if reduction is None else f"{reduction:.2f}x",
-        f"{known.param_reduction:.2f}x",
+        "" if reduction is None else f"{reduction:.2f}",
+        f"{known.param_reduction:.2f}",
     )
 
 
@@ -113,6 +124,7 @@ def print_sweep(report: SweepReport, console: Console | None = None) -> None:
             table.add_row(*row)
         console.print(table)
         console.print()
+    console.print(legend(report), highlight=False)
     console.print(
         f"{len(report.points)} points on {report.held_out_images} held-out samples"
         + (f", {report.reused} of them from an earlier run" if report.reused else ""),
@@ -126,25 +138,14 @@ def print_sweep(report: SweepReport, console: Console | None = None) -> None:
     for reason, entries in reasons.items():
         more = f" and {len(entries) - 3} more" if len(entries) > 3 else ""
         console.print(f"left out {', '.join(entries[:3])}{more}: {reason}", highlight=False)
-    print_unreadable(report.unreadable, console)
-
-
-def print_unreadable(messages: tuple[str, ...], console: Console) -> None:
-    """Print how many images were skipped, and the first of them."""
-    if messages:
-        console.print(
-            f"skipped {len(messages)} unreadable image{'s'[: len(messages) > 1]}: "
-            + "; ".join(messages[:3])
-            + (" ..." if len(messages) > 3 else ""),
-            style="yellow",
-            highlight=False,
-        )
+    for note in report.notes:
+        console.print(note, highlight=False)
 
 
 def write_tables(report: SweepReport, folder: str | os.PathLike[str]) -> tuple[str, ...]:
     """Write ``tables.md`` into a folder, and return the names of the files written."""
     parts = [f"{table.title}\n\n{table.to_markdown()}" for table in scheme_tables(report)]
-    write_text(Path(folder) / "tables.md", "\n".join(parts))
+    write_text(Path(folder) / "tables.md", "\n".join([*parts, legend(report) + "\n"]))
     return ("tables.md",)
 
 

@@ -10,7 +10,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from typing_extensions import Self
 from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.errors import SchemeError
 from onnx_lowrank.metrics.base import Metric
+
+if TYPE_CHECKING:
+    from onnx_lowrank.schemes.problem import LayerProblem
 
 Weight = NDArray[np.float64]
 
@@ -183,6 +186,23 @@ class Scheme(ABC):
             If the weight has NaN or Inf.
         """
 
+    def fit_in_covariance(self, problem: LayerProblem, rng: np.random.Generator) -> Fit | None:
+        """Fit the factors in the metric of data, by an algorithm made for it.
+
+        Parameters
+        ----------
+        problem : LayerProblem
+            The layer, with what its fits share; its weight is finite.
+        rng : numpy.random.Generator
+            The only source of randomness.
+
+        Returns
+        -------
+        Fit or None
+            None where there is no such algorithm: `fit` is then refined by general least squares.
+        """
+        return None
+
 
 def nearest_divisor(value: float, number: int) -> int:
     """Return the divisor of `number` nearest to `value`, the smaller one of a tie."""
@@ -199,4 +219,4 @@ def check_finite(weight: Weight) -> Weight:
 
 def relative_error(squared_error: float, squared_norm: float) -> float:
     """Return ``|W - W~| / |W|`` from squared norms; 0 for a zero weight."""
-    return float(np.sqrt(squared_error / squared_norm)) if squared_norm > 0 else 0.0
+    return float(np.sqrt(max(squared_error, 0.0) / squared_norm)) if squared_norm > 0 else 0.0

@@ -35,23 +35,17 @@ def fit_tucker2(weight: Weight, clusters: Clusters, k1: int, k2: int, metric: Me
     metric : Metric
         What the errors are measured in.
     """
-    blocks = gather_blocks(weight, *clusters)
-    n_in, n_out = blocks.shape[:2]
-    flat, kernel = blocks.reshape(-1, *blocks.shape[2:]), weight.shape[2:]
-
-    def factors(inputs: Array, outputs: Array) -> BlockTucker2Factors:
-        middle = tucker2_fit.core(flat, inputs, outputs)
-        return BlockTucker2Factors(
-            *clusters,
-            inputs=inputs.swapaxes(1, 2).reshape(n_in, n_out, k1, -1),
-            cores=middle.reshape(n_in, n_out, k2, k1, *kernel),
-            outputs=outputs.reshape(n_in, n_out, -1, k2),
-        )
-
-    inputs, outputs = tucker2_fit.successive_svd(flat, k1, k2)
-    start = factors(inputs, outputs)
-    final = factors(*tucker2_fit.hooi(flat, inputs, k2))
+    blocks = _flat_blocks(weight, clusters)
+    inputs, outputs = tucker2_fit.successive_svd(blocks, k1, k2)
+    start = _tucker2_factors(weight, clusters, inputs, outputs)
+    final = _tucker2_factors(weight, clusters, *tucker2_fit.hooi(blocks, inputs, k2))
     return measured_fit(weight, start, final, metric)
+
+
+def start_tucker2(weight: Weight, clusters: Clusters, k1: int, k2: int) -> BlockTucker2Factors:
+    """Return the published construction: successive SVDs of every block."""
+    bases = tucker2_fit.successive_svd(_flat_blocks(weight, clusters), k1, k2)
+    return _tucker2_factors(weight, clusters, *bases)
 
 
 def fit_cp(weight: Weight, clusters: Clusters, rank: int, metric: Metric, *, deflate: bool) -> Fit:
@@ -69,27 +63,33 @@ def fit_cp(weight: Weight, clusters: Clusters, rank: int, metric: Metric, *, def
         Whether the start is the published deflation, and not an SVD per spatial filter. The fit
         begins at the better of both.
     """
-    blocks = gather_blocks(weight, *clusters)
-    n_in, n_out = blocks.shape[:2]
-    flat, kernel = blocks.reshape(-1, *blocks.shape[2:]), weight.shape[2:]
-
-    def factors(terms: cp_fit.CPTerms) -> BlockCPFactors:
-        return BlockCPFactors(
-            *clusters,
-            inputs=terms.inputs.reshape(n_in, n_out, rank, -1),
-            kernels=terms.kernels.reshape(n_in, n_out, rank, *kernel),
-            outputs=terms.outputs.reshape(n_in, n_out, -1, rank),
-        )
-
-    if rank == math.prod(sorted(flat.shape[1:])[:2]):
-        exact = factors(cp_start.exact_terms(flat))
+    blocks = _flat_blocks(weight, clusters)
+    if is_exact(blocks, rank):
+        exact = _cp_factors(weight, clusters, cp_start.exact_terms(blocks))
         return measured_fit(weight, exact, exact, metric)
-    start = terms = cp_start.spatial_svd(flat, rank)
+    start = terms = cp_start.spatial_svd(blocks, rank)
     if deflate:
-        start = cp_start.greedy_deflation(flat, rank)
-        better = cp_fit.squared_errors(flat, terms) < cp_fit.squared_errors(flat, start)
+        start = cp_start.greedy_deflation(blocks, rank)
+        better = cp_fit.squared_errors(blocks, terms) < cp_fit.squared_errors(blocks, start)
         terms = cp_fit.select(better, terms, start)
-    return measured_fit(weight, factors(start), factors(cp_fit.als(flat, terms)), metric)
+    factors = [_cp_factors(weight, clusters, t) for t in (start, cp_fit.als(blocks, terms))]
+    return measured_fit(weight, factors[0], factors[1], metric)
+
+
+def start_cp(weight: Weight, clusters: Clusters, rank: int, *, deflate: bool) -> BlockCPFactors:
+    """Return the published construction, or the exact terms where there are enough."""
+    blocks = _flat_blocks(weight, clusters)
+    if is_exact(blocks, rank):
+        terms = cp_start.exact_terms(blocks)
+    else:
+        start = cp_start.greedy_deflation if deflate else cp_start.spatial_svd
+        terms = start(blocks, rank)
+    return _cp_factors(weight, clusters, terms)
+
+
+def is_exact(blocks: Array, rank: int) -> bool:
+    """Whether blocks ``(B, F, C, P)`` are sums of `rank` outer products whatever they are."""
+    return bool(rank == math.prod(sorted(blocks.shape[1:])[:2]))
 
 
 def measured_fit(weight: Weight, start: BlockFactors, final: BlockFactors, metric: Metric) -> Fit:
@@ -100,3 +100,32 @@ def measured_fit(weight: Weight, start: BlockFactors, final: BlockFactors, metri
         for factors in (start, final)
     ]
     return Fit(final if errors[1] <= errors[0] else start, errors[0], min(errors))
+
+
+def _flat_blocks(weight: Weight, clusters: Clusters) -> Array:
+    blocks = gather_blocks(weight, *clusters)
+    return blocks.reshape(-1, *blocks.shape[2:])
+
+
+def _tucker2_factors(
+    weight: Weight, clusters: Clusters, inputs: Array, outputs: Array
+) -> BlockTucker2Factors:
+    middle = tucker2_fit.core(_flat_blocks(weight, clusters), inputs, outputs)
+    grid = len(clusters[0]), len(clusters[1])
+    return BlockTucker2Factors(
+        *clusters,
+        inputs=inputs.swapaxes(1, 2).reshape(*grid, *inputs.shape[:0:-1]),
+        cores=middle.reshape(*grid, *middle.shape[1:3], *weight.shape[2:]),
+        outputs=outputs.reshape(*grid, *outputs.shape[1:]),
+    )
+
+
+def _cp_factors(weight: Weight, clusters: Clusters, terms: cp_fit.CPTerms) -> BlockCPFactors:
+    grid = len(clusters[0]), len(clusters[1])
+    rank = terms.inputs.shape[1]
+    return BlockCPFactors(
+        *clusters,
+        inputs=terms.inputs.reshape(*grid, rank, -1),
+        kernels=terms.kernels.reshape(*grid, rank, *weight.shape[2:]),
+        outputs=terms.outputs.reshape(*grid, -1, rank),
+    )

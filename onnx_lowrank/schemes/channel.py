@@ -11,7 +11,8 @@ import numpy as np
 from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.metrics.base import Metric
 from onnx_lowrank.schemes.base import Fit, Scheme, Weight
-from onnx_lowrank.schemes.two_stage import fit_two_stage
+from onnx_lowrank.schemes.problem import LayerProblem
+from onnx_lowrank.schemes.two_stage import fit_two_stage, two_stage_in_covariance
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,12 @@ class TwoStageScheme(Scheme):
     def fit(
         self, weight: Weight, *, metric: Metric, rng: np.random.Generator, group: int = 1
     ) -> Fit:
-        """Reduced-rank regression, group by group; see `fit_two_stage`."""
+        """Truncate an SVD, group by group, which is the optimum in the Frobenius norm."""
         return fit_two_stage(weight, self.R, metric, group)
+
+    def fit_in_covariance(self, problem: LayerProblem, rng: np.random.Generator) -> Fit:
+        """Reduced-rank regression, group by group; see `two_stage_in_covariance`."""
+        return two_stage_in_covariance(problem, self.R)
 
 
 @dataclass(frozen=True)

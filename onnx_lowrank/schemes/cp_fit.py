@@ -35,25 +35,38 @@ class CPTerms:
         count, rank, _ = self.inputs.shape
         return (self.inputs[..., None] * self.kernels[:, :, None]).reshape(count, rank, -1)
 
+    def astype(self, dtype: np.dtype[np.floating]) -> CPTerms:
+        """Return the terms in another precision."""
+        arrays = self.inputs, self.kernels, self.outputs
+        return CPTerms(*(array.astype(dtype, copy=False) for array in arrays))
+
     def dense(self) -> Array:
         """Return the blocks, ``(B, F, C, P)``."""
         dense = self.outputs @ self.pairs()
         return dense.reshape(*dense.shape[:2], -1, self.kernels.shape[-1])
 
 
-def als(blocks: Array, start: CPTerms) -> CPTerms:
+def als(
+    blocks: Array,
+    start: CPTerms,
+    *,
+    sweeps: int = MAX_SWEEPS,
+    tolerance: float = TOLERANCE,
+) -> CPTerms:
     """Alternating least squares over all terms, extrapolated; never worse than the start.
 
     A ridge bounds terms that grow against each other, the known way of CP to diverge (de Silva and
     Lim 2008). Every sweep starts a little beyond where the last one ended, along its move; where
     that raised a block's error, the block goes back to the best terms it had.
+
+    It works in the precision of the blocks.
     """
     flat = blocks.reshape(*blocks.shape[:2], -1)
-    total = np.sum(flat**2, axis=(1, 2))
-    best = now = _balanced(start)
+    total = np.asarray(np.sum(flat**2, axis=(1, 2), dtype=np.float64))
+    best = now = _balanced(start.astype(blocks.dtype))
     best_error, checked = squared_errors(blocks, now), np.inf
     momentum = np.zeros(len(blocks))
-    for _ in range(MAX_SWEEPS):
+    for _ in range(sweeps):
         after, error = _sweep(blocks, now, total)
         improved, plain = error < best_error, momentum == 0
         momentum = np.where(improved, np.minimum(momentum + 0.1, 0.9), 0.0)
@@ -62,7 +75,7 @@ def als(blocks: Array, start: CPTerms) -> CPTerms:
         now = select(improved, ahead, best)
         best, best_error = select(improved, after, best), np.where(improved, error, best_error)
         # A plain sweep that gained nothing has converged; one from beyond says nothing yet.
-        if (improved | plain).all() and checked - best_error.sum() <= TOLERANCE * best_error.sum():
+        if (improved | plain).all() and checked - best_error.sum() <= tolerance * best_error.sum():
             break
         if best_error.sum() <= 1e-24 * total.sum():
             break
@@ -111,18 +124,20 @@ def _sweep(blocks: Array, terms: CPTerms, total: Array) -> tuple[CPTerms, Array]
     terms = CPTerms(terms.inputs, update_kernels(half, terms), terms.outputs)
     # |W - W~|^2 = |W|^2 - 2 <W, W~> + |W~|^2, which needs no pass over the blocks.
     right = (terms.inputs[:, :, None] @ half)[:, :, 0]
-    inner = np.sum(right * terms.kernels, axis=(1, 2))
+    inner = np.sum(right * terms.kernels, axis=(1, 2), dtype=np.float64)
     gram = _gram(terms.inputs) * _gram(terms.kernels) * _gram(terms.outputs.swapaxes(1, 2))
-    error = np.maximum(total - 2 * inner + gram.sum(axis=(1, 2)), 0.0)
+    error = np.maximum(total - 2 * inner + gram.sum(axis=(1, 2), dtype=np.float64), 0.0)
     return _balanced(terms), error
 
 
 def _solve(gram: Array, right: Array) -> Array:
     """Return X with ``X gram = right`` for every block, under the ridge."""
     size = gram.shape[-1]
-    ridge = RIDGE * np.trace(gram, axis1=1, axis2=2)[:, None, None] / size + np.finfo(float).tiny
+    # Rounding of the products in a Gram matrix is no signal, and must not make it indefinite.
+    share = max(RIDGE, 10 * float(np.finfo(gram.dtype).eps))
+    ridge = share * np.trace(gram, axis1=1, axis2=2)[:, None, None] / size + np.finfo(float).tiny
     solution = np.linalg.solve(gram + ridge * np.eye(size), right.swapaxes(1, 2))
-    return np.asarray(solution.swapaxes(1, 2))
+    return np.asarray(solution.swapaxes(1, 2).astype(right.dtype, copy=False))
 
 
 def _gram(rows: Array) -> Array:
@@ -138,7 +153,7 @@ def _balanced(terms: CPTerms) -> CPTerms:
     ]
     mean = np.cbrt(norms[0] * norms[1] * norms[2])
     a, d, b = (
-        np.divide(mean, n, out=np.zeros_like(mean), where=n > np.finfo(float).tiny) for n in norms
+        np.divide(mean, n, out=np.zeros_like(mean), where=n > np.finfo(n.dtype).tiny) for n in norms
     )
     return CPTerms(
         terms.inputs * a[..., None], terms.kernels * d[..., None], terms.outputs * b[:, None]
@@ -146,7 +161,7 @@ def _balanced(terms: CPTerms) -> CPTerms:
 
 
 def _extrapolated(old: CPTerms, new: CPTerms, momentum: Array) -> CPTerms:
-    step = momentum[:, None, None]
+    step = momentum[:, None, None].astype(old.inputs.dtype)
     # The outputs come first in a sweep, and from the other two alone.
     return CPTerms(
         new.inputs + step * (new.inputs - old.inputs),

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_lowrank.schemes.base import Factors
-from onnx_lowrank.schemes.spatial import SpatialFactors
 from onnx_lowrank.schemes.two_stage import TwoStageFactors
 
 Array = NDArray[np.float64]
@@ -108,10 +107,31 @@ class BlockCPFactors:
         """Return the dense weight, ``(F, C, *kernel)``."""
         g, h, k, *kernel = self.kernels.shape
         kernels = self.kernels.reshape(g, h, k, -1)
-        blocks = np.einsum(
-            "ghfk,ghkp,ghkc->ghfcp", self.outputs, kernels, self.inputs, optimize=True
-        )
+        terms = (self.inputs[..., None] * kernels[..., None, :]).reshape(g, h, k, -1)
+        blocks = (self.outputs @ terms).reshape(g, h, -1, self.inputs.shape[3], kernels.shape[3])
         return scatter_blocks(blocks, self.input_clusters, self.output_clusters, tuple(kernel))
+
+
+@dataclass(frozen=True)
+class SpatialFactors:
+    """Two Convs in a row, of which one has the kernel's height and the other its width.
+
+    Attributes
+    ----------
+    first : ndarray, shape (R, C, X, 1) or (R, C, 1, Y)
+        Weight of the first Conv; along its axis it carries the layer's stride, dilation and pads.
+    second : ndarray, shape (F, R, 1, Y) or (F, R, X, 1)
+        Weight of the second Conv.
+    """
+
+    first: Array
+    second: Array
+
+    def reconstruct(self) -> Array:
+        """Return the dense weight, ``(F, C, X, Y)``."""
+        product = np.tensordot(self.second, self.first, axes=(1, 0))  # f, x2, y2, c, x1, y1
+        f, x2, y2, c, x1, y1 = product.shape
+        return product.transpose(0, 3, 1, 4, 2, 5).reshape(f, c, x2 * x1, y2 * y1)
 
 
 def gather_blocks(weight: Array, inputs: Indices, outputs: Indices) -> Array:

@@ -1,12 +1,16 @@
-"""The fit of a scheme in a metric: the published construction, then least squares."""
+"""The fit of a scheme in a metric: one, or a ladder of them that share what they can."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from onnx_lowrank.metrics.base import Metric
+from onnx_lowrank.metrics.covariance import Covariance, RowCovariance
 from onnx_lowrank.metrics.frobenius import Frobenius
-from onnx_lowrank.schemes.base import Fit, Scheme, Weight, relative_error
+from onnx_lowrank.schemes.base import Fit, Scheme, Weight, check_finite, relative_error
+from onnx_lowrank.schemes.problem import LayerProblem
 from onnx_lowrank.schemes.refine import refine
 
 
@@ -32,11 +36,56 @@ def fit_scheme(
     -------
     Fit
         Its ``start_error`` is that of the published construction, in the metric.
+
+    Raises
+    ------
+    SchemeError
+        If the weight has NaN or Inf.
     """
-    fit = scheme.fit(weight, metric=metric, rng=rng, group=group)
-    if isinstance(metric, Frobenius):
-        return fit
+    (fit,) = fit_ladder([scheme], weight, metric=metric, rng=rng, group=group)
+    return fit
+
+
+def fit_ladder(
+    schemes: Sequence[Scheme],
+    weight: Weight,
+    *,
+    metric: Metric,
+    rng: np.random.Generator,
+    group: int = 1,
+) -> Iterator[Fit]:
+    """Fit several schemes, or one at several ranks, to one layer.
+
+    What depends on the layer alone is computed once: in a covariance metric the product of weight
+    and moment, the second moment of the responses, and roots of the moment of the inputs. Each
+    fit is the one that `fit_scheme` gives with a generator in the same state.
+
+    Parameters and errors are those of `fit_scheme`.
+
+    Yields
+    ------
+    Fit
+        In the order of `schemes`, each as soon as it is done.
+    """
+    check_finite(weight)
+    problem = (
+        LayerProblem(weight, metric, group)
+        if isinstance(metric, Covariance | RowCovariance)
+        else None
+    )
+    state = rng.bit_generator.state
+    for scheme in schemes:
+        rng.bit_generator.state = state
+        fit = None if problem is None else scheme.fit_in_covariance(problem, rng)
+        if fit is None:
+            fit = scheme.fit(weight, metric=metric, rng=rng, group=group)
+            if not isinstance(metric, Frobenius):
+                fit = _refined(fit, weight, metric)
+        yield fit
+
+
+def _refined(fit: Fit, weight: Weight, metric: Metric) -> Fit:
     factors = refine(fit.factors, weight, metric)
     squared = metric.squared_norm(weight - factors.reconstruct())
     error = relative_error(squared, metric.squared_norm(weight))
-    return Fit(factors, fit.start_error, min(error, fit.error)) if error <= fit.error else fit
+    return Fit(factors, fit.start_error, error) if error <= fit.error else fit

@@ -20,7 +20,9 @@ from onnx_lowrank.schemes.base import (
     relative_error,
 )
 from onnx_lowrank.schemes.clustering import assign_balanced, balanced_subspaces
+from onnx_lowrank.schemes.covariance_fit import monochromatic_in_covariance
 from onnx_lowrank.schemes.factors import MonochromaticFactors
+from onnx_lowrank.schemes.problem import LayerProblem
 from onnx_lowrank.schemes.tucker2_fit import leading_left
 
 Array = NDArray[np.float64]
@@ -83,6 +85,13 @@ class Monochromatic(Scheme):
             start_error=relative_error(metric.squared_norm(start.reshape(weight.shape)), norm),
             error=relative_error(metric.squared_norm(weight - factors.reconstruct()), norm),
         )
+
+    def fit_in_covariance(self, problem: LayerProblem, rng: np.random.Generator) -> Fit:
+        """Take the clusters of the plain norm, then alternate filters and colours in the metric."""
+        fit = self.fit(problem.weight, metric=problem.metric, rng=rng)
+        assert isinstance(fit.factors, MonochromaticFactors)
+        factors, error = monochromatic_in_covariance(problem, fit.factors)
+        return Fit(factors, fit.start_error, error) if error <= fit.error else fit
 
 
 def _published_start(

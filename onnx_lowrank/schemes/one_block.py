@@ -12,8 +12,16 @@ from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.metrics.base import Metric
 from onnx_lowrank.schemes.base import Fit, Scheme, Weight, check_finite
 from onnx_lowrank.schemes.bicluster import BiclusterOuter, BiclusterSVD, block_limit
-from onnx_lowrank.schemes.block_fit import fit_cp, fit_tucker2, one_block
+from onnx_lowrank.schemes.block_fit import (
+    fit_cp,
+    fit_tucker2,
+    one_block,
+    start_cp,
+    start_tucker2,
+)
+from onnx_lowrank.schemes.covariance_fit import cp_in_covariance, tucker2_in_covariance
 from onnx_lowrank.schemes.monochromatic import spatial_refusal
+from onnx_lowrank.schemes.problem import LayerProblem
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,12 @@ class Tucker2(Scheme):
         check_finite(weight)
         return fit_tucker2(weight, one_block(weight), self.R1, self.R2, metric)
 
+    def fit_in_covariance(self, problem: LayerProblem, rng: np.random.Generator) -> Fit:
+        """Alternate the bases in the metric, from its own principal directions."""
+        clusters = one_block(problem.weight)
+        start = start_tucker2(problem.weight, clusters, self.R1, self.R2)
+        return problem.better(start, tucker2_in_covariance(problem, clusters, self.R1, self.R2))
+
 
 @dataclass(frozen=True)
 class CP(Scheme):
@@ -83,3 +97,9 @@ class CP(Scheme):
         """SVD per principal spatial filter, then alternating least squares over all terms."""
         check_finite(weight)
         return fit_cp(weight, one_block(weight), self.R, metric, deflate=False)
+
+    def fit_in_covariance(self, problem: LayerProblem, rng: np.random.Generator) -> Fit:
+        """Alternate over all terms in the metric, from a start in a metric near it."""
+        clusters = one_block(problem.weight)
+        start = start_cp(problem.weight, clusters, self.R, deflate=False)
+        return problem.better(start, cp_in_covariance(problem, clusters, self.R))

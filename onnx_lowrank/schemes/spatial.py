@@ -7,37 +7,18 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.metrics.base import Metric
 from onnx_lowrank.schemes.base import Fit, Scheme, Weight, check_finite, relative_error
+from onnx_lowrank.schemes.covariance_fit import spatial_in_covariance
+from onnx_lowrank.schemes.factors import SpatialFactors
+from onnx_lowrank.schemes.problem import LayerProblem
 from onnx_lowrank.schemes.reduced_rank import reduced_rank
 
-Array = NDArray[np.float64]
+__all__ = ["Order", "Spatial", "SpatialFactors", "orders", "separate"]
+
 Order = Literal["column first", "row first"]
-
-
-@dataclass(frozen=True)
-class SpatialFactors:
-    """Two Convs in a row, of which one has the kernel's height and the other its width.
-
-    Attributes
-    ----------
-    first : ndarray, shape (R, C, X, 1) or (R, C, 1, Y)
-        Weight of the first Conv; along its axis it carries the layer's stride, dilation and pads.
-    second : ndarray, shape (F, R, 1, Y) or (F, R, X, 1)
-        Weight of the second Conv.
-    """
-
-    first: Array
-    second: Array
-
-    def reconstruct(self) -> Weight:
-        """Return the dense weight, ``(F, C, X, Y)``."""
-        product = np.tensordot(self.second, self.first, axes=(1, 0))  # f, x2, y2, c, x1, y1
-        f, x2, y2, c, x1, y1 = product.shape
-        return product.transpose(0, 3, 1, 4, 2, 5).reshape(f, c, x2 * x1, y2 * y1)
 
 
 @dataclass(frozen=True)
@@ -102,6 +83,13 @@ class Spatial(Scheme):
         ]
         best = int(np.argmin(errors))
         return Fit(candidates[best], start_error=errors[0], error=errors[best])
+
+    def fit_in_covariance(self, problem: LayerProblem, rng: np.random.Generator) -> Fit:
+        """Fit the stages in the metric, in the order whose own principal directions keep more."""
+        candidates = orders(problem.weight.shape)
+        start = separate(problem.weight, self.R, candidates[0])
+        columns = [order == "column first" for order in candidates]
+        return problem.better(start, spatial_in_covariance(problem, self.R, columns))
 
 
 def orders(shape: tuple[int, ...]) -> tuple[Order, ...]:

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_lowrank.metrics.base import Metric
-from onnx_lowrank.metrics.covariance import Covariance, RowCovariance
 from onnx_lowrank.schemes.base import Fit, Weight, check_finite, relative_error
-from onnx_lowrank.schemes.reduced_rank import reduced_rank
+from onnx_lowrank.schemes.problem import LayerProblem
+from onnx_lowrank.schemes.reduced_rank import leading, reduced_rank
 
 Array = NDArray[np.float64]
 
@@ -38,11 +38,7 @@ class TwoStageFactors:
 
 
 def fit_two_stage(weight: Weight, rank: int, metric: Metric, group: int) -> Fit:
-    """Fit by reduced-rank regression: the leading principal components of the responses.
-
-    The published construction (the truncated SVD of the weight) is the start whose error is
-    stated. In the covariance metric the fit is the optimum in closed form; in a metric that is
-    not one of the inputs it is the better of that and of the start.
+    """Fit the truncated SVD of every group, the published construction and the Frobenius optimum.
 
     Parameters
     ----------
@@ -56,49 +52,54 @@ def fit_two_stage(weight: Weight, rank: int, metric: Metric, group: int) -> Fit:
         Number of groups.
     """
     check_finite(weight)
-    start = _factors(weight, weight, rank, group, None)
-    norm = metric.squared_norm(weight)
-    start_error = relative_error(metric.squared_norm(weight - start.reconstruct()), norm)
-    if metric.name == "frobenius":
-        return Fit(start, start_error, start_error)
-    scale = _output_scale(metric)
-    image = metric.apply(weight)
-    if scale is not None:
-        # The metric's D W Sigma, as D^(1/2) W Sigma: that of the scaled problem D^(1/2) W.
-        image = image / _column(scale, weight)
-    final = _factors(weight, image, rank, group, scale)
-    error = relative_error(metric.squared_norm(weight - final.reconstruct()), norm)
-    better = error <= start_error
-    return Fit(final if better else start, start_error, min(error, start_error))
+    bases = [reduced_rank(part, rank)[0] for part in _groups(weight, group)]
+    factors = _projected(weight, bases)
+    rest = metric.squared_norm(weight - factors.reconstruct())
+    error = relative_error(rest, metric.squared_norm(weight))
+    return Fit(factors, error, error)
 
 
-def _factors(
-    weight: Weight, image: Weight, rank: int, group: int, scale: Array | None
-) -> TwoStageFactors:
-    """Fit every group; `image` is ``W Sigma``, or the weight itself where Sigma is the identity."""
-    size = len(weight) // group
-    root = np.ones(len(weight)) if scale is None else scale
-    kernels, outputs = [], []
-    for g in range(group):
-        rows = slice(g * size, (g + 1) * size)
-        matrix = root[rows, None] * weight[rows].reshape(size, -1)
-        responses = None if image is weight else image[rows].reshape(size, -1) @ matrix.T
-        b, a = reduced_rank(matrix, rank, responses)
-        outputs.append(b / root[rows, None])
-        kernels.append(a.reshape(rank, *weight.shape[1:]))
-    return TwoStageFactors(np.stack(kernels), np.stack(outputs))
+def two_stage_in_covariance(problem: LayerProblem, rank: int) -> Fit:
+    """Fit by reduced-rank regression: the leading principal components of the responses.
 
+    That is the optimum, in closed form. Both errors follow from the second moment of the
+    responses, of which a projection keeps a part.
 
-def _output_scale(metric: Metric) -> Array | None:
-    """Return the square roots of the metric's output weights; None where all outputs count alike.
-
-    An output that counts for nothing still gets a little weight, so that its scale can be undone.
+    Parameters
+    ----------
+    problem : LayerProblem
+        The layer; groups and moments never formed are welcome.
+    rank : int
+        Channels per group between the stages.
     """
-    weights = metric.outputs if isinstance(metric, Covariance | RowCovariance) else None
-    if weights is None or not weights.any():
-        return None
-    return np.asarray(np.sqrt(np.maximum(weights, 1e-12 * weights.max())))
+    kept, bases, lost = [], [], []
+    scales = problem.scale.reshape(problem.group, -1)
+    for part, moment, scale in zip(
+        _groups(problem.weight, problem.group), problem.responses, scales, strict=True
+    ):
+        plain = reduced_rank(part, rank)[0]
+        # The truncated SVD of the weight as it is, in units of the scaled outputs.
+        away = np.eye(len(plain)) - scale[:, None] * (plain @ plain.T) / scale
+        lost.append(float(np.vdot(away @ moment, away)))
+        basis = leading(moment, rank)
+        kept.append(float(np.trace(moment) - np.vdot(basis, moment @ basis)))
+        bases.append(basis)
+    factors = _projected(problem.target.reshape(problem.weight.shape), bases)
+    factors = TwoStageFactors(factors.kernels, factors.outputs / scales[:, :, None])
+    start_error, error = (relative_error(sum(x), problem.norm) for x in (lost, kept))
+    return Fit(factors, max(start_error, error), error)
 
 
-def _column(values: Array, weight: Weight) -> Array:
-    return values.reshape(-1, *(1,) * (weight.ndim - 1))
+def _groups(weight: Weight, group: int) -> Array:
+    return weight.reshape(group, len(weight) // group, -1)
+
+
+def _projected(weight: Weight, bases: list[Array]) -> TwoStageFactors:
+    """Return every group's projection onto orthonormal columns, ``(F / group, R)``."""
+    kernels = [
+        basis.T @ part for basis, part in zip(bases, _groups(weight, len(bases)), strict=True)
+    ]
+    rank = bases[0].shape[1]
+    return TwoStageFactors(
+        np.stack(kernels).reshape(len(bases), rank, *weight.shape[1:]), np.stack(bases)
+    )

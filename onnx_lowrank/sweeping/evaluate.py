@@ -12,15 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_lowrank.data import Dataset
+from onnx_lowrank.fit_model import layer_problem
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.io import load_model
 from onnx_lowrank.graph.layers import find_layers, layer_bias, layer_weight
-from onnx_lowrank.metrics.frobenius import Frobenius
+from onnx_lowrank.metrics.mahalanobis import Mahalanobis
 from onnx_lowrank.metrics.moments import LayerStatistics
 from onnx_lowrank.metrics.output_error import squared_output
-from onnx_lowrank.metrics.target import fit_target
 from onnx_lowrank.passes.approximate_conv import ApproximateConvPass
-from onnx_lowrank.planning.fit import FitProblem, LayerFit, fit_layer
+from onnx_lowrank.planning.fit import LayerFit, fit_layer
 from onnx_lowrank.schemes.base import relative_error
 from onnx_lowrank.sweeping.grid import Point
 from onnx_lowrank.sweeping.result import PointResult
@@ -28,6 +28,14 @@ from onnx_lowrank.verification import verify
 
 Array = NDArray[np.float64]
 Statistics = Mapping[str, LayerStatistics]
+
+NEEDS: dict[str, frozenset[str]] = {
+    "frobenius": frozenset(),
+    "covariance": frozenset({"statistics"}),
+    "mahalanobis": frozenset({"gradients"}),
+    "combined": frozenset({"statistics", "gradients"}),
+}
+"""All metrics, and what each takes of the calibration data."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +50,11 @@ class Setting:
         Statistics of the held-out data, by layer.
     calibration : mapping of str to LayerStatistics
         Of the calibration data; empty where no metric takes them.
+    gradients : mapping of str to Path
+        Files with the metric of the gradients over the calibration data, as of `save_gradients`;
+        empty where no metric takes them.
+    calibration_images : int or None
+        Number of calibration images.
     filters : Path
         Folder where the fitted weights of layers on colour images are kept, for a figure.
     seed : int
@@ -55,6 +68,8 @@ class Setting:
     model: Path
     held_out: Statistics
     calibration: Statistics
+    gradients: Mapping[str, Path]
+    calibration_images: int | None
     filters: Path
     seed: int
     network: Dataset | None
@@ -74,14 +89,21 @@ def evaluate(setting: Setting, point: Point, key: str) -> tuple[str, PointResult
         What the point is kept under; handed back, as points finish in any order.
     """
     weight, bias = _parameters(setting.model, point.layer)
-    problem, images = _problem(setting, point, weight, bias)
+    needs = NEEDS[point.metric]
+    problem = layer_problem(
+        weight,
+        bias,
+        point.conv.group,
+        statistics=setting.calibration[point.layer] if "statistics" in needs else None,
+        gradients=load_gradients(setting.gradients[point.layer]) if "gradients" in needs else None,
+    )
     fit = fit_layer(point.layer, point.scheme, problem, seed=setting.seed)
     fitted = fit.factors.reconstruct()
     found = PointResult(
         layer=point.layer,
         scheme=point.scheme.spec,
         metric=point.metric,
-        calibration_images=images,
+        calibration_images=setting.calibration_images if needs else None,
         macs=point.conv.macs,
         macs_new=point.scheme.macs(point.conv),
         params=point.conv.params,
@@ -99,6 +121,16 @@ def evaluate(setting: Setting, point: Point, key: str) -> tuple[str, PointResult
     return key, found
 
 
+def save_gradients(metric: Mahalanobis, path: Path) -> None:
+    """Write the metric of the gradients of one layer to a file."""
+    np.save(path, metric.alpha, allow_pickle=False)
+
+
+def load_gradients(path: Path) -> Mahalanobis:
+    """Read what `save_gradients` has written."""
+    return Mahalanobis(np.load(path, allow_pickle=False))
+
+
 def shows_colours(weight: Array) -> bool:
     """Whether a weight, ``(F, C, *kernel)``, is of filters on images of three channels."""
     return weight.ndim == 4 and weight.shape[1] == 3 and weight.shape[2] * weight.shape[3] > 1
@@ -112,18 +144,6 @@ def _parameters(model: Path, layer: str) -> tuple[Array, Array | None]:
     editor = GraphEditor(proto)
     found = next(each for each in find_layers(proto) if each.name == layer)
     return layer_weight(editor, found), layer_bias(editor, found)
-
-
-def _problem(
-    setting: Setting, point: Point, weight: Array, bias: Array | None
-) -> tuple[FitProblem, int | None]:
-    """Return what to fit, and the number of images that the metric knows."""
-    group = point.conv.group
-    if point.metric == Frobenius().name:
-        return FitProblem(weight, Frobenius(), lambda fitted: bias, group), None
-    statistics = setting.calibration[point.layer]
-    target = fit_target(statistics, weight, bias)
-    return FitProblem(target.weight, target.metric, target.bias, group), statistics.images
 
 
 def _held_out_error(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -31,24 +32,27 @@ class Skipped:
     reason: str
 
 
-def expand_specs(texts: Iterable[str]) -> tuple[SchemeSpec, ...]:
-    """Read scheme specifications whose values may be alternatives: ``"mono:C=4/6/8"``.
+def expand_rules(texts: Iterable[str]) -> tuple[Rule, ...]:
+    """Read schemes to try: ``"mono:C=4/6/8"`` on all layers, ``"conv1=mono:C=6"`` on some.
+
+    Values may be alternatives; several of them make a grid.
 
     Raises
     ------
     SchemeError
         A scheme is unknown or its ranks are malformed.
     """
-    found: dict[str, SchemeSpec] = {}
+    found: dict[str, Rule] = {}
     for text in texts:
-        name, colon, listed = text.partition(":")
+        match = re.fullmatch(r"(?:(.+?)=)?([A-Za-z][\w-]*)(:.*)?", text)
+        pattern, name, listed = match.groups() if match else (None, text, None)
         items = []
-        for item in listed.split(","):
+        for item in (listed or ":")[1:].split(","):
             key, equals, values = item.partition("=")
             items.append([f"{key}{equals}{value}" for value in values.split("/")])
         for chosen in itertools.product(*items):
-            spec = SchemeSpec.parse(f"{name}{colon}{','.join(chosen)}")
-            found.setdefault(str(spec), spec)
+            rule = Rule(pattern or "*", SchemeSpec.parse(f"{name}:{','.join(chosen)}"))
+            found.setdefault(str(rule), rule)
     return tuple(found.values())
 
 
@@ -72,7 +76,7 @@ def select_layers(
 
 
 def make_grid(
-    layers: Sequence[PlannableLayer], specs: Sequence[SchemeSpec], metrics: Sequence[str]
+    layers: Sequence[PlannableLayer], rules: Sequence[Rule], metrics: Sequence[str]
 ) -> tuple[tuple[Point, ...], tuple[Skipped, ...]]:
     """Return the points, layer by layer, and what is left out.
 
@@ -90,7 +94,9 @@ def make_grid(
             skipped.append(Skipped(layer.name, None, layer.reason or "its shape cannot be read"))
             continue
         schemes: dict[Scheme, None] = {}
-        for spec in specs:
+        for spec in (rule.scheme for rule in rules if rule.matches(layer.name)):
+            if spec is None:
+                continue
             try:
                 scheme = spec.resolve(conv)  # 1
                 if reason := no_gain(scheme, conv):  # 2

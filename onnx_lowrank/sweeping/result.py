@@ -130,8 +130,8 @@ class SweepReport:
         What was measured.
     skipped : tuple of Skipped
         What was left out, and why.
-    unreadable : tuple of str
-        One sentence for each image that could not be read.
+    notes : tuple of str
+        What is to be known of the data, one sentence each.
     reused : int
         How many points came from an earlier run.
     filters : mapping of PointResult to Path
@@ -143,7 +143,7 @@ class SweepReport:
     held_out_images: int
     points: tuple[PointResult, ...]
     skipped: tuple[Skipped, ...]
-    unreadable: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     reused: int = 0
     filters: Mapping[PointResult, Path] = field(default_factory=dict)
 
@@ -156,7 +156,7 @@ class SweepReport:
             "held_out_images": self.held_out_images,
             "points": [point.to_dict() for point in self.points],
             "skipped": [asdict(entry) for entry in self.skipped],
-            "unreadable": list(self.unreadable),
+            "notes": list(self.notes),
             "reused": self.reused,
         }
 

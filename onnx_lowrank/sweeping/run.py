@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from shutil import rmtree
 
@@ -14,6 +15,7 @@ import onnx
 from onnx_lowrank.calibrate import Survey, calibrate, statistics_keys
 from onnx_lowrank.data import Dataset
 from onnx_lowrank.errors import DataError, OutputError, PlanError, suggest
+from onnx_lowrank.fit_model import layer_gradients
 from onnx_lowrank.graph.check import check_model
 from onnx_lowrank.graph.io import load_model, save_model, write_text
 from onnx_lowrank.graph.layers import find_layers
@@ -22,14 +24,14 @@ from onnx_lowrank.passes.base import PassManager
 from onnx_lowrank.passes.fold_batchnorm import FoldBatchNormPass
 from onnx_lowrank.passes.fold_constants import FoldConstantsPass
 from onnx_lowrank.passes.normalize_conv import NormalizeConvPass
-from onnx_lowrank.sweeping.evaluate import Setting
-from onnx_lowrank.sweeping.grid import Point, Skipped, expand_specs, make_grid, select_layers
+from onnx_lowrank.sweeping.evaluate import NEEDS, Setting, save_gradients
+from onnx_lowrank.sweeping.grid import Point, Skipped, expand_rules, make_grid, select_layers
 from onnx_lowrank.sweeping.journal import Journal
 from onnx_lowrank.sweeping.parallel import evaluate_all, threads_per_job
 from onnx_lowrank.sweeping.result import SweepReport
 from onnx_lowrank.sweeping.samples import SweepData, look
 
-METRICS = ("frobenius", "covariance")
+METRICS = tuple(NEEDS)
 Progress = Callable[[str, int, int], None]
 
 FORMAT = 1  # of the arithmetic behind a point; part of its key
@@ -64,7 +66,8 @@ def sweep(
     data : SweepData
         The samples.
     schemes : sequence of str
-        Specifications, whose values may be alternatives: ``"mono:C=4/6/8"``.
+        Specifications, whose values may be alternatives: ``"mono:C=4/6/8"``; of some layers only,
+        by name or glob: ``"conv1=mono:C=6"``.
     layers : sequence of str
         Names or globs.
     metrics : sequence of str
@@ -86,77 +89,86 @@ def sweep(
     if jobs < 1 and jobs != -1:
         raise DataError(f"the number of jobs is {jobs}; give 1 or more, or -1 for all cores")
     metrics = _check_metrics(metrics, calibrated=data.calibration is not None)
-    specs = expand_specs(schemes)
-    if not specs:
+    rules = expand_rules(schemes)
+    if not rules:
         raise PlanError("no scheme is given; choose one or more with --scheme")
     original = load_model(model)
     check_model(original)
     normalised = _normalise(original)
     selected = [layer.name for layer in select_layers(find_layers(original), layers)]
-    held_out, calibration = data.open(original, seed)
-    folder = _make_folder(output)
+    needs = frozenset().union(*(NEEDS[metric] for metric in metrics))
+    datasets = data.open(original, seed, gradients="gradients" in needs)[: 2 if needs else 1]
 
     progress("looking at the data", 0, 1)
-    surveys = look(held_out, calibration if _takes_data(metrics) else None)
+    surveys = look(datasets)
     found = {layer.name: layer for layer in find_layers(normalised, input_shapes=surveys[0].shapes)}
     missing = tuple(
         Skipped(name, None, "it is folded away before the fits")
         for name in selected
         if name not in found
     )
-    points, skipped = make_grid([found[n] for n in selected if n in found], specs, metrics)
+    points, skipped = make_grid([found[n] for n in selected if n in found], rules, metrics)
     if not points:
         reasons = "; ".join(f"{s.layer}: {s.reason}" for s in (*missing, *skipped)[:3])
         raise PlanError(f"the grid is empty ({reasons}); choose other layers or schemes")
 
     wanted = list(dict.fromkeys(point.layer for point in points))
     entries = [statistics_keys(normalised, survey, wanted, seed=seed) for survey in surveys]
+    folder = _make_folder(output)
     journal = Journal(folder / "points.jsonl")
-    keys = {
-        point: _key(point, entries, seed, surveys[0].labels if network else None)
-        for point in points
-    }
+    labels = surveys[0].labels.hex() if network else ""
+    keys = {point: _key(point, entries, seed, labels, surveys[-1]) for point in points}
     left = [point for point in points if keys[point] not in journal]
     if left:
         work = folder / "work"
-        remaining = list(dict.fromkeys(point.layer for point in left))
-        statistics = [
-            _statistics(normalised, dataset, remaining, survey, work, seed, progress)
-            for dataset, survey in zip((held_out, calibration), surveys, strict=False)
-            if dataset is not None
-        ]
-        save_model(normalised, work / "model.onnx")
-        setting = Setting(
-            model=work / "model.onnx",
-            held_out=statistics[0],
-            calibration=statistics[1] if len(statistics) > 1 else {},
-            filters=folder / "filters",
-            seed=seed,
-            network=held_out if network else None,
-            threads=threads_per_job(jobs),
-        )
-        done = len(points) - len(left)
-        for key, result in evaluate_all(setting, [(point, keys[point]) for point in left], jobs):
-            journal.add(key, result)
-            done += 1
-            progress(f"{result.layer} as {result.scheme}", done, len(points))
-        rmtree(work, ignore_errors=True)
+        try:
+            statistics = [
+                _statistics(normalised, dataset, survey, left, work, seed, progress)
+                for dataset, survey in zip(datasets, surveys, strict=True)
+            ]
+            gradients = _gradients(normalised, datasets[-1], left, work, progress)
+            save_model(normalised, work / "model.onnx")
+            setting = Setting(
+                model=work / "model.onnx",
+                held_out=statistics[0],
+                calibration=statistics[-1],
+                gradients=gradients,
+                calibration_images=surveys[-1].images if needs else None,
+                filters=folder / "filters",
+                seed=seed,
+                network=datasets[0] if network else None,
+                threads=threads_per_job(jobs),
+            )
+            done = len(points) - len(left)
+            for key, found_there in evaluate_all(setting, [(p, keys[p]) for p in left], jobs):
+                journal.add(key, found_there)
+                done += 1
+                progress(f"{found_there.layer} as {found_there.scheme}", done, len(points))
+        finally:
+            # Only a kill leaves them: then the next run takes the statistics from there.
+            rmtree(work, ignore_errors=True)
+            with suppress(OSError):  # not empty
+                folder.rmdir()
     results = {point: journal[keys[point]] for point in points}
     filters = {results[point]: folder / "filters" / f"{keys[point]}.npz" for point in points}
     report = SweepReport(
         model=_name(model, original),
         settings={
             "layers": list(layers),
-            "schemes": [str(spec) for spec in specs],
+            "schemes": [str(rule).removeprefix("*=") for rule in rules],
             "metrics": list(metrics),
             "network": network,
-            "calibration_images": surveys[1].images if len(surveys) > 1 else None,
+            "calibration_images": surveys[-1].images if needs else None,
             "seed": seed,
         },
         held_out_images=surveys[0].images,
         points=tuple(results.values()),
         skipped=(*missing, *skipped),
-        unreadable=(*held_out.skipped, *(calibration.skipped if calibration else ())),
+        notes=tuple(
+            f"{name}: {note}"
+            for name, dataset in zip(("held-out data", "calibration"), datasets, strict=False)
+            for note in dataset.notes
+        ),
         reused=len(points) - len(left),
         filters={result: file for result, file in filters.items() if file.exists()},
     )
@@ -170,13 +182,9 @@ def _check_metrics(metrics: Sequence[str], *, calibrated: bool) -> tuple[str, ..
         if metric not in METRICS:
             hint = suggest(metric, METRICS) or f"; choose from {', '.join(METRICS)}"
             raise PlanError(f"there is no metric '{metric}'{hint}")
-    if _takes_data(metrics) and not calibrated:
-        raise DataError("a metric of the data needs calibration samples; give --calibrate")
-    return tuple(dict.fromkeys(metrics)) or METRICS[:1]
-
-
-def _takes_data(metrics: Sequence[str]) -> bool:
-    return any(metric != "frobenius" for metric in metrics)
+        if NEEDS[metric] and not calibrated:
+            raise DataError(f"the metric {metric} needs calibration samples; give --calibrate")
+    return tuple(dict.fromkeys(metrics))
 
 
 def _normalise(original: onnx.ModelProto) -> onnx.ModelProto:
@@ -205,22 +213,27 @@ def _make_folder(output: str | os.PathLike[str]) -> Path:
 
 
 def _key(
-    point: Point, entries: Sequence[Mapping[str, str]], seed: int, labels: bytes | None
+    point: Point,
+    entries: Sequence[Mapping[str, str]],
+    seed: int,
+    labels: str,
+    calibration: Survey,
 ) -> str:
     """Return a hash of all that a point depends on.
 
     The entries stand for model, data and the rule by which positions are chosen; a metric without
-    data does not depend on those for calibration.
+    data does not depend on those for calibration, and only gradients on the labels there.
     """
-    seen = entries if _takes_data([point.metric]) else entries[:1]
+    needs = NEEDS[point.metric]
     parts = [
         str(FORMAT),
         point.layer,
         point.scheme.spec,
         point.metric,
         str(seed),
-        "" if labels is None else labels.hex(),
-        *(entry[point.layer] for entry in seen),
+        labels,
+        *(entry[point.layer] for entry in (entries if needs else entries[:1])),
+        calibration.labels.hex() if "gradients" in needs else "",
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -228,15 +241,36 @@ def _key(
 def _statistics(
     model: onnx.ModelProto,
     dataset: Dataset,
-    layers: Sequence[str],
     survey: Survey,
+    points: Sequence[Point],
     work: Path,
     seed: int,
     progress: Progress,
 ) -> Mapping[str, LayerStatistics]:
+    """Return the statistics of one data set, of the layers that have points left."""
+    layers = list(dict.fromkeys(point.layer for point in points))
     return calibrate(
         model, dataset, layers, cache_dir=work, seed=seed, survey=survey, progress=progress
     )
+
+
+def _gradients(
+    model: onnx.ModelProto,
+    dataset: Dataset,
+    points: Sequence[Point],
+    work: Path,
+    progress: Progress,
+) -> dict[str, Path]:
+    """Write the gradients of the layers whose points take them, and return their files."""
+    wanted = dict.fromkeys(p.layer for p in points if "gradients" in NEEDS[p.metric])
+    if not wanted:
+        return {}
+    progress("gradients of the softmax output", 0, 1)
+    files = {}
+    for number, (layer, metric) in enumerate(layer_gradients(model, dataset, [*wanted]).items()):
+        files[layer] = work / f"gradients{number}.npy"
+        save_gradients(metric, files[layer])
+    return files
 
 
 def _name(model: str | os.PathLike[str] | bytes | onnx.ModelProto, proto: onnx.ModelProto) -> str:

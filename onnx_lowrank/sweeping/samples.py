@@ -46,8 +46,11 @@ class SweepData:
     input_shapes: Mapping[str, Sequence[int]] | None = None
     strict: bool = False
 
-    def open(self, model: onnx.ModelProto, seed: int) -> tuple[Dataset, Dataset | None]:
-        """Open the held-out data, and those for calibration if there are any."""
+    def open(self, model: onnx.ModelProto, seed: int, *, gradients: bool) -> tuple[Dataset, ...]:
+        """Open the held-out data, and those for calibration if there are any.
+
+        Labels of the latter are of use to `gradients` alone.
+        """
         inputs = fix_shapes(model_inputs(model), dict(self.input_shapes or {}))
 
         def opened(source: Any, limit: int | None, labels: Any) -> Dataset:
@@ -63,11 +66,13 @@ class SweepData:
 
         held_out = opened(self.held_out, self.limit, self.labels_from)
         if self.calibration is None:
-            return held_out, None
-        return held_out, opened(self.calibration, self.calibration_limit, "none")
+            return (held_out,)
+        return held_out, opened(
+            self.calibration, self.calibration_limit, None if gradients else "none"
+        )
 
 
-def look(held_out: Dataset, calibration: Dataset | None) -> list[Survey]:
+def look(datasets: Sequence[Dataset]) -> list[Survey]:
     """Read all data once.
 
     Raises
@@ -75,12 +80,12 @@ def look(held_out: Dataset, calibration: Dataset | None) -> list[Survey]:
     DataError
         Held-out samples are among those for calibration, or what the data sets raise.
     """
-    surveys = [Survey.of(held_out)]
-    if calibration is not None:
-        surveys.append(Survey.of(calibration))
-        if shared := len(surveys[0].samples & surveys[1].samples):
+    surveys = [Survey.of(dataset) for dataset in datasets]
+    held_out = surveys[0]
+    for other in surveys[1:]:
+        if shared := len(held_out.samples & other.samples):
             raise DataError(
-                f"{shared} of the {surveys[0].images} held-out samples are among the calibration "
+                f"{shared} of the {held_out.images} held-out samples are among the calibration "
                 "samples, so errors on them would mean little; give other samples"
             )
     return surveys

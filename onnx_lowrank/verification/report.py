@@ -71,7 +71,7 @@ class VerifyReport:
     classifier : str or None
         The output whose classes were compared.
     notes : tuple of str
-        Sentences on what was not compared, and why.
+        Sentences on what was not compared or not read, and why.
     """
 
     results: dict[str, ProviderResult]

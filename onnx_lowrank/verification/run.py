@@ -96,7 +96,8 @@ def verify(
             for batch in data:
                 comparison.add(batch)
         results[name] = comparison.result(tolerance)
-        samples, classifier, notes = comparison.samples, comparison.classifier, comparison.notes
+        samples, classifier = comparison.samples, comparison.classifier
+        notes = (*comparison.notes, *data.notes)
     if "cuda" not in names:
         unchecked["cuda"] = "not asked for"
     return VerifyReport(results, unchecked, samples, classifier, notes)

@@ -15,6 +15,13 @@ from onnx import helper
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Torch takes one thread: several that wait for each other slow down what runs beside them."""
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(1)
+
+
 @pytest.fixture
 def one_op() -> Callable[..., onnx.ModelProto]:
     """Give a function that builds a model of one node from arrays: the first is its input."""

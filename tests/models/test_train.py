@@ -31,6 +31,7 @@ def test_a_short_training_on_few_images_is_far_above_chance(name: str) -> None:
     # A tenth of the training images, and as good for this.
     images, labels = colouring.load("calibration", side=train.RECIPES[name].side)
     held_out = colouring.load("validation", side=train.RECIPES[name].side)
+    torch.set_num_threads(train.THREADS)
     torch.manual_seed(0)
     network = networks.NETWORKS[name]()
     calls: list[bool] = []

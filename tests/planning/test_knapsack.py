@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnx_lowrank.planning.knapsack import choose, undominated
+from onnx_lowrank.planning.knapsack import Limit, choose, picked, total, undominated
 
 
 def brute_force(costs: list[np.ndarray], damages: list[np.ndarray], budget: float) -> float | None:
@@ -30,12 +30,13 @@ def test_the_solution_is_the_optimum_of_all_combinations(
     costs = [rng.uniform(1e-4, 1e-2, n) for n in sizes]
     damages = [rng.uniform(0, 1e-5, n) for n in sizes]
     budget = share * sum(d.max() for d in damages)
-    choice, best = choose(costs, damages, budget), brute_force(costs, damages, budget)
+    choice = choose(costs, [Limit(damages, budget)])
+    best = brute_force(costs, damages, budget)
     if best is None:
         assert choice is None
         return
     assert choice is not None
-    assert choice.damage <= budget * (1 + 1e-6)
+    assert total(picked(damages, choice.picks)) <= budget * (1 + 1e-6)
     # The solver holds constraints to 1e-6: it may find what a budget larger by that much allows.
     lenient = brute_force(costs, damages, budget * (1 + 1e-6))
     assert lenient is not None
@@ -43,14 +44,24 @@ def test_the_solution_is_the_optimum_of_all_combinations(
 
 
 def test_no_choice_where_the_least_damage_is_too_much() -> None:
-    assert choose([np.array([1.0, 2.0])], [np.array([0.5, 0.4])], 0.3) is None
+    assert choose([np.array([1.0, 2.0])], [Limit([np.array([0.5, 0.4])], 0.3)]) is None
 
 
 def test_zero_budget_takes_what_does_no_damage() -> None:
-    choice = choose([np.array([1.0, 2.0])] * 2, [np.array([0.5, 0.0])] * 2, 0.0)
+    choice = choose([np.array([1.0, 2.0])] * 2, [Limit([np.array([0.5, 0.0])] * 2, 0.0)])
     assert choice is not None
     assert choice.picks == (1, 1)
     assert choice.cost == 4.0
+
+
+def test_all_limits_hold_at_once() -> None:
+    cost = [np.array([3.0, 2.0, 1.0])] * 2
+    damage = Limit([np.array([0.0, 1.0, 2.0])] * 2, 2.0)
+    macs = Limit([np.array([3.0, 2.5, 1.0])] * 2, 4.0)
+    choice = choose(cost, [damage, macs])
+    assert choice is not None
+    assert sorted(choice.picks) == [0, 2]  # (1, 1) has more operations than allowed
+    assert choose(cost, [damage, Limit(macs.values, 3.9)]) is None
 
 
 def test_dominated_candidates_are_dropped() -> None:

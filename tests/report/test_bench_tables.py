@@ -7,7 +7,8 @@ import pytest
 from rich.console import Console
 
 from onnx_lowrank.benchmarking import BenchReport, ContenderResult, SettingResult
-from onnx_lowrank.report.bench_tables import number, print_benchmark
+from onnx_lowrank.report.bench_tables import print_benchmark
+from onnx_lowrank.report.console import number
 from onnx_lowrank.runtime.machine import Noise
 from onnx_lowrank.runtime.memory import Memory
 from onnx_lowrank.runtime.statistics import Latency, RatioInterval

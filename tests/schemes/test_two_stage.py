@@ -13,7 +13,12 @@ from onnx_lowrank.metrics.covariance import Covariance
 from onnx_lowrank.metrics.frobenius import Frobenius
 from onnx_lowrank.metrics.mahalanobis import Mahalanobis
 from onnx_lowrank.schemes.channel import Channel, MatrixSVD
-from onnx_lowrank.schemes.two_stage import TwoStageFactors, fit_two_stage
+from onnx_lowrank.schemes.problem import LayerProblem
+from onnx_lowrank.schemes.two_stage import (
+    TwoStageFactors,
+    fit_two_stage,
+    two_stage_in_covariance,
+)
 
 Array = NDArray[np.float64]
 EPS = float(np.finfo(np.float64).eps)
@@ -52,7 +57,7 @@ def test_frobenius_is_the_truncated_svd_of_every_group(group: int) -> None:
 def test_covariance_is_the_optimum_in_closed_form() -> None:
     w, sigma = weight(), moments()
     metric = Covariance(sigma)
-    result = fit_two_stage(w, RANK, metric, GROUP)
+    result = two_stage_in_covariance(LayerProblem(w, metric, GROUP), RANK)
     # |(M - M~) S^(1/2)| over all M~ of the rank: the truncated SVD of M S^(1/2), here from
     # Cholesky factors, a square root like any other.
     best = sum(
@@ -67,7 +72,7 @@ def test_outputs_that_count_more_are_fitted_better() -> None:
     w, sigma = weight(), moments()
     counts = np.random.default_rng(2).uniform(0.1, 10, F)
     metric = Covariance(sigma, counts)
-    result = fit_two_stage(w, RANK, metric, GROUP)
+    result = two_stage_in_covariance(LayerProblem(w, metric, GROUP), RANK)
     scaled = np.sqrt(counts)[:, None] * w.reshape(F, -1)
     best = sum(
         truncated(part @ np.linalg.cholesky(s), RANK)

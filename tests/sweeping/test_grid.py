@@ -8,7 +8,7 @@ import pytest
 
 from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.errors import PlanError, SchemeError
-from onnx_lowrank.sweeping.grid import expand_specs, make_grid, select_layers
+from onnx_lowrank.sweeping.grid import expand_rules, make_grid, select_layers
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,25 @@ LAYERS = (
 
 
 def test_alternatives_multiply() -> None:
-    specs = expand_specs(["bicluster-svd:G=2,H=1/2,K1=4/6/8,K2=50%", "mono:C=4", "mono:C=4/8"])
+    specs = expand_rules(["bicluster-svd:G=2,H=1/2,K1=4/6/8,K2=50%", "mono:C=4", "mono:C=4/8"])
     assert [str(spec) for spec in specs] == [
-        *(f"bicluster-svd:G=2,H={h},K1={k},K2=50%" for h in (1, 2) for k in (4, 6, 8)),
-        "mono:C=4",
-        "mono:C=8",
+        *(f"*=bicluster-svd:G=2,H={h},K1={k},K2=50%" for h in (1, 2) for k in (4, 6, 8)),
+        "*=mono:C=4",
+        "*=mono:C=8",
     ]
+
+
+def test_a_scheme_can_be_of_some_layers_only() -> None:
+    rules = expand_rules(["conv2=mono:C=4/8", "net/c*=tucker2:R1=2,R2=8%", "a=b=cp:R=5"])
+    assert [(rule.pattern, str(rule.scheme)) for rule in rules] == [
+        ("conv2", "mono:C=4"),
+        ("conv2", "mono:C=8"),
+        ("net/c*", "tucker2:R1=2,R2=8%"),
+        ("a=b", "cp:R=5"),
+    ]
+    points, skipped = make_grid(LAYERS[:2], expand_rules(["*2=mono:C=4"]), ("frobenius",))
+    assert [(p.layer, p.scheme.spec) for p in points] == [("conv2", "mono:C=4")]
+    assert skipped == ()
 
 
 @pytest.mark.parametrize(
@@ -57,7 +70,7 @@ def test_alternatives_multiply() -> None:
 )
 def test_malformed_specifications_say_what_to_write(text: str, message: str) -> None:
     with pytest.raises(SchemeError, match=message):
-        expand_specs([text])
+        expand_rules([text])
 
 
 def test_layers_come_in_graph_order_once() -> None:
@@ -67,7 +80,7 @@ def test_layers_come_in_graph_order_once() -> None:
 
 
 def test_every_gap_of_the_grid_has_its_reason() -> None:
-    specs = expand_specs(["mono:C=4/50%", "mono:C=16", "svd:R=4", "tucker2:R1=3,R2=16"])
+    specs = expand_rules(["mono:C=4/50%", "mono:C=16", "svd:R=4", "tucker2:R1=3,R2=16"])
     points, skipped = make_grid(LAYERS, specs, ("frobenius", "covariance"))
     found = [(p.layer, p.scheme.spec, p.metric) for p in points]
     # mono:C=50% is C=16 for the 32 outputs of conv2: one scheme, named twice.

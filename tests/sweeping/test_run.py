@@ -21,7 +21,7 @@ from onnx.utils import Extractor
 from onnx_lowrank import api
 from onnx_lowrank.errors import DataError, OutputError, PlanError, SchemeError
 from onnx_lowrank.runtime import open_session
-from onnx_lowrank.sweeping import SweepData, SweepReport, sweep
+from onnx_lowrank.sweeping import METRICS, SweepData, SweepReport, sweep
 from onnx_lowrank.sweeping.result import COLUMNS
 
 Data = tuple[Path, Path]
@@ -262,8 +262,35 @@ def test_held_out_samples_must_not_have_been_seen(
         run(network, tmp_path / "out", (data[0], tmp_path / "mixed.npz"))
 
 
+def test_metrics_of_gradients_fit_what_compress_fits(
+    network: Path, data: Data, tmp_path: Path
+) -> None:
+    pytest.importorskip("torch")
+    plain = {"layers": ["conv2"], "schemes": ["tucker2:R1=3,R2=6"]}
+    report = run(network, tmp_path, data, **plain, metrics=METRICS)
+    assert [point.metric for point in report.points] == list(METRICS)
+    assert [point.calibration_images for point in report.points] == [None, 40, 40, 40]
+    for point in report.points[2:]:
+        fit = api.compress(
+            network,
+            plan=["conv2=tucker2:R1=3,R2=6"],
+            calibration=data[1],
+            metric=point.metric,
+            verification=False,
+        ).report.fits["conv2"]
+        # There conv1's BatchNormalization is not folded: inputs differ by float32's 6e-8.
+        assert point.fit_error == pytest.approx(fit.error, rel=1e-6)
+    assert len({point.held_out_error for point in report.points}) == 4
+    # Right classes for the gradients: what takes none stands.
+    with np.load(data[1]) as arrays:
+        np.savez(tmp_path / "labelled.npz", **arrays, labels=np.arange(40) % 10)
+    again = run(network, tmp_path, (data[0], tmp_path / "labelled.npz"), **plain, metrics=METRICS)
+    assert again.reused == 2
+    assert again.points[:2] == report.points[:2]
+
+
 def test_a_metric_of_data_needs_data(network: Path, data: Data, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="needs calibration samples; give --calibrate"):
+    with pytest.raises(DataError, match="covariance needs calibration samples; give --calibrate"):
         sweep(network, tmp_path, SweepData(held_out=data[0]), schemes=SCHEMES, metrics=BOTH)
 
 

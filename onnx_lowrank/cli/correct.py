@@ -1,0 +1,61 @@
+"""The command `correct`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from onnx_lowrank.cli.options import Json, Limit, Preset, Seed
+from onnx_lowrank.cli.output import print_json, show_progress
+
+
+def correct(
+    original: Annotated[Path, typer.Argument(help="The original model.", show_default=False)],
+    compressed: Annotated[
+        Path, typer.Argument(help="A model that compress made of it.", show_default=False)
+    ],
+    data: Annotated[
+        str, typer.Option("--data", metavar="SOURCE", help="Samples, as of compress; no labels.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the new model.")],
+    preprocess: Preset = None,
+    limit: Limit = None,
+    seed: Seed = 0,
+    force: Annotated[
+        bool, typer.Option("--force", help="Allow the output to overwrite the compressed model.")
+    ] = False,
+    as_json: Json = False,
+) -> int:
+    """Give each channel of a compressed model the original's mean and deviation; no training."""
+    from onnx_lowrank.api import check_output
+    from onnx_lowrank.finetune.correct import correct_files
+    from onnx_lowrank.report.console import new_table, number, print_table
+
+    check_output(output, source=compressed, force=force)  # before the work, not after it
+    with show_progress() as progress:
+        corrections = correct_files(
+            original,
+            compressed,
+            output,
+            data=data,
+            preprocess=preprocess,
+            limit=limit,
+            seed=seed,
+            force=force,
+            progress=progress,
+        )
+    if as_json:
+        print_json({"corrections": [asdict(each) for each in corrections], "output": str(output)})
+        return 0
+    table = new_table("tensor", "shift of means", "log of factors", "")
+    for each in corrections:
+        cells = ("", "", each.reason)
+        if each.reason is None:
+            cells = (number(each.shift), number(each.scale), "")
+        table.add_row(each.tensor, *cells)
+    print_table(table)
+    print(f"wrote {output}")
+    return 0

@@ -1,0 +1,123 @@
+"""The command `finetune`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from onnx_lowrank.cli.options import Json, Preset, Seed
+from onnx_lowrank.cli.output import print_json, show_progress
+
+if TYPE_CHECKING:
+    from onnx_lowrank.finetune.run import FinetuneReport
+
+
+def finetune(
+    original: Annotated[Path, typer.Argument(help="The original model.", show_default=False)],
+    compressed: Annotated[
+        Path, typer.Argument(help="A model that compress made of it.", show_default=False)
+    ],
+    data: Annotated[
+        str, typer.Option("--data", metavar="SOURCE", help="Samples to train on, as of compress.")
+    ],
+    val: Annotated[
+        str, typer.Option("--val", metavar="SOURCE", help="Other samples, to choose the best by.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the new model.")],
+    train: Annotated[
+        str,
+        typer.Option(
+            "--train",
+            metavar="factors|above|both",
+            help="Train what the compression made, the layers above it, or both.",
+        ),
+    ] = "factors",
+    loss: Annotated[
+        str | None,
+        typer.Option(
+            "--loss",
+            metavar="labels|distill|both",
+            help="Minimise the error of labels, the distance from the original, or both.",
+        ),
+    ] = None,
+    optimiser: Annotated[
+        str, typer.Option("--optimiser", metavar="adamw|sgd", help="SGD has momentum 0.9.")
+    ] = "adamw",
+    rate: Annotated[float | None, typer.Option("--rate", help="First learning rate.")] = None,
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Most passes over the data.")] = 3,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Samples of a step.")] = 64,
+    patience: Annotated[
+        int, typer.Option("--patience", min=1, help="Epochs without gain after which to stop.")
+    ] = 2,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option("--checkpoint", metavar="FILE", help="Keep the run here, and go on from it."),
+    ] = None,
+    preprocess: Preset = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Train on this many samples.")
+    ] = None,
+    device: Annotated[
+        str, typer.Option("--device", metavar="cpu|cuda", help="Where torch computes.")
+    ] = "cpu",
+    seed: Seed = 0,
+    force: Annotated[
+        bool, typer.Option("--force", help="Allow the output to overwrite the compressed model.")
+    ] = False,
+    as_json: Json = False,
+) -> int:
+    """Train a compressed model to give back what it lost; only the values of weights change."""
+    from onnx_lowrank.api import check_output
+    from onnx_lowrank.finetune import require_torch
+
+    check_output(output, source=compressed, force=force)  # before the work, not after it
+    require_torch()
+    from onnx_lowrank.finetune.run import finetune as run
+
+    with show_progress() as progress:
+        result = run(
+            original,
+            compressed,
+            data=data,
+            val=val,
+            preprocess=preprocess,
+            limit=limit,
+            part=cast("Any", train),  # choices are checked there
+            loss=cast("Any", loss),
+            optimiser=cast("Any", optimiser),
+            rate=rate,
+            epochs=epochs,
+            batch=batch,
+            patience=patience,
+            seed=seed,
+            checkpoint=checkpoint,
+            device=device,
+            progress=progress,
+        )
+    result.save(output, force=force)
+    if as_json:
+        print_json({**result.report.to_dict(), "output": str(output)})
+    else:
+        _print_table(result.report)
+        print(f"wrote {output}")
+    return 0
+
+
+def _print_table(report: FinetuneReport) -> None:
+    from onnx_lowrank.report.console import new_table, print_table
+
+    def share(value: float | None) -> str:
+        return "" if value is None else f"{value:.2%}"
+
+    table = new_table("epoch", "validation loss", "accuracy", "as the original", "")
+    for epoch, score in enumerate(report.history):
+        best = "best" if score is report.best else ""
+        row = (f"{score.loss:.4g}", share(score.accuracy), share(score.agreement), best)
+        table.add_row(str(epoch), *row)
+    print_table(table)
+    print(
+        f"trained {len(report.trained)} weights, loss '{report.loss}', {report.steps} steps in "
+        f"{report.seconds:.0f} s: {report.stopped}"
+    )

@@ -1,0 +1,81 @@
+"""One data set as several that have no sample in common."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+import numpy as np
+
+from onnx_lowrank.data.dataset import Dataset, Sample, Source
+
+# Neighbours in a folder often show one scene or one class: short runs of them stay together.
+RUN = 8
+_STEP = (math.sqrt(5) - 1) / 2
+
+
+def split(dataset: Dataset, shares: Sequence[float]) -> tuple[Dataset, ...]:
+    """Split a data set by the places of its samples.
+
+    Places go to the parts in turn, by the multiples of the golden section: every stretch of the
+    data, however they are sorted, is shared out in nearly the same proportions. Runs of `RUN`
+    neighbours stay together where there are enough of them.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        The samples; its limit holds for all parts together.
+    shares : sequence of float
+        Positive; relative sizes of the parts.
+
+    Returns
+    -------
+    tuple of Dataset
+        In the order of `shares`. A part may be empty where there are few samples.
+    """
+    run = RUN if (dataset.samples or 0) >= 10 * RUN else 1
+    bounds = np.cumsum(shares) / np.sum(shares)
+    return tuple(
+        Dataset(
+            _Part(dataset.source, dataset.limit, bounds, index, run),
+            dataset.inputs,
+            batch=dataset.batch,
+        )
+        for index in range(len(bounds))
+    )
+
+
+class _Part:
+    """The samples of a source at the places of one part."""
+
+    def __init__(
+        self, source: Source, limit: int | None, bounds: np.ndarray, index: int, run: int
+    ) -> None:
+        self._source = source
+        self._limit = limit
+        self._bounds = bounds
+        self._index = index
+        self._run = run
+
+    @property
+    def skipped(self) -> Sequence[str]:
+        return self._source.skipped
+
+    @property
+    def samples(self) -> int | None:
+        known = self._source.samples
+        if known is None:
+            return None
+        most = known if self._limit is None else min(known, self._limit)
+        return sum(self._owns(place) for place in range(most))
+
+    def __iter__(self) -> Iterator[Sample]:
+        for place, sample in enumerate(islice(self._source, self._limit)):
+            if self._owns(place):
+                yield sample
+
+    def _owns(self, place: int) -> bool:
+        # Half a step on, so that a whole number of steps never falls on a bound.
+        fraction = ((place // self._run + 0.5) * _STEP) % 1.0
+        return int(np.searchsorted(self._bounds, fraction, side="right")) == self._index

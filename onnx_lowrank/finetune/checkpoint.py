@@ -1,0 +1,103 @@
+"""A training run on disk: arrays and JSON in one .npz, so that a killed run goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_lowrank.errors import DataError, OutputError
+
+Array = NDArray[Any]
+
+
+@dataclass
+class State:
+    """Where a run stands.
+
+    Attributes
+    ----------
+    values, best : list of ndarray
+        The weights now, and those of the best validation.
+    optimiser : dict of str to ndarray
+        Its state, as ``NUMBER.KEY``.
+    notes : dict
+        All else, ready for JSON.
+    """
+
+    values: list[Array]
+    best: list[Array]
+    optimiser: dict[str, Array] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+def write_checkpoint(path: Path, state: State, run: str) -> None:
+    """Write a checkpoint atomically; `run` says which run it is of.
+
+    Raises
+    ------
+    OutputError
+        It cannot be written.
+    """
+    arrays: dict[str, Any] = {f"value.{i}": value for i, value in enumerate(state.values)}
+    arrays |= {f"best.{i}": value for i, value in enumerate(state.best)}
+    arrays |= {f"optimiser.{key}": value for key, value in state.optimiser.items()}
+    arrays["notes"] = np.array(json.dumps({"run": run, **state.notes}))
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            np.savez(file, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(
+            f"cannot write the checkpoint {path}: {error.strerror}; choose another --checkpoint"
+        ) from None
+
+
+def read_checkpoint(path: Path, run: str) -> State | None:
+    """Read a checkpoint; None if there is none.
+
+    Raises
+    ------
+    DataError
+        It is damaged, or of another run.
+    """
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            arrays = {name: np.asarray(stored[name]) for name in stored.files}
+        notes = json.loads(str(arrays.pop("notes")))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+        raise _damaged(path, error) from None
+    except (EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise _damaged(path, error) from None
+    if notes.pop("run", None) != run:
+        raise DataError(
+            f"the checkpoint {path} is of other models, data or settings; "
+            "remove it or choose another --checkpoint"
+        )
+
+    def listed(kind: str) -> list[Array]:
+        count = sum(name.startswith(f"{kind}.") for name in arrays)
+        return [arrays[f"{kind}.{i}"] for i in range(count)]
+
+    prefix = "optimiser."
+    optimiser = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+    return State(listed("value"), listed("best"), optimiser, notes)
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"cannot read the checkpoint {path}: {error}; remove it or choose another --checkpoint"
+    )

@@ -1,0 +1,73 @@
+"""What a user allows a model to lose, and what it must gain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from onnx_lowrank.errors import PlanError
+
+Objective = Literal["latency", "macs", "params"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """Bounds on a compressed model; None sets no bound.
+
+    Attributes
+    ----------
+    max_drop : float or None
+        Most points of accuracy to lose; of top-1 agreement where there are no labels; of a user's
+        score where one is given.
+    min_sqnr_db : float or None
+        Least signal-to-error ratio of every output, in dB.
+    min_speedup : float or None
+        Least measured latency of the original over that of the result.
+    macs, params : float or None
+        Largest share of the original's multiply-adds and of its parameters, 0 to 1.
+    size_mb : float or None
+        Largest size of the file, in 10^6 bytes.
+    objective : {"latency", "macs", "params"}
+        What is minimised within the bounds.
+    """
+
+    max_drop: float | None = None
+    min_sqnr_db: float | None = None
+    min_speedup: float | None = None
+    macs: float | None = None
+    params: float | None = None
+    size_mb: float | None = None
+    objective: Objective = "latency"
+
+    def __post_init__(self) -> None:
+        if self.max_drop is not None and not 0 <= self.max_drop < 100:
+            raise PlanError(f"max_drop is {self.max_drop:g}; give points from 0 to below 100")
+        if self.min_speedup is not None and not self.min_speedup >= 1:
+            raise PlanError(f"min_speedup is {self.min_speedup:g}; give 1 or more, such as 2")
+        for name in ("macs", "params"):
+            share = getattr(self, name)
+            if share is not None and not 0 < share <= 1:
+                raise PlanError(f"{name} is {share:g}; give a share above 0 and up to 1")
+        if self.size_mb is not None and not self.size_mb > 0:
+            raise PlanError(f"size_mb is {self.size_mb:g}; give more than 0")
+        if self.objective not in get_args(Objective):
+            raise PlanError(
+                f"there is no objective '{self.objective}'; "
+                f"choose one of {', '.join(get_args(Objective))}"
+            )
+        if not self.limits_quality and not self.has_target:
+            raise PlanError(
+                "the budget is empty; say what may be lost (max_drop, min_sqnr) "
+                "or what must be gained (min_speedup, macs, params, size_mb)"
+            )
+
+    @property
+    def limits_quality(self) -> bool:
+        """Whether it bounds what may be lost."""
+        return self.max_drop is not None or self.min_sqnr_db is not None
+
+    @property
+    def has_target(self) -> bool:
+        """Whether it bounds what must be gained."""
+        targets = (self.min_speedup, self.macs, self.params, self.size_mb)
+        return any(target is not None for target in targets)

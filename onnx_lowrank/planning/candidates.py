@@ -1,0 +1,94 @@
+"""What a layer could be replaced by: every scheme at a ladder of ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+
+from onnx_lowrank.conv import ConvSpec
+from onnx_lowrank.errors import SchemeError
+from onnx_lowrank.schemes import SCHEMES, Rank, Scheme
+
+# Shares of a layer's multiply-adds: each step cuts about a quarter.
+SHARES = (0.75, 0.56, 0.42, 0.32, 0.24, 0.18, 0.13, 0.1, 0.07)
+# Ranks come in the channel blocks of onnxruntime's convolutions (16 with AVX-512, 8 with AVX2),
+# which pad what does not fill one.
+BLOCK = 16
+SMALL_BLOCK = 8
+# Per scheme, the forms to try: fixed counts, or how far a rank's share is from the others'.
+_FORMS: dict[str, tuple[Mapping[str, float], ...]] = {
+    # Few inputs at many outputs, or the other way round, as the layer's spectra ask for.
+    "tucker2": ({}, {"R1": 0.75, "R2": 1.25}, {"R1": 1.25, "R2": 0.75}),
+}
+_FIXED: dict[str, Mapping[str, int]] = {
+    "bicluster-svd": {"G": 2, "H": 2},
+    "bicluster-outer": {"G": 4, "H": 2},
+}
+
+
+def candidates(conv: ConvSpec) -> tuple[Scheme, ...]:
+    """Return the schemes a planner tries on a layer, all with fewer multiply-adds than it has.
+
+    Parameters
+    ----------
+    conv : ConvSpec
+        The layer; none for one whose multiply-adds are unknown.
+    """
+    if conv.macs is None:
+        return ()
+    found: dict[str, Scheme] = {}
+    for scheme in SCHEMES:
+        if scheme.refusal(conv) is not None:
+            continue
+        for form in _FORMS.get(scheme.name, ({},)):
+            for share in SHARES:
+                for each in _at_share(scheme, conv, form, share):
+                    if (each.macs(conv) or conv.macs) < conv.macs:
+                        found.setdefault(each.spec, each)
+    return tuple(found.values())
+
+
+def _at_share(
+    scheme: type[Scheme], conv: ConvSpec, form: Mapping[str, float], share: float
+) -> Iterator[Scheme]:
+    """Yield the largest ranks within a share of the layer's multiply-adds, if there are any."""
+    assert conv.macs is not None
+    most = share * conv.macs
+    low, high = 0.0, 1.0
+    for _ in range(12):  # to 1/4096 of the limits: finer than one rank
+        middle = (low + high) / 2
+        macs = _at_scale(scheme, conv, form, middle).macs(conv)
+        if macs is not None and macs <= most:
+            low = middle
+        else:
+            high = middle
+    if low > 0:
+        yield _in_blocks(_at_scale(scheme, conv, form, low), conv)
+
+
+def _at_scale(
+    scheme: type[Scheme], conv: ConvSpec, form: Mapping[str, float], scale: float
+) -> Scheme:
+    fixed = _FIXED.get(scheme.name, {})
+    ranks = {}
+    for name in scheme.rank_names():
+        if name in fixed:
+            limit = scheme.limit(name, {}, conv)
+            ranks[name] = Rank(scheme.snap(name, fixed[name], limit))
+        else:
+            ranks[name] = Rank(max(min(100 * scale * form.get(name, 1), 100), 1e-9), percent=True)
+    return scheme.resolve(ranks, conv)
+
+
+def _in_blocks(scheme: Scheme, conv: ConvSpec) -> Scheme:
+    """Round ranks to whole channel blocks where the scheme takes any rank."""
+    fixed = _FIXED.get(scheme.name, {})
+    ranks = {}
+    for name, value in asdict(scheme).items():
+        block = BLOCK if value >= 2 * BLOCK else SMALL_BLOCK
+        rounded = value if name in fixed else max(round(value / block) * block, min(value, block))
+        ranks[name] = Rank(rounded)
+    try:
+        return type(scheme).resolve(ranks, conv)
+    except SchemeError:  # clusters must divide, or the limit is no whole number of blocks
+        return scheme

@@ -1,0 +1,68 @@
+"""What a search found, as tables on the terminal."""
+
+from __future__ import annotations
+
+from onnx_lowrank.report.console import (
+    new_table,
+    print_kept,
+    print_scope,
+    print_table,
+    scope_of,
+    short_count,
+)
+from onnx_lowrank.report.tables import print_verification
+from onnx_lowrank.to_budget import BudgetResult
+
+
+def print_search(result: BudgetResult) -> None:
+    """Print the plan, the models tried on the way, the speed, and the verdict."""
+    report, search = result.compressed.report, result.search
+    scope = scope_of([cost.name for cost in report.cost.layers])
+    costs = {cost.name: cost for cost in report.cost.layers}
+    table = new_table("layer", "scheme", "MACs", "new", "error", "time", "99% interval")
+    for layer in search.layers:
+        cost = costs[layer.name]
+        table.add_row(
+            layer.name.removeprefix(scope),
+            layer.scheme,
+            short_count(cost.macs),
+            short_count(cost.macs_new),
+            f"{layer.error:.3f}",
+            f"{layer.ratio:.3f}",
+            f"{layer.low:.3f} .. {layer.high:.3f}",
+        )
+    print_scope(scope)
+    print_table(table)
+    print_kept(report.kept.items(), scope)
+    if search.explored:
+        print("models measured on the way, on the samples of the search:")
+        tried = new_table("time predicted", "noise", "measured", "SQNR dB", "points lost", "")
+        for each in search.explored:
+            quality = each.quality
+            tried.add_row(
+                f"{each.predicted_ratio:.3f}",
+                f"{each.predicted_noise:.4f}",
+                f"{quality.noise:.4f}",
+                f"{quality.sqnr_db:.2f}",
+                "-" if quality.drop is None else f"{quality.drop:.2f}",
+                ("within" if each.passed else "beyond") + (", refitted" if each.asymmetric else ""),
+            )
+        print_table(tried)
+    total, speed = report.cost.total, search.latency
+    print(
+        f"multiply-adds {short_count(total.macs)} -> {short_count(total.macs_new)}, "
+        f"parameters {short_count(total.params)} -> {short_count(total.params_new)}"
+    )
+    print(
+        f"time {speed.ratio:.3f} of the original's (99% interval {speed.low:.3f} .. "
+        f"{speed.high:.3f}; predicted {search.predicted_ratio:.3f})"
+    )
+    for note in report.notes:
+        print(f"calibration: {note}")
+    if report.verification:
+        print("verdict, on samples that the search did not see:")
+        print_verification(report.verification)
+    for failure in search.failures:
+        print(f"FAILED: {failure}")
+    if speed.high >= 1:
+        print("FAILED: it is not faster")

@@ -1,0 +1,279 @@
+"""What follows an input stage: free, of low rank, or a sum of outer products."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg
+
+from onnx_lowrank.schemes.problem import Reals, ridge_of, ridged
+from onnx_lowrank.schemes.reduced_rank import leading
+from onnx_lowrank.schemes.stages import Compressed
+
+Array = NDArray[np.float64]
+
+RIDGE = 1e-10  # relative, of channels that may be dependent
+CLUSTER_SWEEPS = 10  # most over the clusters of a low-rank X, each given the others
+CLUSTER_TOLERANCE = 1e-3  # relative fall of the squared error at which they end
+KERNEL_STEPS = 4  # most conjugate gradients for the kernels of a sum of outer products
+KERNEL_TOLERANCE = 1e-2  # fall of their residual at which they end
+
+
+@dataclass(frozen=True, eq=False)
+class Free:
+    """X without structure, ``(F, J, P')``: a linear regression on the input stage's channels."""
+
+    values: Array
+
+    def improve(self, problem: Compressed) -> tuple[Free, float]:
+        """Solve the normal equations."""
+        found = problem.regression()
+        error = problem.norm - 2 * float(np.vdot(found, problem.flat_cross))
+        error += float(np.vdot(found @ problem.flat_moment, found))
+        return Free(found.reshape(self.values.shape)), error
+
+    def residual(self, image: Array, products: Reals) -> Reals:
+        """Return all rows of what is left."""
+        return np.asarray(image - self.times(products))
+
+    def times(self, products: Reals) -> Reals:
+        """Return all rows of ``X products``."""
+        return _times(self.values.reshape(len(self.values), -1), products)
+
+    def adjoint(self, rows: Reals) -> Array:
+        """Return ``sum_p X_p^T R_p``."""
+        return _by_tap(self.values, rows)
+
+    def gram(self, over_taps: Array) -> Array:
+        """Return ``sum_pq X_p^T X_q M_pq``."""
+        weighed = self.values @ linalg.cholesky(over_taps, lower=True)
+        return _by_tap(weighed, weighed)
+
+
+@dataclass(frozen=True, eq=False)
+class LowRank:
+    """``X[:, g] = outputs[g] cores[g]`` for every cluster g of lines.
+
+    Attributes
+    ----------
+    outputs : ndarray, shape (G, F, K2), orthonormal columns
+    cores : ndarray, shape (G, K2, K1 P')
+    taps : int
+        Number of taps P'.
+    """
+
+    outputs: Array
+    cores: Array
+    taps: int
+
+    @classmethod
+    def empty(cls, groups: int, outputs: int, k1: int, k2: int, taps: int) -> LowRank:
+        """Return an X of zeros, to be solved for."""
+        return cls(np.zeros((groups, outputs, k2)), np.zeros((groups, k2, k1 * taps)), taps)
+
+    def improve(self, problem: Compressed) -> tuple[LowRank, float]:
+        """Solve for one cluster after the other, each by reduced-rank regression.
+
+        With one cluster that is the optimum. Where there is nothing to begin with, the truncation
+        of a regression on all clusters at once is: inputs of different clusters are correlated, so
+        that the first one, alone, would take what belongs to the others.
+        """
+        groups, k2 = len(self.outputs), self.outputs.shape[2]
+        moments = [problem.moment[g, :, g].astype(np.float64) for g in range(groups)]
+        ridges = [ridge_of(moment, RIDGE) for moment in moments]
+        roots = [
+            linalg.cholesky(m + r * np.eye(len(m)), lower=True, check_finite=False)
+            for m, r in zip(moments, ridges, strict=True)
+        ]
+        # From here on in coordinates in which the moment of every cluster is the identity.
+        cross = [_solved(root, problem.cross[:, g].T).T for g, root in enumerate(roots)]
+        mixed = {
+            (g, h): _solved(roots[h], _solved(roots[g], problem.moment[g, :, h].astype(float)).T).T
+            for g in range(groups)
+            for h in range(groups)
+            if g != h
+        }
+        if groups > 1 and not self.outputs.any():
+            free = problem.regression().reshape(len(problem.cross), groups, -1)
+            wanted = [free[:, g] @ root for g, root in enumerate(roots)]
+            outputs = [leading(each @ each.T, k2) for each in wanted]
+            cores = [basis.T @ each for basis, each in zip(outputs, wanted, strict=True)]
+        else:
+            outputs = list(self.outputs)
+            cores = [core @ root for core, root in zip(self.cores, roots, strict=True)]
+        error = np.inf
+        for _ in range(CLUSTER_SWEEPS):
+            before, error = error, problem.norm
+            for g in range(groups):
+                others = [outputs[h] @ (cores[h] @ mixed[h, g]) for h in range(groups) if h != g]
+                wanted_here = sum(others, start=np.zeros(1)) * -1 + cross[g]
+                outputs[g] = leading(wanted_here @ wanted_here.T, k2)
+                cores[g] = outputs[g].T @ wanted_here
+            for g in range(groups):
+                error += float(np.vdot(cores[g], cores[g]))
+                error -= 2 * float(np.vdot(outputs[g].T @ cross[g], cores[g]))
+                for h in range(g):
+                    seen = (outputs[g].T @ outputs[h]) @ (cores[h] @ mixed[h, g])
+                    error += 2 * float(np.vdot(cores[g], seen))
+            if groups == 1 or before - error <= CLUSTER_TOLERANCE * error:
+                break
+        plain = [
+            _solved(root, core.T, transposed=True).T
+            for root, core in zip(roots, cores, strict=True)
+        ]
+        # The ridges are no part of the metric.
+        for core, ridge in zip(plain, ridges, strict=True):
+            error -= ridge * float(np.vdot(core, core))
+        return LowRank(np.stack(outputs), np.stack(plain), self.taps), error
+
+    @cached_property
+    def _split(self) -> tuple[Array | None, Array]:
+        """X as an orthonormal basis of its columns, if that is smaller, and ``(m, J P')``."""
+        groups, size, k2 = self.outputs.shape
+        joined = self.outputs.transpose(1, 0, 2).reshape(size, -1)
+        basis, left = np.linalg.qr(joined) if groups * k2 < size else (None, joined)
+        blocks = [left[:, g * k2 : (g + 1) * k2] @ self.cores[g] for g in range(groups)]
+        return basis, np.concatenate(blocks, axis=1)
+
+    def residual(self, image: Array, products: Reals) -> Reals:
+        """Return what is left, in the basis of X's columns: X does not see the rest."""
+        basis, _ = self._split
+        return np.asarray((image if basis is None else basis.T @ image) - self.times(products))
+
+    def times(self, products: Reals) -> Reals:
+        """Return ``X products`` in the basis of X's columns."""
+        return _times(self._split[1], products)
+
+    def adjoint(self, rows: Reals) -> Array:
+        """Return ``sum_p X_p^T R_p``."""
+        _, x = self._split
+        return _by_tap(x.reshape(len(x), -1, self.taps), rows)
+
+    def gram(self, over_taps: Array) -> Array:
+        """Return ``sum_pq X_p^T X_q M_pq``."""
+        _, x = self._split
+        weighed = x.reshape(len(x), -1, self.taps) @ linalg.cholesky(over_taps, lower=True)
+        return _by_tap(weighed, weighed)
+
+
+@dataclass(frozen=True, eq=False)
+class Outer:
+    """``X[f, j, p] = outputs[f, j] kernels[j, p]``: an outer product for each channel.
+
+    Attributes
+    ----------
+    outputs : ndarray, shape (F, J)
+    kernels : ndarray, shape (J, P')
+    """
+
+    outputs: Array
+    kernels: Array
+
+    def improve(self, problem: Compressed) -> tuple[Outer, float]:
+        """Solve for outputs, kernels and outputs again, each given the other."""
+        ranks, taps = self.kernels.shape
+        moment = problem.moment.reshape(ranks, taps, ranks, taps)
+        cross = problem.cross.reshape(-1, ranks, taps)
+        outputs, _ = _best_outputs(moment, cross, self.kernels)
+        kernels = _better_kernels(moment, cross, outputs, self.kernels)
+        outputs, gain = _best_outputs(moment, cross, kernels)
+        return Outer(outputs, kernels), problem.norm - gain
+
+    def residual(self, image: Array, products: Reals) -> Reals:
+        """Return all rows of what is left."""
+        return np.asarray(image - self.times(products))
+
+    def times(self, products: Reals) -> Reals:
+        """Return all rows of ``X products``."""
+        joined = np.matmul(self.kernels[:, None].astype(products.dtype), products)[:, 0]
+        return _times(self.outputs, joined)
+
+    def adjoint(self, rows: Reals) -> Array:
+        """Return ``sum_p X_p^T R_p``."""
+        back = _times(self.outputs.T, rows).reshape(-1, *rows.shape[1:])
+        return np.asarray((back @ self.kernels[:, :, None].astype(back.dtype))[..., 0], np.float64)
+
+    def gram(self, over_taps: Array) -> Array:
+        """Return ``sum_pq X_p^T X_q M_pq``."""
+        return np.asarray(
+            (self.outputs.T @ self.outputs) * (self.kernels @ over_taps @ self.kernels.T)
+        )
+
+
+def _best_outputs(moment: Reals, cross: Array, kernels: Array) -> tuple[Array, float]:
+    """Return the best outputs given the kernels, and by how much they lower the squared error."""
+    ranks, taps = kernels.shape
+    weights = kernels.astype(moment.dtype, copy=False)
+    half = np.einsum("njp,jp->nj", moment.reshape(-1, ranks, taps), weights)  # (J P', J)
+    gram = np.matmul(kernels[:, None], half.reshape(ranks, taps, ranks))[:, 0]
+    right = np.einsum("fjp,jp->fj", cross, kernels)
+    factor = linalg.cho_factor(ridged(gram, RIDGE), check_finite=False)
+    outputs = linalg.cho_solve(factor, right.T, check_finite=False).T
+    gain = 2 * float(np.vdot(outputs, right)) - float(np.vdot(outputs @ gram, outputs))
+    return outputs, gain
+
+
+def _better_kernels(moment: Reals, cross: Array, outputs: Array, kernels: Array) -> Array:
+    """Return kernels improved by conjugate gradients, preconditioned tap by tap."""
+    ranks, taps = kernels.shape
+    gram = outputs.T @ outputs
+    whole = (gram.astype(moment.dtype)[:, None, :, None] * moment).reshape(ranks * taps, -1)
+    right = np.einsum("fj,fjp->jp", outputs, cross)
+    factors = [
+        linalg.cho_factor(ridged(gram * moment[:, p, :, p]), check_finite=False)
+        for p in range(taps)
+    ]
+
+    def invert(slope: Array) -> Array:
+        columns = [
+            linalg.cho_solve(f, slope[:, p], check_finite=False) for p, f in enumerate(factors)
+        ]
+        return np.stack(columns, axis=1)
+
+    def times(values: Array) -> Array:
+        product = whole @ values.ravel().astype(whole.dtype, copy=False)
+        return np.asarray(product.reshape(ranks, taps), np.float64)
+
+    residual = right - times(kernels)
+    z = invert(residual)
+    direction, product = z, float(np.vdot(residual, z))
+    first = product
+    for _ in range(KERNEL_STEPS):
+        if product <= KERNEL_TOLERANCE**2 * first or product <= 0:
+            break
+        moved = times(direction)
+        bend = float(np.vdot(direction, moved))
+        if bend <= 0:
+            break
+        step = product / bend
+        kernels = kernels + step * direction
+        residual = residual - step * moved
+        z = invert(residual)
+        following = float(np.vdot(residual, z))
+        direction = z + following / product * direction
+        product = following
+    return kernels
+
+
+def _times(matrix: Array, products: Reals) -> Reals:
+    flat = products.reshape(matrix.shape[1], -1)
+    return np.asarray(matrix.astype(flat.dtype, copy=False) @ flat)
+
+
+def _by_tap(left: Array, rows: Reals) -> Array:
+    """Return ``sum_p left[:, :, p]^T rows[:, :, p]``."""
+    total = np.zeros((left.shape[1], rows.shape[1]))
+    for p in range(rows.shape[2]):
+        total += left[:, :, p].T.astype(rows.dtype, copy=False) @ rows[:, :, p]
+    return total
+
+
+def _solved(root: Array, right: Array, *, transposed: bool = False) -> Array:
+    """Return ``L^-1 right``, or ``L^-T right``, of a lower triangle L."""
+    trans: Literal[0, 1] = 1 if transposed else 0
+    solved = linalg.solve_triangular(root, right, lower=True, trans=trans, check_finite=False)
+    return np.asarray(solved, np.float64)

@@ -1,0 +1,234 @@
+"""One algorithm for every scheme in the covariance metric: an input stage, and what follows it.
+
+Of the outputs of one cluster every scheme makes ``V[f, c, p] = sum_j X[f, j, p] A[j, c]``: an input
+stage A sums over the lines c of a patch, at each tap p alike, and X is free (spatial,
+monochromatic), of low rank (Tucker-2 and its blocks) or a sum of outer products (CP and its
+blocks). Given A, the problem for X is one of the size of the ranks, with the moment
+``K = A Sigma A^T``, and is solved there. What is left is a function of A alone (variable
+projection; Golub and Pereyra 1973), lowered by nonlinear conjugate gradients: a step costs one
+product of J rows with the metric. A stand-in of the metric that separates lines from taps
+preconditions them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg
+from typing_extensions import Self
+
+from onnx_lowrank.schemes.input_stage import InputStage
+from onnx_lowrank.schemes.problem import Reals, View, ridged
+
+Array = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+REGRESSION_RIDGE = 1e-10  # relative, of channels that may be dependent
+SEARCH_WORK = 25_000_000_000  # multiply-adds in products with the metric, in one search
+LEAST_STEPS, MOST_STEPS = 2, 12
+TOLERANCE = 2e-3  # relative fall of the squared error in a step at which a search has converged
+
+
+@dataclass(frozen=True, eq=False)
+class Compressed:
+    """The problem of what follows an input stage, for the outputs of one cluster.
+
+    Attributes
+    ----------
+    moment : ndarray, shape (G, K P', G, K P')
+        ``A Sigma A^T``: second moment of the input stage's channels, in the precision of the
+        products behind it.
+    cross : ndarray, shape (F, G, K P')
+        ``W Sigma A^T``: moment of the wanted outputs and of these channels.
+    norm : float
+        ``|W|^2``.
+    """
+
+    moment: Reals
+    cross: Array
+    norm: float
+
+    @property
+    def flat_moment(self) -> Array:
+        """The moment as a matrix, ``(J P', J P')``, in double precision."""
+        size = self.moment.shape[0] * self.moment.shape[1]
+        return self.moment.reshape(size, size).astype(np.float64, copy=False)
+
+    @property
+    def flat_cross(self) -> Array:
+        """The cross moment as a matrix, ``(F, J P')``."""
+        return self.cross.reshape(len(self.cross), -1)
+
+    def regression(self) -> Array:
+        """Return the best X without structure, ``(F, J P')``."""
+        factor = linalg.cho_factor(ridged(self.flat_moment, REGRESSION_RIDGE), check_finite=False)
+        return np.asarray(linalg.cho_solve(factor, self.flat_cross.T, check_finite=False).T)
+
+
+class Follower(Protocol):
+    """What follows an input stage: X, of some structure."""
+
+    def improve(self, problem: Compressed) -> tuple[Self, float]:
+        """Return X solved anew, and ``|W - X A|^2``; no more than that of this X."""
+        ...
+
+    def residual(self, image: Array, products: Reals) -> Reals:
+        """Return rows R that span ``W Sigma - X A Sigma`` as far as X sees it.
+
+        Parameters
+        ----------
+        image : ndarray, shape (F, N)
+            ``W Sigma``.
+        products : ndarray, shape (J, P', N)
+            ``A Sigma``.
+        """
+        ...
+
+    def times(self, products: Reals) -> Reals:
+        """Return X applied to products with the metric, as rows like those of `residual`."""
+        ...
+
+    def adjoint(self, rows: Reals) -> Array:
+        """Return ``sum_p X[:, j, p]^T R[:, c, p]``, shape (J, C'), of rows ``(m, C', P')``."""
+        ...
+
+    def gram(self, over_taps: Array) -> Array:
+        """Return ``sum_pq X_p^T X_q M_pq``, shape (J, J), of a matrix over taps."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """The outputs of one cluster: where they are, their input stage and what follows it."""
+
+    outputs: Indices
+    stage: InputStage
+    follower: Follower
+
+
+def fit_part(view: View, part: Part, *, steps: int | None = None) -> tuple[Part, float]:
+    """Lower the error of the outputs of one cluster.
+
+    Parameters
+    ----------
+    view : View
+        The layer.
+    part : Part
+        The start; what follows its input stage need not be solved for.
+    steps : int, optional
+        Most steps of conjugate gradients; what `SEARCH_WORK` allows if not given.
+
+    Returns
+    -------
+    part : Part
+        With the best X for its input stage.
+    squared_error : float
+        In double precision.
+    """
+    stage, follower = part.stage, part.follower
+    if steps is None:
+        work = stage.weights.shape[0] * stage.weights.shape[1] * view.order.size**2
+        steps = min(max(SEARCH_WORK // work, LEAST_STEPS), MOST_STEPS)
+    if steps > 0:
+        stage, follower = _search(view, part, steps)
+    products = view.contract(stage, exact=True)
+    follower, error = follower.improve(compress(view, part.outputs, stage, products))
+    return Part(part.outputs, stage, follower), error
+
+
+def _search(view: View, part: Part, steps: int) -> tuple[InputStage, Follower]:
+    stage = part.stage
+    products = view.contract(stage, exact=False)
+    follower, error = part.follower.improve(compress(view, part.outputs, stage, products))
+    direction, previous = np.zeros_like(stage.weights), np.zeros_like(stage.weights)
+    product, stretch = np.inf, 1.5
+    for _ in range(steps):
+        slope = gradient(view, part.outputs, stage, products, follower)
+        z = preconditioner(view, stage, follower)(slope)
+        # Polak and Ribiere's choice, restarted where it would not descend.
+        turn = max(float(np.vdot(slope - previous, z)) / product, 0.0)
+        product, previous = float(np.vdot(slope, z)), slope
+        direction = z + turn * direction
+        if np.vdot(slope, direction) <= 0:
+            turn, direction = 0.0, z
+        descent = float(np.vdot(slope, direction))
+        change = view.contract(InputStage(stage.clusters, direction), exact=False)
+        rows = view.split(follower.times(change))
+        bend = float(np.vdot(stage.gather(follower.adjoint(rows)), direction))
+        if descent <= 0 or bend <= 0:
+            break
+        before = error
+        plain = descent / bend  # the best with X held fixed; X follows, so that more is better
+        step = stretch * plain
+        for _ in range(3):
+            moved = stage.moved(direction, step), products + products.dtype.type(step) * change
+            solved, after = follower.improve(compress(view, part.outputs, *moved))
+            # The parabola through the error here, its slope, and the error there.
+            rise = (after - error + 2 * descent * step) / step**2
+            best = descent / rise if rise > 0 else 2 * step
+            if after < error:
+                break
+            step = min(best, step / 2)
+        else:
+            if turn == 0:
+                break
+            product = np.inf  # once more, straight down
+            continue
+        stretch = min(max(best / plain, 1.0), 4.0)
+        (stage, products), follower, error = moved, solved, after
+        if before - error <= TOLERANCE * before or error <= 1e-24 * view.problem.norm:
+            break
+    return stage, follower
+
+
+def compress(view: View, outputs: Indices, stage: InputStage, products: Reals) -> Compressed:
+    """Return the problem that an input stage leaves to what follows it."""
+    groups, rank, _ = stage.weights.shape
+    size = groups * rank * view.taps
+    blocks = view.split(products.reshape(size, -1))
+    moment = np.empty((size, groups, rank, view.taps), products.dtype)
+    cross = np.empty((len(outputs), groups, rank, view.taps))
+    image = view.image[outputs]
+    for group, (rows, lines) in enumerate(zip(stage.weights, stage.clusters, strict=True)):
+        for tap in range(view.taps):
+            moment[:, group, :, tap] = blocks[:, lines, tap] @ rows.T.astype(blocks.dtype)
+            cross[:, group, :, tap] = image[:, lines, tap] @ rows.T
+    norm = float(np.vdot(view.target[outputs], image))
+    return Compressed(
+        moment.reshape(groups, -1, groups, rank * view.taps),
+        cross.reshape(len(outputs), groups, -1),
+        norm,
+    )
+
+
+def gradient(
+    view: View, outputs: Indices, stage: InputStage, products: Reals, follower: Follower
+) -> Array:
+    """Return minus half the gradient of the squared error by the stage's weights."""
+    image = view.problem.image[outputs]
+    return stage.gather(follower.adjoint(view.split(follower.residual(image, products))))
+
+
+def preconditioner(view: View, stage: InputStage, follower: Follower) -> Callable[[Array], Array]:
+    """Return the inverse of the second derivative by the stage's weights, under the stand-in."""
+    rank = stage.weights.shape[1]
+    ranks = follower.gram(view.over_taps)
+    factors = []
+    for group, lines in enumerate(stage.clusters):
+        block = slice(group * rank, (group + 1) * rank)
+        left = linalg.cho_factor(ridged(ranks[block, block]), check_finite=False)
+        factors.append((left, (view.root(lines), True)))
+
+    def invert(slope: Array) -> Array:
+        return np.stack(
+            [
+                linalg.cho_solve(right, linalg.cho_solve(left, block).T).T
+                for block, (left, right) in zip(slope, factors, strict=True)
+            ]
+        )
+
+    return invert

@@ -1,0 +1,1 @@
+"""Carries a search out: fits and times candidates, assembles and measures whole models."""

@@ -1,0 +1,167 @@
+"""Fits of all candidates of a layer, in parallel over layers, each kept as soon as it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from joblib import Parallel, delayed
+from numpy.typing import NDArray
+
+from onnx_lowrank.metrics.moments import LayerStatistics
+from onnx_lowrank.metrics.target import fit_target
+from onnx_lowrank.planning.fit import FitProblem, LayerFit, fit_layer_ladder
+from onnx_lowrank.schemes import Factors, Scheme
+from onnx_lowrank.schemes.base import Weight
+from onnx_lowrank.schemes.factors import (
+    BlockCPFactors,
+    BlockTucker2Factors,
+    MonochromaticFactors,
+    SpatialFactors,
+    TwoStageFactors,
+)
+from onnx_lowrank.store import Store, key_of
+
+FORMAT = 1  # of stored fits and of the arithmetic behind them
+_CLASSES: dict[str, type[Any]] = {
+    each.__name__: each
+    for each in (
+        BlockCPFactors,
+        BlockTucker2Factors,
+        MonochromaticFactors,
+        SpatialFactors,
+        TwoStageFactors,
+    )
+}
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class LayerProblem:
+    """A layer to be fitted by several schemes.
+
+    Attributes
+    ----------
+    name : str
+        The layer.
+    weight : ndarray, shape (F, C / group, *kernel), float64
+        Its weight.
+    bias : ndarray, shape (F,), or None
+        Its bias.
+    group : int
+        Its groups.
+    statistics : mapping
+        Statistics by layer name; read where the fits are made.
+    digest : str
+        Key of the layer's own statistics.
+    schemes : tuple of Scheme
+        What to fit.
+    """
+
+    name: str
+    weight: Weight
+    bias: NDArray[np.float64] | None
+    group: int
+    statistics: Mapping[str, LayerStatistics]
+    digest: str
+    schemes: tuple[Scheme, ...]
+
+    def keys(self, seed: int) -> tuple[str, ...]:
+        """Return the key of every scheme's fit."""
+        bias = b"" if self.bias is None else self.bias.tobytes()
+        common = (FORMAT, self.name, self.weight.tobytes(), bias, self.group, self.digest, seed)
+        head = key_of("fit", *common)
+        return tuple(key_of(head, scheme.spec) for scheme in self.schemes)
+
+    def fit_problem(self) -> FitProblem:
+        """Return what the schemes approximate."""
+        target = fit_target(self.statistics[self.name], self.weight, self.bias)
+        return FitProblem(target.weight, target.metric, target.bias, self.group)
+
+
+def fit_all(
+    problems: Sequence[LayerProblem], store: Store, *, seed: int, jobs: int, progress: Progress
+) -> dict[str, tuple[LayerFit, ...]]:
+    """Fit every scheme of every layer; what the store holds is not fitted again.
+
+    Parameters
+    ----------
+    problems : sequence of LayerProblem
+        What to fit.
+    store : Store
+        Where fits are kept, each as soon as it is done.
+    seed : int
+        Fixes every random choice.
+    jobs : int
+        Processes; each fits one layer at a time.
+    progress : callable
+        Called with a sentence, the number of layers done, and their total.
+
+    Returns
+    -------
+    dict
+        Fits by layer name, in the order of its schemes.
+    """
+    work = (delayed(_fit_layer)(problem, store, seed) for problem in problems)
+    runner = Parallel(n_jobs=jobs, return_as="generator_unordered")
+    progress("fitting candidates", 0, len(problems))
+    for done, _ in enumerate(runner(work), start=1):
+        progress("fitting candidates", done, len(problems))
+    return {p.name: tuple(_read(store, p, seed)) for p in problems}
+
+
+def _fit_layer(problem: LayerProblem, store: Store, seed: int) -> None:
+    keys = problem.keys(seed)
+    missing = [
+        (key, scheme)
+        for key, scheme in zip(keys, problem.schemes, strict=True)
+        if store.arrays(key) is None
+    ]
+    if not missing:
+        return
+    schemes = [scheme for _, scheme in missing]
+    fits = fit_layer_ladder(problem.name, schemes, problem.fit_problem(), seed=seed)
+    for (key, _), fit in zip(missing, fits, strict=True):
+        store.put_arrays(key, to_arrays(fit))
+
+
+def _read(store: Store, problem: LayerProblem, seed: int) -> Iterable[LayerFit]:
+    for key, scheme in zip(problem.keys(seed), problem.schemes, strict=True):
+        arrays = store.arrays(key)
+        assert arrays is not None, f"the fit of {problem.name} as {scheme.spec} was not kept"
+        yield from_arrays(problem.name, scheme, arrays)
+
+
+def to_arrays(fit: LayerFit) -> dict[str, NDArray[Any]]:
+    """Return a fit as arrays."""
+    factors = fit.factors
+    values = {f"factor.{f.name}": getattr(factors, f.name) for f in fields(factors)}  # type: ignore[arg-type]
+    if fit.bias is not None:
+        values["bias"] = fit.bias
+    values["kind"] = np.array(type(factors).__name__)
+    values["metric"] = np.array(fit.metric)
+    values["figures"] = np.array([fit.start_error, fit.error, fit.seconds])
+    return values
+
+
+def from_arrays(layer: str, scheme: Scheme, arrays: Mapping[str, NDArray[Any]]) -> LayerFit:
+    """Return the fit that `to_arrays` gave."""
+    values = {
+        name.removeprefix("factor."): value
+        for name, value in arrays.items()
+        if name.startswith("factor.")
+    }
+    factors: Factors = _CLASSES[str(arrays["kind"])](**values)
+    start_error, error, seconds = map(float, arrays["figures"])
+    return LayerFit(
+        layer=layer,
+        scheme=scheme,
+        metric=str(arrays["metric"]),
+        factors=factors,
+        bias=arrays.get("bias"),
+        start_error=start_error,
+        error=error,
+        seconds=seconds,
+    )

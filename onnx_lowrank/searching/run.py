@@ -1,0 +1,456 @@
+"""From a budget to the fastest model within it, by measurement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from onnx_lowrank.calibrate import calibrate
+from onnx_lowrank.calibrate.jobs import Survey
+from onnx_lowrank.data import Dataset
+from onnx_lowrank.errors import PlanError
+from onnx_lowrank.graph.digest import model_digest
+from onnx_lowrank.graph.edit import GraphEditor
+from onnx_lowrank.graph.layers import Layer, layer_bias, layer_weight
+from onnx_lowrank.planning.budget import Budget
+from onnx_lowrank.planning.candidates import candidates
+from onnx_lowrank.planning.fit import LayerFit
+from onnx_lowrank.planning.latency import LatencyTable, Timed
+from onnx_lowrank.planning.plan import Decision, Plan
+from onnx_lowrank.planning.search import (
+    Picks,
+    Problem,
+    Targets,
+    least_damage,
+    widen,
+    worth_trying,
+)
+from onnx_lowrank.schemes import Scheme
+from onnx_lowrank.searching.assembly import Fits, Refitter, assemble
+from onnx_lowrank.searching.fits import LayerProblem, fit_all, to_arrays
+from onnx_lowrank.searching.quality import Quality, QualityMeter
+from onnx_lowrank.searching.result import Explored, LayerChoice, SearchResult
+from onnx_lowrank.searching.single_layer import replaced, single_layer_model
+from onnx_lowrank.searching.timing import Group, Stopwatch, time_layers
+from onnx_lowrank.store import Store, key_of
+from onnx_lowrank.workload import make_feeds
+
+LEAST_SHARE = 0.005  # of all operations and of all parameters: a layer below both is kept
+SLACK = 1.5  # how much faster per operation one structure may run than another
+PROBE_ERROR = 0.15  # relative error of the candidate that shows how a layer's errors carry through
+MODEL_SECONDS = 4.0
+MAX_CORRECTIONS = 3  # of predicted latencies by that of the whole model
+BYTES_PER_PARAM = 4
+Progress = Callable[[str, int, int], None]
+Ladder = dict[str, tuple[Layer, tuple[Scheme, ...]]]
+
+
+@dataclass(frozen=True, eq=False)
+class _Option:
+    """A candidate that was fitted and timed."""
+
+    fit: LayerFit
+    timed: Timed
+    macs: int
+    params: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Search:
+    """Everything a search works with.
+
+    Attributes
+    ----------
+    original : onnx.ModelProto
+        The model as the user has it.
+    normalised : onnx.ModelProto
+        The same, its constants folded and its Convs in one form.
+    layers : sequence of Layer
+        Of `normalised`, their sizes known.
+    budget : Budget
+        What may be lost and must be gained.
+    calibration, selection : Dataset
+        Samples for the statistics, and for the search's own measurements; not those of the verdict.
+    stopwatch : Stopwatch
+        How models are timed.
+    store : Store
+        Where fits, latencies and measurements are kept.
+    table : LatencyTable
+        Latencies known from elsewhere.
+    input_shapes : mapping, optional
+        Shapes of inputs that the model leaves open.
+    seed : int
+        Fixes every random choice.
+    jobs : int
+        Processes for fits; timing never runs beside them.
+    progress : callable
+        Called with a sentence, the number of steps done, and their total.
+    """
+
+    original: onnx.ModelProto
+    normalised: onnx.ModelProto
+    layers: Sequence[Layer]
+    budget: Budget
+    calibration: Dataset
+    selection: Dataset
+    stopwatch: Stopwatch
+    store: Store
+    table: LatencyTable
+    input_shapes: Mapping[str, tuple[int, ...]] | None
+    seed: int
+    jobs: int
+    progress: Progress
+
+    def run(self) -> SearchResult:
+        """Search.
+
+        Raises
+        ------
+        PlanError
+            No layer can be approximated, or the budget asks for classes that the model has not.
+        DataError, ModelError, ProviderError
+            As of calibration, onnxruntime and the data.
+        """
+        reasons: dict[str, str] = {}
+        ladder = self._ladder(reasons)
+        if not ladder:
+            why = "; ".join(f"{name}: {reason}" for name, reason in list(reasons.items())[:3])
+            raise PlanError(f"no layer can be approximated ({why})")
+        problems = self._problems(ladder)
+        fits = fit_all(
+            list(problems.values()),
+            self.store,
+            seed=self.seed,
+            jobs=self.jobs,
+            progress=self.progress,
+        )
+        options = self._options(fits, reasons)
+        self.progress("measuring the original", 0, 1)
+        meter = QualityMeter(self.original, self.selection, threads=self.stopwatch.threads)
+        if self.budget.max_drop is not None and not meter.has_classes:
+            raise PlanError(
+                "max_drop needs one output with a score for each class; "
+                "give min_sqnr, or leave max_drop out"
+            )
+        return _Run(self, options, problems, meter).result(reasons)
+
+    def _ladder(self, reasons: dict[str, str]) -> Ladder:
+        """Return the layers worth a fit, with their candidates; the others get a reason."""
+        specs = [layer.spec for layer in self.layers if layer.spec is not None]
+        macs = sum(spec.macs or 0 for spec in specs)
+        params = sum(spec.params for spec in specs)
+        found: Ladder = {}
+        for layer in self.layers:
+            spec = layer.spec
+            if layer.reason is not None or spec is None:
+                reasons[layer.name] = layer.reason or "its shape cannot be read"
+            elif spec.macs is None:
+                reasons[layer.name] = "its input size is unknown; give --input-shape"
+            elif spec.macs < LEAST_SHARE * macs and spec.params < LEAST_SHARE * params:
+                share = 100 * spec.macs / macs
+                reasons[layer.name] = f"it has only {share:.2g} % of the multiply-adds"
+            elif schemes := candidates(spec):
+                found[layer.name] = (layer, schemes)
+            else:
+                reasons[layer.name] = "no scheme reduces its multiply-adds"
+        return found
+
+    def _problems(self, ladder: Ladder) -> dict[str, LayerProblem]:
+        statistics = calibrate(
+            self.normalised,
+            self.calibration,
+            list(ladder),
+            cache_dir=self.store.folder / "statistics",
+            seed=self.seed,
+            threads=self.stopwatch.threads if self.jobs == 1 else None,
+            progress=self.progress,
+        )
+        editor = GraphEditor(self.normalised)
+        return {
+            name: LayerProblem(
+                name=name,
+                weight=layer_weight(editor, layer),
+                bias=layer_bias(editor, layer),
+                group=layer.spec.group if layer.spec else 1,
+                statistics=statistics,
+                digest=statistics.entry(name),
+                schemes=schemes,
+            )
+            for name, (layer, schemes) in ladder.items()
+        }
+
+    def _options(
+        self, fits: Mapping[str, Sequence[LayerFit]], reasons: dict[str, str]
+    ) -> dict[str, tuple[_Option, ...]]:
+        """Return the candidates of every layer that are faster and not dominated."""
+        by_name = {layer.name: layer for layer in self.layers}
+        batch = next(iter(self.feeds().values())).shape[0]
+        chosen: dict[str, list[tuple[LayerFit, int, int]]] = {}
+        groups = []
+        for name, tried in fits.items():
+            spec = by_name[name].spec
+            assert spec is not None
+            counted = [(fit, fit.scheme.macs(spec) or 0, fit.scheme.params(spec)) for fit in tried]
+            kept = worth_trying(
+                [macs for _, macs, _ in counted], [fit.error for fit, *_ in counted], slack=SLACK
+            )
+            chosen[name] = [counted[i] for i in kept]
+            single = single_layer_model(self.normalised, by_name[name], batch=batch)
+            models = [replaced(single, fit) for fit, *_ in chosen[name]]
+            errors = np.array([fit.error for fit, *_ in chosen[name]])
+            groups.append(Group(single, models, errors))
+        times = time_layers(groups, self.stopwatch, self.store, self.table, progress=self.progress)
+        options = {}
+        for (name, counted), (dense, timed) in zip(chosen.items(), times, strict=True):
+            found = [
+                _Option(
+                    counted[place][0],
+                    replace(each, seconds=each.seconds - dense.seconds),
+                    *counted[place][1:],
+                )
+                for place, each in timed.items()
+                if each.pays
+            ]
+            if found:
+                options[name] = tuple(found)
+            else:
+                reasons[name] = "no candidate is measurably faster"
+        return options
+
+    def feeds(self) -> dict[str, NDArray[Any]]:
+        """Return random inputs of the size that is timed."""
+        return make_feeds(self.original, None, input_shapes=self.input_shapes, seed=self.seed)
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    """A measured model, and whether it is within the bounds on quality."""
+
+    quality: Quality
+    passed: bool
+
+
+class _Run:
+    """The part of a search that looks at whole models."""
+
+    def __init__(
+        self,
+        search: Search,
+        options: Mapping[str, tuple[_Option, ...]],
+        problems: Mapping[str, LayerProblem],
+        meter: QualityMeter,
+    ) -> None:
+        self._search = search
+        self._options = options
+        self._names = tuple(options)
+        self._meter = meter
+        self._explored: list[Explored] = []
+        digests = Survey.of(search.selection)
+        self._head = key_of(
+            "quality", model_digest(search.original), digests.digest, digests.labels
+        )
+        self._refitter = Refitter(
+            search.normalised,
+            search.calibration,
+            problems,
+            search.store,
+            search.seed,
+            search.jobs,
+        )
+
+    def result(self, reasons: Mapping[str, str]) -> SearchResult:
+        search, budget = self._search, self._search.budget
+        base = self._time_models([search.original])[0].seconds
+        problem = self._problem(base)
+        scale = 1.0
+        for correction in range(MAX_CORRECTIONS):
+            targets = self._targets(problem)
+            picks, failures = self._choose(problem, targets)
+            fits, quality = self._best(picks)
+            predicted = problem.predicted_latency(picks) / base
+            search.progress("timing the whole model", correction, MAX_CORRECTIONS)
+            timed = self._time_models([search.original, self._assemble(fits)])[1]
+            wanted = budget.min_speedup
+            if wanted is None or 1 / timed.ratio >= wanted or timed.ratio >= 1:
+                break
+            # Layouts between neighbours cost what single layers do not show: what was predicted to
+            # be saved is scaled to what was.
+            scale = (1 - timed.ratio) / (1 - predicted)
+            problem = replace(problem, latency=tuple(scale * v for v in problem.latency))
+        if budget.min_speedup is not None and 1 / timed.ratio < budget.min_speedup:
+            failures.append(
+                f"it is {1 / timed.ratio:.2f} times as fast, not {budget.min_speedup:g} times"
+            )
+        return SearchResult(
+            plan=self._plan(picks, reasons),
+            fits=fits,
+            layers=self._choices(picks),
+            explored=tuple(self._explored),
+            quality=quality,
+            latency=timed,
+            predicted_ratio=predicted,
+            failures=tuple(failures),
+        )
+
+    def _choose(self, problem: Problem, targets: Targets) -> tuple[Picks, list[str]]:
+        """Return the picks that meet targets and budget, or the nearest and what they miss."""
+        budget = self._search.budget
+        start = least_damage(problem, targets)
+        if start is None:
+            smallest = tuple(int(v.argmin()) for v in problem.costs(budget.objective))
+            return smallest, ["the targets cannot be met by any candidates; this is the nearest"]
+        if not budget.limits_quality:
+            return start, []
+        if any(start) and not self._measure(problem, start, asymmetric=True).passed:
+            return start, ["what the targets ask for loses more than the budget allows"]
+        first = widen(
+            problem,
+            budget.objective,
+            targets,
+            lambda picks: self._measure(problem, picks, asymmetric=False),
+            start=start,
+        )
+        assert first.best is not None
+        second = widen(
+            problem,
+            budget.objective,
+            targets,
+            lambda picks: self._measure(problem, picks, asymmetric=True),
+            start=first.best,
+            first=1.4 * max(first.low, problem.predicted_damage(first.best)),
+            evaluations=4,
+        )
+        return second.best or first.best, []
+
+    def _best(self, picks: Picks) -> tuple[Fits, Quality]:
+        """Return the better of both kinds of fits of some picks: one that passes, if one does."""
+        both = [self._fits(picks, asymmetric=kind) for kind in (False, True)]
+        seen = [self._quality(fits) for fits in both]
+        passed = [quality.within(self._search.budget) for quality in seen]
+        best = min((0, 1), key=lambda kind: (not passed[kind], seen[kind].noise))
+        return both[best], seen[best]
+
+    def _problem(self, base: float) -> Problem:
+        """Return all options in numbers; damages from how a probe of each layer carries through."""
+        search = self._search
+        specs = {layer.name: layer.spec for layer in search.layers}
+        damage, latency, macs, params = [], [], [], []
+        for done, (name, options) in enumerate(self._options.items()):
+            search.progress("probing layers", done, len(self._options))
+            errors = np.array([option.fit.error for option in options])
+            probe = options[int(np.abs(np.log(np.maximum(errors, 1e-9) / PROBE_ERROR)).argmin())]
+            noise = self._quality({name: probe.fit}).noise
+            carried = noise / max(probe.fit.error**2, 1e-12)
+            spec = specs[name]
+            assert spec is not None
+            damage.append(np.concatenate(([0.0], carried * errors**2)))
+            latency.append(np.array([0.0, *(o.timed.seconds for o in options)]))
+            macs.append(np.array([0.0, *(o.macs - (spec.macs or 0) for o in options)]))
+            params.append(np.array([0.0, *(float(o.params - spec.params) for o in options)]))
+        known = [layer.spec for layer in search.layers if layer.spec is not None]
+        return Problem(
+            damage=tuple(damage),
+            latency=tuple(latency),
+            macs=tuple(macs),
+            params=tuple(params),
+            base_latency=base,
+            base_macs=float(sum(spec.macs or 0 for spec in known)),
+            base_params=float(sum(spec.params for spec in known)),
+        )
+
+    def _targets(self, problem: Problem) -> Targets:
+        budget = self._search.budget
+        params = None if budget.params is None else budget.params * problem.base_params
+        if budget.size_mb is not None:
+            rest = self._search.original.ByteSize() - BYTES_PER_PARAM * problem.base_params
+            most = (1e6 * budget.size_mb - rest) / BYTES_PER_PARAM
+            params = most if params is None else min(params, most)
+        speedup = budget.min_speedup
+        return Targets(
+            latency=None if speedup is None else problem.base_latency / speedup,
+            macs=None if budget.macs is None else budget.macs * problem.base_macs,
+            params=params,
+        )
+
+    def _measure(self, problem: Problem, picks: Picks, *, asymmetric: bool) -> _Verdict:
+        self._search.progress("measuring a whole model", len(self._explored), 16)
+        quality = self._quality(self._fits(picks, asymmetric=asymmetric))
+        passed = quality.within(self._search.budget)
+        self._explored.append(
+            Explored(
+                predicted_ratio=problem.predicted_latency(picks) / problem.base_latency,
+                predicted_noise=problem.predicted_damage(picks),
+                quality=quality,
+                passed=passed,
+                asymmetric=asymmetric,
+            )
+        )
+        return _Verdict(quality, passed)
+
+    def _fits(self, picks: Picks, *, asymmetric: bool) -> Fits:
+        fits: Fits = {
+            name: self._options[name][pick - 1].fit
+            for name, pick in zip(self._names, picks, strict=True)
+            if pick
+        }
+        if not asymmetric or not fits:
+            return fits
+        return self._refitter.refit(fits, self._assemble(fits), progress=self._search.progress)
+
+    def _quality(self, fits: Fits) -> Quality:
+        key = key_of(self._head, *(_fit_digest(fit) for fit in fits.values()))
+        stored = self._search.store.data(key)
+        if stored is not None:
+            return Quality.from_dict(stored)
+        quality = self._meter.measure(self._assemble(fits))
+        self._search.store.put_data(key, quality.to_dict())
+        return quality
+
+    def _assemble(self, fits: Fits) -> onnx.ModelProto:
+        search = self._search
+        return assemble(search.normalised, fits, input_shapes=search.input_shapes)
+
+    def _time_models(self, models: Sequence[onnx.ModelProto]) -> list[Timed]:
+        search = self._search
+        return search.stopwatch.compare(models, search.feeds(), seconds=MODEL_SECONDS)
+
+    def _plan(self, picks: Picks, reasons: Mapping[str, str]) -> Plan:
+        chosen = dict(zip(self._names, picks, strict=True))
+        decisions = []
+        for layer in self._search.layers:
+            if pick := chosen.get(layer.name):
+                scheme = self._options[layer.name][pick - 1].fit.scheme
+                decisions.append(Decision(layer.name, scheme))
+            else:
+                why = reasons.get(layer.name, "within the budget it is best left as it is")
+                decisions.append(Decision(layer.name, None, why))
+        return Plan(tuple(decisions))
+
+    def _choices(self, picks: Picks) -> tuple[LayerChoice, ...]:
+        found = []
+        for name, pick in zip(self._names, picks, strict=True):
+            if pick:
+                option = self._options[name][pick - 1]
+                timed = option.timed
+                found.append(
+                    LayerChoice(
+                        name=name,
+                        scheme=option.fit.scheme.spec,
+                        error=option.fit.error,
+                        ratio=timed.ratio,
+                        low=timed.low,
+                        high=timed.high,
+                    )
+                )
+        return tuple(found)
+
+
+def _fit_digest(fit: LayerFit) -> bytes:
+    arrays = to_arrays(fit)
+    parts = [value.tobytes() for name, value in sorted(arrays.items()) if name != "figures"]
+    return key_of(fit.layer, fit.scheme.spec, *parts).encode()

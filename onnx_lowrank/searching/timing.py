@@ -1,0 +1,239 @@
+"""Times layers and whole models against each other, in onnxruntime on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from onnx_lowrank.planning.latency import LatencyTable, Timed, Timer
+from onnx_lowrank.runtime import Provider
+from onnx_lowrank.runtime.bench import Contender, Progress, measure
+from onnx_lowrank.runtime.machine import describe_machine
+from onnx_lowrank.runtime.runner import OrtRunner
+from onnx_lowrank.runtime.statistics import MIN_REPEATS, log_ratios, ratio_interval
+from onnx_lowrank.searching.single_layer import layer_feeds, structure
+from onnx_lowrank.store import Store, key_of
+
+LAYER_SECONDS = 0.25  # of runs of each structure in a round of repeats
+NARROW = 0.05  # half the interval of a ratio, relative, at which it is known well enough
+MAX_REPEATS = 2 * MIN_REPEATS
+GLANCE_REPEATS = 2
+CLEAR = 1.15  # ratio of two latencies at a glance that is no chance
+Feeds = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Stopwatch:
+    """Where and how models are timed.
+
+    Attributes
+    ----------
+    provider : {"cpu", "cuda"}
+        Where they run.
+    threads : int or None
+        Intra-op threads; None is onnxruntime's own choice.
+    seed : int
+        Seed of inputs and orders.
+    """
+
+    provider: Provider = "cpu"
+    threads: int | None = None
+    seed: int = 0
+
+    @property
+    def settings(self) -> str:
+        """What a latency depends on besides the model: settings, processor and versions."""
+        machine = describe_machine()
+        parts = [self.provider, self.threads, machine["cpu"], machine["cores"]]
+        parts += machine["instruction_sets"]
+        runtimes = sorted(v for v in machine["versions"].items() if v[0].startswith("onnxruntime"))
+        return " ".join(map(str, [*parts, *runtimes]))
+
+    def compare(
+        self,
+        models: Sequence[onnx.ModelProto],
+        feeds: Feeds,
+        *,
+        seconds: float,
+        narrow: float = NARROW,
+        progress: Progress | None = None,
+    ) -> list[Timed]:
+        """Time models against the first, until every ratio is known well enough.
+
+        Parameters
+        ----------
+        models : sequence of onnx.ModelProto
+            The first is the reference.
+        feeds : mapping of str to ndarray
+            One input for all.
+        seconds : float
+            Time for the runs of each, roughly, before a look at the intervals.
+        narrow : float
+            Half of an interval's width, relative, at which it is narrow enough.
+        progress : callable, optional
+            Called with a sentence, the number of repeats done, and their total.
+
+        Returns
+        -------
+        list of Timed
+            In the order of `models`; the first one's ratio is 1.
+        """
+        contenders = self._contenders(models, feeds)
+        rng = np.random.default_rng(self.seed)
+        logs: list[list[NDArray[np.float64]]] = [[] for _ in models]
+        base: list[NDArray[np.float64]] = []
+        while True:
+            timings, _ = measure(
+                contenders,
+                repeats=MIN_REPEATS,
+                seconds=seconds,
+                one_thread=self.threads == 1 and self.provider == "cpu",
+                rng=rng,
+                progress=progress,
+            )
+            reference = timings[0].block_medians
+            base.append(reference.ravel())
+            for found, timing in zip(logs, timings, strict=True):
+                found.append(log_ratios(timing.block_medians, reference))
+            intervals = [ratio_interval(np.concatenate(found)) for found in logs]
+            wide = [i for i in intervals[1:] if i.high / i.low > 1 + 2 * narrow]
+            if not wide or sum(map(len, logs[0])) >= MAX_REPEATS:
+                break
+        dense = float(np.median(np.concatenate(base)))
+        return [Timed(dense * i.ratio, i.ratio, i.low, i.high) for i in intervals]
+
+    def glance(self, models: Sequence[onnx.ModelProto], feeds: Feeds) -> NDArray[np.float64]:
+        """Return roughly the latency of each model over the first one's, in little time."""
+        timings, _ = measure(
+            self._contenders(models, feeds),
+            repeats=GLANCE_REPEATS,
+            seconds=0.0,  # the fewest rounds
+            one_thread=self.threads == 1 and self.provider == "cpu",
+            rng=np.random.default_rng(self.seed),
+        )
+        reference = timings[0].block_medians
+        logs = [log_ratios(timing.block_medians, reference).mean() for timing in timings]
+        return np.asarray(np.exp(logs))
+
+    def _contenders(self, models: Sequence[onnx.ModelProto], feeds: Feeds) -> list[Contender]:
+        return [
+            Contender(
+                str(index),
+                partial(OrtRunner, model, feeds, provider=self.provider, threads=self.threads),
+            )
+            for index, model in enumerate(models)
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """A layer and its candidates, as models of one layer each.
+
+    Attributes
+    ----------
+    dense : onnx.ModelProto
+        The layer.
+    candidates : sequence of onnx.ModelProto
+        What could replace it.
+    errors : ndarray
+        The candidates' errors.
+    """
+
+    dense: onnx.ModelProto
+    candidates: Sequence[onnx.ModelProto]
+    errors: NDArray[np.float64]
+
+
+def time_layers(
+    groups: Sequence[Group],
+    stopwatch: Stopwatch,
+    store: Store,
+    table: LatencyTable,
+    *,
+    progress: Progress,
+) -> list[tuple[Timed, dict[int, Timed]]]:
+    """Time the candidates of every layer beside it; what is known is not timed again.
+
+    All get a glance; those that another one beats in error and clearly in latency are left out of
+    the measurement proper.
+
+    Parameters
+    ----------
+    groups : sequence of Group
+        The layers.
+    stopwatch : Stopwatch
+        How to time.
+    store : Store
+        Where latencies are kept, layer by layer.
+    table : LatencyTable
+        What is known; measurements are added to it.
+    progress : callable
+        Called with a sentence, the number of layers done, and their total.
+
+    Returns
+    -------
+    list of (Timed, dict of int to Timed)
+        For every layer its own latency, and those of the candidates that are worth it, by place.
+    """
+    found = []
+    settings = stopwatch.settings
+    for done, group in enumerate(groups):
+        progress("timing candidates", done, len(groups))
+        feeds = layer_feeds(group.dense, seed=stopwatch.seed)
+        dense = key_of("latency", settings, structure(group.dense))
+        keys = [key_of(dense, structure(model)) for model in group.candidates]
+        models = {dense: group.dense, **dict(zip(keys, group.candidates, strict=True))}
+
+        def glance(
+            wanted: Sequence[str],
+            models: Mapping[str, onnx.ModelProto] = models,
+            feeds: Feeds = feeds,
+        ) -> dict[str, Timed]:
+            ratios = stopwatch.glance([models[key] for key in wanted], feeds)
+            return {k: Timed(0.0, r, r, r) for k, r in zip(wanted, ratios.tolist(), strict=True)}
+
+        def timer(
+            wanted: Sequence[str],
+            models: Mapping[str, onnx.ModelProto] = models,
+            feeds: Feeds = feeds,
+        ) -> dict[str, Timed]:
+            timed = stopwatch.compare([models[k] for k in wanted], feeds, seconds=LAYER_SECONDS)
+            return dict(zip(wanted, timed, strict=True))
+
+        rough = _kept("glance", [dense, *keys], store, LatencyTable(), glance)
+        ratios = np.array([each.ratio for each in rough[1:]])
+        chosen = [
+            place
+            for place in range(len(keys))
+            if not np.any((ratios * CLEAR <= ratios[place]) & (group.errors <= group.errors[place]))
+            and ratios[place] < CLEAR
+        ]
+        first, *timed = _kept(
+            "latency", [dense, *(keys[place] for place in chosen)], store, table, timer
+        )
+        found.append((first, dict(zip(chosen, timed, strict=True))))
+    progress("timing candidates", len(groups), len(groups))
+    return found
+
+
+def _kept(
+    kind: str, keys: Sequence[str], store: Store, table: LatencyTable, timer: Timer
+) -> list[Timed]:
+    """Return the latencies of `keys`, from the table, the store, or the timer."""
+    for key in keys:
+        if key not in table.known and (row := store.data(key_of(kind, key))) is not None:
+            table.known[key] = Timed(*row)
+
+    def storing(wanted: Sequence[str]) -> Mapping[str, Timed]:
+        timed = timer(wanted)
+        for key, each in timed.items():
+            store.put_data(key_of(kind, key), [each.seconds, each.ratio, each.low, each.high])
+        return timed
+
+    return table.measured(keys, storing)

@@ -1,0 +1,234 @@
+"""`compress_to_budget`: a budget and data in, the fastest model within it out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from onnx_lowrank.data import Dataset, Preprocess, open_dataset
+from onnx_lowrank.data.split import split
+from onnx_lowrank.errors import ModelError
+from onnx_lowrank.graph.check import check_model
+from onnx_lowrank.graph.io import load_model
+from onnx_lowrank.graph.layers import find_layers
+from onnx_lowrank.passes.absorb_permutations import AbsorbPermutationsPass
+from onnx_lowrank.passes.approximate_conv import ApproximateConvPass
+from onnx_lowrank.passes.base import PassManager, PassResult
+from onnx_lowrank.passes.fold_batchnorm import FoldBatchNormPass
+from onnx_lowrank.passes.fold_constants import FoldConstantsPass
+from onnx_lowrank.passes.normalize_conv import NormalizeConvPass
+from onnx_lowrank.planning.budget import Budget
+from onnx_lowrank.planning.cost import plan_costs
+from onnx_lowrank.planning.latency import LatencyTable
+from onnx_lowrank.results import CompressReport, CompressResult, CostReport
+from onnx_lowrank.runtime import Provider, fix_shapes, model_inputs
+from onnx_lowrank.searching.result import SearchResult
+from onnx_lowrank.searching.run import Search
+from onnx_lowrank.searching.timing import Stopwatch
+from onnx_lowrank.store import Store, default_folder
+from onnx_lowrank.verification import Tolerance
+from onnx_lowrank.verification import verify as verify_models
+
+# Of the data for the search; of all data where none is set apart for the verdict.
+SEARCH_SHARES = (0.45, 0.55)
+ALL_SHARES = (0.3, 0.35, 0.35)
+ModelSource = str | os.PathLike[str] | bytes | onnx.ModelProto
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class BudgetResult:
+    """A model within a budget, or the nearest one.
+
+    Attributes
+    ----------
+    compressed : CompressResult
+        The model and what was done to it; its verification is the verdict, on samples that the
+        search did not see.
+    search : SearchResult
+        How it was found.
+    failures : tuple of str
+        Which bounds it misses; empty if it is within the budget and faster.
+    """
+
+    compressed: CompressResult
+    search: SearchResult
+    failures: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the model is within the budget and faster than the original."""
+        return not self.failures
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, ready for JSON."""
+        return {
+            **self.compressed.report.to_dict(),
+            "plan": self.compressed.plan.to_dict(),
+            "search": self.search.to_dict(),
+            "passed": self.passed,
+            "failures": list(self.failures),
+        }
+
+
+def compress_to_budget(
+    model: ModelSource,
+    budget: Budget,
+    *,
+    data: Any,
+    calibration: Any = None,
+    preprocess: Preprocess | str | None = None,
+    labels_from: str | os.PathLike[str] | None = None,
+    strict: bool = False,
+    limit: int | None = None,
+    calibration_limit: int | None = None,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    threads: int | None = None,
+    provider: Provider = "cpu",
+    jobs: int = 1,
+    latency: LatencyTable | None = None,
+    cache_dir: Path | None = None,
+    seed: int = 0,
+    progress: Progress = lambda step, done, total: None,
+) -> BudgetResult:
+    """Find and build the fastest model within a budget.
+
+    Candidates for every layer are fitted to calibration samples and timed beside the layer on this
+    machine; a knapsack chooses among them, whole models correct it; the verdict is on samples that
+    none of this saw. All results are kept: a run that was killed goes on where it was.
+
+    Parameters
+    ----------
+    model : path, bytes or ModelProto
+        The model; not changed.
+    budget : Budget
+        What may be lost and must be gained.
+    data : path, str or iterable
+        Samples for the verdict, as of `onnx_lowrank.data.open_dataset`. Without `calibration` a
+        third of them is, and the others serve the search.
+    calibration : path, str or iterable, optional
+        Samples for the search, other than those in `data`.
+    preprocess, labels_from, strict : optional
+        As of `open_dataset`.
+    limit, calibration_limit : int, optional
+        Number of samples of `data` and of `calibration`.
+    input_shapes : mapping, optional
+        Shapes of inputs that the model leaves open; that of one image where it takes any number.
+    threads : int, optional
+        Intra-op threads of the deployment; onnxruntime's own choice by default.
+    provider : {"cpu", "cuda"}
+        Where it will run.
+    jobs : int
+        Processes for the fits.
+    latency : LatencyTable, optional
+        Latencies measured on another machine.
+    cache_dir : path, optional
+        Where results are kept; the user's cache folder by default.
+    seed : int
+        Fixes every random choice.
+    progress : callable
+        Called with a sentence, the number of steps done, and their total.
+
+    Raises
+    ------
+    ModelError, PlanError, DataError, ProviderError
+        If an input is at fault; the message names the remedy.
+    """
+    original = load_model(model)
+    check_model(original)
+    names = frozenset(layer.name for layer in find_layers(original) if layer.reason is None)
+    if not names:
+        raise ModelError(
+            "the model has no layer that could be approximated; there is nothing to do"
+        )
+    normalised, _ = _normalised(original, names)
+    inputs = fix_shapes(model_inputs(original), input_shapes or {})
+
+    def opened(source: Any, limit: int | None) -> Dataset:
+        return open_dataset(
+            source,
+            inputs,
+            preprocess=preprocess,
+            limit=limit,
+            labels_from=labels_from,
+            strict=strict,
+            seed=seed,
+        )
+
+    if calibration is None:
+        fitting, selection, verdict = split(opened(data, limit), ALL_SHARES)
+    else:
+        fitting, selection = split(opened(calibration, calibration_limit), SEARCH_SHARES)
+        verdict = opened(data, limit)
+
+    found = Search(
+        original=original,
+        normalised=normalised,
+        layers=find_layers(normalised, input_shapes=input_shapes),
+        budget=budget,
+        calibration=fitting,
+        selection=selection,
+        stopwatch=Stopwatch(provider, threads, seed),
+        store=Store((cache_dir or default_folder()) / "search"),
+        table=latency or LatencyTable(),
+        input_shapes=input_shapes,
+        seed=seed,
+        jobs=jobs,
+        progress=progress,
+    ).run()
+
+    progress("rewriting", 0, 1)
+    chosen = frozenset(found.plan.chosen)
+    rewritten, cleaned = _normalised(original, chosen)
+    values = {name: (fit.factors, fit.bias) for name, fit in found.fits.items()}
+    lowered = PassManager(
+        [ApproximateConvPass(values, input_shapes=input_shapes), AbsorbPermutationsPass(chosen)]
+    ).run(rewritten)
+    check_model(rewritten)
+    progress("verifying on samples that the search did not see", 0, 1)
+    report = verify_models(original, rewritten, verdict, tolerance=_tolerance(budget, verdict))
+    layers = find_layers(original, input_shapes=input_shapes)
+    result = CompressResult(
+        model=rewritten,
+        report=CompressReport(
+            cost=CostReport(found.plan, plan_costs(layers, found.plan)),
+            fits=dict(found.fits),
+            changes=cleaned.changes + lowered.changes,
+            refusals=cleaned.refusals + lowered.refusals,
+            verification=report,
+            notes=fitting.notes,
+        ),
+        source=Path(model) if isinstance(model, str | os.PathLike) else None,
+    )
+    failures = (*found.failures, *report.failures)
+    if found.latency.high >= 1:
+        failures = (*failures, f"it is not faster: it takes {found.latency.ratio:.3f} of the time")
+    return BudgetResult(result, found, failures)
+
+
+def _normalised(
+    original: onnx.ModelProto, names: frozenset[str]
+) -> tuple[onnx.ModelProto, PassResult]:
+    """Return a copy with the constants and normalisations of some layers folded."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(original)
+    passes = PassManager(
+        [FoldConstantsPass(names), FoldBatchNormPass(names), NormalizeConvPass(names)]
+    )
+    return copy, passes.run(copy)
+
+
+def _tolerance(budget: Budget, verdict: Dataset) -> Tolerance:
+    """Return what the verdict asks for: points of accuracy, or of agreement without labels."""
+    labelled = next(iter(verdict)).labels is not None
+    agreement = budget.max_drop is not None and not labelled
+    return Tolerance(
+        min_sqnr_db=budget.min_sqnr_db,
+        max_drop=budget.max_drop if labelled else None,
+        min_top1=1 - (budget.max_drop or 0) / 100 if agreement else None,
+    )

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from collections import Counter
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from onnx_lowrank.data import open_dataset
+from onnx_lowrank.data.split import RUN, split
+from onnx_lowrank.runtime import TensorInfo
+
+INPUTS = (TensorInfo("x", "tensor(float)", ("batch", 1)),)
+
+
+def places_of(source: object, shares: tuple[float, ...], limit: int | None) -> list[list[int]]:
+    parts = split(open_dataset(source, INPUTS, limit=limit, batch=3), shares)
+    found = []
+    for part in parts:
+        batches = [batch.feeds["x"].ravel() for batch in part]
+        found.append([int(v) for v in np.concatenate(batches)])
+        assert part.samples in (None, len(found[-1]))
+    return found
+
+
+def places(count: int, shares: tuple[float, ...], *, limit: int | None = None) -> list[list[int]]:
+    """Parts of feeds, whose number is not known ahead."""
+    feeds = [{"x": np.full((1, 1), place, np.float32)} for place in range(count)]
+    return places_of(feeds, shares, limit)
+
+
+@pytest.mark.parametrize("count", [9, 79, 80, 200, 1000])
+def test_every_sample_is_in_exactly_one_part(count: int) -> None:
+    parts = places(count, (0.5, 0.3, 0.2))
+    assert Counter(chain.from_iterable(parts)) == Counter(range(count))
+
+
+def test_parts_have_their_shares_in_every_stretch() -> None:
+    first, second = places(79, (0.4, 0.6))
+    for start in range(0, 60, 20):
+        inside = sum(start <= place < start + 20 for place in first)
+        # Multiples of the golden section: the discrepancy of n points is below 3 log(n) / n.
+        assert abs(inside - 8) <= 3
+    assert len(first) + len(second) == 79
+
+
+def test_neighbours_stay_together_in_large_sets(tmp_path: Path) -> None:
+    path = tmp_path / "data.npz"
+    np.savez(path, x=np.arange(160, dtype=np.float32)[:, None])
+    for part in places_of(path, (0.5, 0.5), None):
+        runs = Counter(place // RUN for place in part)
+        assert set(runs.values()) == {RUN}
+
+
+def test_the_limit_holds_for_all_parts_together() -> None:
+    assert sorted(chain.from_iterable(places(100, (1, 1), limit=20))) == list(range(20))
