@@ -142,14 +142,15 @@ def test_an_unknown_lowering_is_refused() -> None:
 
 
 def test_a_search_does_not_ignore_the_lowering(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = tmp_path / "model.onnx"
     onnx.save(network(), source)
     np.savez(tmp_path / "data.npz", x=np.zeros((2, 3, 33, 29), np.float32))
     arguments = ["compress", source, "-o", tmp_path / "new.onnx", "--data", tmp_path / "data.npz"]
     arguments += ["--min-speedup", "1.5", "--lowering", "portable"]
+    monkeypatch.setattr("sys.argv", ["onnx-lowrank", *map(str, arguments)])
     with pytest.raises(SystemExit) as left:
-        main([str(each) for each in arguments])
+        main()
     assert left.value.code == 2
     assert "search with --save-plan" in capsys.readouterr().err
