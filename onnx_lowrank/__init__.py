@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from onnx_lowrank.planning.budget import Budget
     from onnx_lowrank.profiling import ProfileReport, profile
     from onnx_lowrank.runtime.library import library_path, session_options
+    from onnx_lowrank.sweeping import SweepData, SweepReport, sweep
     from onnx_lowrank.to_budget import BudgetResult, compress_to_budget
 
 _ELSEWHERE = {
@@ -36,11 +37,14 @@ _ELSEWHERE = {
     "Budget": "planning.budget",
     "BudgetResult": "to_budget",
     "ProfileReport": "profiling",
+    "SweepData": "sweeping",
+    "SweepReport": "sweeping",
     "benchmark": "benchmarking",
     "compress_to_budget": "to_budget",
     "library_path": "runtime.library",
     "profile": "profiling",
     "session_options": "runtime.library",
+    "sweep": "sweeping",
 }
 
 __all__ = [
@@ -54,6 +58,8 @@ __all__ = [
     "Plan",
     "Preprocess",
     "ProfileReport",
+    "SweepData",
+    "SweepReport",
     "Tolerance",
     "VerifyReport",
     "__version__",
@@ -66,6 +72,7 @@ __all__ = [
     "library_path",
     "profile",
     "session_options",
+    "sweep",
     "verify",
 ]
 

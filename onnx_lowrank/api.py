@@ -13,8 +13,9 @@ from onnx_lowrank.data import Dataset, Preprocess, open_dataset, random_dataset
 from onnx_lowrank.errors import DataError, ModelError, PlanError
 from onnx_lowrank.fit_model import Calibration, MetricName, fit_model
 from onnx_lowrank.graph.check import check_model
+from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.io import check_output, load_model, write_text
-from onnx_lowrank.graph.layers import Layer, find_layers
+from onnx_lowrank.graph.layers import Layer, find_layers, layer_weight
 from onnx_lowrank.passes.absorb_permutations import AbsorbPermutationsPass
 from onnx_lowrank.passes.approximate_conv import ApproximateConvPass
 from onnx_lowrank.passes.base import Pass, PassManager
@@ -24,7 +25,15 @@ from onnx_lowrank.passes.fuse_activation import FuseActivationPass
 from onnx_lowrank.passes.normalize_conv import NormalizeConvPass
 from onnx_lowrank.passes.portable_lrn import PortableLrnPass
 from onnx_lowrank.planning.cost import plan_costs
-from onnx_lowrank.planning.plan import Plan, Rule, applicable, decide, default_plan, rules_from_json
+from onnx_lowrank.planning.plan import (
+    Plan,
+    Rule,
+    Weights,
+    applicable,
+    decide,
+    default_plan,
+    rules_from_json,
+)
 from onnx_lowrank.results import CompressReport, CompressResult, CostReport, LayerInfo
 from onnx_lowrank.runtime import fix_shapes, model_inputs
 from onnx_lowrank.runtime.doctor import Diagnosis, diagnose
@@ -89,8 +98,9 @@ def cost(
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
 ) -> CostReport:
     """Count operations and parameters before and after a plan, without fitting anything."""
-    layers = _layers(load_model(model), input_shapes)
-    decided = resolve_plan(layers, plan)
+    loaded = load_model(model)
+    layers = _layers(loaded, input_shapes)
+    decided = resolve_plan(layers, plan, weights=_weights(loaded, layers))
     return CostReport(decided, plan_costs(layers, decided))
 
 
@@ -203,7 +213,7 @@ def compress(
     original = load_model(model)
     check_model(original)
     layers = _layers(original, input_shapes)
-    decided = resolve_plan(layers, plan)
+    decided = resolve_plan(layers, plan, weights=_weights(original, layers))
     if not decided.chosen:
         reasons = "; ".join(f"{d.layer}: {d.reason}" for d in decided.decisions[:3])
         raise PlanError(f"no layer is replaced ({reasons}); choose layers and schemes with --layer")
@@ -277,8 +287,12 @@ def compress(
     )
 
 
-def resolve_plan(layers: Sequence[Layer], plan: PlanSource | None) -> Plan:
+def resolve_plan(
+    layers: Sequence[Layer], plan: PlanSource | None, *, weights: Weights | None = None
+) -> Plan:
     """Turn what a user gave as a plan into one decision per layer.
+
+    `weights` gives a layer's weight by its name, for ranks that are a share of its energy.
 
     Raises
     ------
@@ -289,14 +303,22 @@ def resolve_plan(layers: Sequence[Layer], plan: PlanSource | None) -> Plan:
         return default_plan(layers)
     if isinstance(plan, Path):
         try:
-            return decide(layers, rules_from_json(plan.read_text(encoding="utf-8")))
+            rules = rules_from_json(plan.read_text(encoding="utf-8"))
+            return decide(layers, rules, weights=weights)
         except (OSError, UnicodeDecodeError) as error:
             raise PlanError(f"cannot read the plan {plan}: {error}; give a JSON file") from None
     if isinstance(plan, Plan):
         if [d.layer for d in plan.decisions] != [layer.name for layer in layers]:
             raise PlanError("the plan was made for other layers; make one for this model")
         return plan
-    return decide(layers, [r if isinstance(r, Rule) else Rule.parse(r) for r in plan])
+    rules = tuple(r if isinstance(r, Rule) else Rule.parse(r) for r in plan)
+    return decide(layers, rules, weights=weights)
+
+
+def _weights(model: onnx.ModelProto, layers: Sequence[Layer]) -> Weights:
+    """Return a function from a layer's name to its weight, as the model has it."""
+    by_name = {layer.name: layer for layer in layers}
+    return lambda name: layer_weight(GraphEditor(model), by_name[name])
 
 
 def _is_portable(lowering: str) -> bool:

@@ -49,9 +49,12 @@ ALLOWED: dict[str, set[str]] = {
     "api": NUMERICS
     | {"planning", "graph", "lowering", "passes", "runtime", "data", "verification", "results"}
     | {"calibrate", "fit_model"},
-    "cli": {"api", "benchmarking", "errors", "finetune", "profiling", "report", "sweeping"}
+    "cascade": BASE | {"api", "data", "finetune", "graph", "planning", "runtime"},
+    "cli": {"api", "benchmarking", "cascade", "errors", "finetune", "profiling", "report"}
+    | {"sweeping"}
     | {"planning", "to_budget"},
-    "__init__": {"api", "benchmarking", "planning", "profiling", "runtime", "to_budget"},
+    "__init__": {"api", "benchmarking", "planning", "profiling", "runtime"}
+    | {"sweeping", "to_budget"},
 }
 
 # Third-party package -> the only modules that may import it.
@@ -63,6 +66,7 @@ EXCLUSIVE = {
     "onnx": {
         "api",
         "calibrate",
+        "cascade",
         "finetune",
         "fit_model",
         "graph",

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import typer
 
 from onnx_lowrank.cli.bench import bench
+from onnx_lowrank.cli.cascade import cascade
 from onnx_lowrank.cli.compress import compress
 from onnx_lowrank.cli.correct import correct
 from onnx_lowrank.cli.cost import cost
@@ -26,7 +27,19 @@ from onnx_lowrank.errors import OnnxLowRankError
 # The base of all usage errors has no public name in typer.
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[2]
 
-COMMANDS = (compress, inspect, cost, verify, sweep, correct, finetune, bench, profile, doctor)
+COMMANDS = (
+    compress,
+    inspect,
+    cost,
+    verify,
+    sweep,
+    correct,
+    finetune,
+    cascade,
+    bench,
+    profile,
+    doctor,
+)
 
 app = typer.Typer(
     name="onnx-lowrank",

@@ -84,7 +84,7 @@ class Network:
         known = {*self.weights, *self._constants}
         self.inputs = tuple(v.name for v in flat.graph.input if v.name not in known)
         self.outputs = tuple(value.name for value in flat.graph.output)
-        self._plans: dict[tuple[str, ...], list[Context]] = {}
+        self._plans: dict[tuple[str, ...], list[tuple[Context, list[str]]]] = {}
 
     def run(
         self, feeds: Mapping[str, NDArray[Any]], wanted: Sequence[str] | None = None
@@ -111,22 +111,28 @@ class Network:
                 # The layout in which Convs and pools are faster on CPUs; it does not change shapes.
                 value = value.contiguous(memory_format=torch.channels_last)
             values[name] = value
-        for step in self._plan(names):
+        for step, done in self._plan(names):
             inputs = [values[name] if name else None for name in step.node.input]
             values[step.node.output[0]] = OPS[step.node.op_type](inputs, step)
+            for name in done:
+                del values[name]
         return {name: values[name] for name in names}
 
-    def _plan(self, wanted: tuple[str, ...]) -> list[Context]:
-        """Return the nodes that tensors need, in order."""
+    def _plan(self, wanted: tuple[str, ...]) -> list[tuple[Context, list[str]]]:
+        """Return the nodes that tensors need, in order, each with what nothing reads after it."""
         if wanted not in self._plans:
             needed, plan = set(wanted), []
+            read = set(wanted)
             for step in reversed(self._steps):
-                if not needed.isdisjoint(step.node.output):
-                    if not needed.isdisjoint(step.node.output[1:]):
-                        raise step.refuse("more than its first output is used")
-                    plan.append(step)
-                    needed.difference_update(step.node.output)
-                    needed.update(filter(None, step.node.input))
+                if needed.isdisjoint(step.node.output):
+                    continue
+                if not needed.isdisjoint(step.node.output[1:]):
+                    raise step.refuse("more than its first output is used")
+                inputs = set(filter(None, step.node.input))
+                plan.append((step, sorted(inputs - read)))
+                read |= inputs
+                needed.difference_update(step.node.output)
+                needed |= inputs
             unknown = sorted(needed - {*self.weights, *self._constants, *self.inputs})
             if unknown:
                 raise ModelError(f"the model has no tensor '{unknown[0]}'; check its name")

@@ -235,7 +235,7 @@ class _Trainer:
         samples = sum(rows.samples for rows in step)
         for rows in step:
             outcome = self.loss(rows.feeds, rows.labels)
-            (outcome.loss * (rows.samples / samples)).backward()  # type: ignore[no-untyped-call]
+            torch.autograd.backward(outcome.loss * (rows.samples / samples))
             gradients = [weight.grad for weight in self.weights if weight.grad is not None]
             finite = all(bool(torch.isfinite(each).all()) for each in [outcome.loss, *gradients])
             if not finite:

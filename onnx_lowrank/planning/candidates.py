@@ -15,15 +15,19 @@ SHARES = (0.75, 0.56, 0.42, 0.32, 0.24, 0.18, 0.13, 0.1, 0.07)
 # which pad what does not fill one.
 BLOCK = 16
 SMALL_BLOCK = 8
-# Per scheme, the forms to try: fixed counts, or how far a rank's share is from the others'.
+# A colour transform pays where there are few input channels to mix.
+MOST_COLOURS = 16
+# Per scheme, the forms to try: how far a rank's share is from the others'.
 _FORMS: dict[str, tuple[Mapping[str, float], ...]] = {
     # Few inputs at many outputs, or the other way round, as the layer's spectra ask for.
     "tucker2": ({}, {"R1": 0.75, "R2": 1.25}, {"R1": 1.25, "R2": 0.75}),
 }
-_FIXED: dict[str, Mapping[str, int]] = {
-    "bicluster-svd": {"G": 2, "H": 2},
-    "bicluster-outer": {"G": 4, "H": 2},
-}
+_FIXED: dict[str, Mapping[str, int]] = {"bicluster-svd": {"G": 2, "H": 2}}
+# Fits that take many times as long as the others get every second step. Blocks of CP take longest
+# and run slowest, as a depthwise stage over more channels than the layer has: they are left to
+# those who ask for them.
+_SPARSE = ("cp", "bicluster-svd")
+_LEFT_OUT = ("bicluster-outer",)
 
 
 def candidates(conv: ConvSpec) -> tuple[Scheme, ...]:
@@ -38,10 +42,12 @@ def candidates(conv: ConvSpec) -> tuple[Scheme, ...]:
         return ()
     found: dict[str, Scheme] = {}
     for scheme in SCHEMES:
-        if scheme.refusal(conv) is not None:
+        if scheme.refusal(conv) is not None or scheme.name in _LEFT_OUT:
+            continue
+        if scheme.name == "mono" and conv.in_channels > MOST_COLOURS:
             continue
         for form in _FORMS.get(scheme.name, ({},)):
-            for share in SHARES:
+            for share in SHARES[1::2] if scheme.name in _SPARSE else SHARES:
                 for each in _at_share(scheme, conv, form, share):
                     if (each.macs(conv) or conv.macs) < conv.macs:
                         found.setdefault(each.spec, each)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any, Protocol
 
 from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.errors import PlanError, SchemeError, suggest
 from onnx_lowrank.schemes import SCHEMES, Scheme, SchemeSpec
+from onnx_lowrank.schemes.base import Weight
 
 KEEP = "keep"
+
+Weights = Callable[[str], Weight]
 
 
 class PlannableLayer(Protocol):
@@ -128,12 +132,15 @@ def rules_from_json(text: str) -> tuple[Rule, ...]:
     )
 
 
-def decide(layers: Sequence[PlannableLayer], rules: Iterable[Rule]) -> Plan:
+def decide(
+    layers: Sequence[PlannableLayer], rules: Iterable[Rule], *, weights: Weights | None = None
+) -> Plan:
     """Resolve rules into one decision per layer.
 
     A rule that names a layer exactly goes before globs; among globs the first that matches decides.
     Under a glob, a layer to which the scheme does not apply, or whose operations it would not
-    reduce, is kept with the reason.
+    reduce, is kept with the reason. `weights` gives the weight of a layer by its name, for ranks
+    that are a share of its energy; the plan has the counts.
 
     Raises
     ------
@@ -148,10 +155,12 @@ def decide(layers: Sequence[PlannableLayer], rules: Iterable[Rule]) -> Plan:
                 f"no layer is called '{rule.pattern}'"
                 + (suggest(rule.pattern, names) or "; the command 'inspect' lists the layers")
             )
-    return Plan(tuple(_decide_layer(layer, rules) for layer in layers))
+    return Plan(tuple(_decide_layer(layer, rules, weights) for layer in layers))
 
 
-def _decide_layer(layer: PlannableLayer, rules: tuple[Rule, ...]) -> Decision:
+def _decide_layer(
+    layer: PlannableLayer, rules: tuple[Rule, ...], weights: Weights | None = None
+) -> Decision:
     exact = [rule for rule in rules if rule.pattern == layer.name]
     globs = [rule for rule in rules if rule.matches(layer.name)]
     if not globs:
@@ -160,7 +169,7 @@ def _decide_layer(layer: PlannableLayer, rules: tuple[Rule, ...]) -> Decision:
     if rule.scheme is None:
         return Decision(layer.name, None, "the plan keeps it")
     try:
-        scheme = _resolve(layer, rule.scheme)
+        scheme = _resolve(layer, rule.scheme, weights)
         if not exact and (reason := no_gain(scheme, layer.spec)):
             raise SchemeError(reason)
     except SchemeError as error:
@@ -170,10 +179,10 @@ def _decide_layer(layer: PlannableLayer, rules: tuple[Rule, ...]) -> Decision:
     return Decision(layer.name, scheme)
 
 
-def _resolve(layer: PlannableLayer, spec: SchemeSpec) -> Scheme:
+def _resolve(layer: PlannableLayer, spec: SchemeSpec, weights: Weights | None) -> Scheme:
     if layer.reason is not None or layer.spec is None:
         raise SchemeError(layer.reason or "its shape cannot be read")
-    return spec.resolve(layer.spec)
+    return spec.resolve(layer.spec, partial(weights, layer.name) if weights else None)
 
 
 def no_gain(scheme: Scheme, conv: ConvSpec | None) -> str | None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.errors import SchemeError, suggest
-from onnx_lowrank.schemes.base import Factors, Fit, Rank, Scheme
+from onnx_lowrank.schemes.base import Factors, Fit, Rank, Scheme, Weight
 from onnx_lowrank.schemes.bicluster import BiclusterOuter, BiclusterSVD
 from onnx_lowrank.schemes.channel import Channel, MatrixSVD
 from onnx_lowrank.schemes.monochromatic import Monochromatic
 from onnx_lowrank.schemes.one_block import CP, Tucker2
 from onnx_lowrank.schemes.spatial import Spatial
+from onnx_lowrank.schemes.targets import KINDS, Target
 
 SCHEMES: tuple[type[Scheme], ...] = (
     Monochromatic,
@@ -26,19 +27,30 @@ SCHEMES: tuple[type[Scheme], ...] = (
 )
 """All schemes; adding one takes its file, a line here, and a test."""
 
-__all__ = ["SCHEMES", "Factors", "Fit", "Rank", "Scheme", "SchemeSpec"]
+__all__ = ["SCHEMES", "Factors", "Fit", "Rank", "Scheme", "SchemeSpec", "Target"]
 
 
 @dataclass(frozen=True)
 class SchemeSpec:
-    """A scheme and its ranks as a user writes them, counts or percentages, for any layer."""
+    """A scheme and its ranks as a user writes them, for any layer.
+
+    Attributes
+    ----------
+    scheme : type
+        The scheme.
+    ranks : mapping
+        Counts or percentages, in the order of the scheme's ranks.
+    target : Target or None
+        What the ranks that are not given should achieve.
+    """
 
     scheme: type[Scheme]
     ranks: Mapping[str, Rank]
+    target: Target | None = None
 
     @classmethod
     def parse(cls, text: str) -> SchemeSpec:
-        """Read a specification such as ``"mono:C=6"``.
+        """Read a specification: ``"mono:C=6"``, ``"tucker2:R1=50%,R2=50%"``, ``"cp:macs=0.25"``.
 
         Raises
         ------
@@ -50,17 +62,48 @@ class SchemeSpec:
         if name not in known:
             hint = suggest(name, known) or f"; choose one of {', '.join(known)}"
             raise SchemeError(f"there is no scheme '{name}'{hint}")
-        wanted = known[name].rank_names()
+        scheme = known[name]
+        wanted = scheme.rank_names()
         pairs = [item.partition("=") for item in listed.split(",") if item]
-        ranks = {key.strip(): value.strip() for key, _, value in pairs}
-        if len(ranks) != len(pairs) or set(ranks) != set(wanted):
+        values = {key.strip(): value.strip() for key, _, value in pairs}
+        targets = [kind for kind in KINDS if kind in values]
+        given = [rank for rank in wanted if rank in values]
+        complete = (
+            given == list(wanted)
+            if not targets
+            else len(targets) == 1 and set(scheme.clusters) <= set(given) < set(wanted)
+        )
+        if len(values) != len(pairs) or len(values) != len(given) + len(targets) or not complete:
             form = ",".join(f"{rank}=" for rank in wanted)
-            raise SchemeError(f"cannot read the ranks of '{text}'; write {name}:{form}")
-        return cls(known[name], {rank: Rank.parse(ranks[rank]) for rank in wanted})
+            fixed = "".join(f"{rank}=," for rank in scheme.clusters)
+            raise SchemeError(
+                f"cannot read the ranks of '{text}'; write {name}:{form} or {name}:{fixed}macs="
+            )
+        ranks = {rank: Rank.parse(values[rank]) for rank in given}
+        target = Target.parse(targets[0], values[targets[0]]) if targets else None
+        return cls(scheme, ranks, target)
 
-    def resolve(self, conv: ConvSpec) -> Scheme:
-        """Return the scheme with its ranks for `conv`; raise SchemeError if it does not apply."""
-        return self.scheme.resolve(self.ranks, conv)
+    def resolve(self, conv: ConvSpec, weight: Callable[[], Weight] | None = None) -> Scheme:
+        """Return the scheme with its ranks for `conv`.
+
+        Parameters
+        ----------
+        conv : ConvSpec
+            The layer.
+        weight : callable, optional
+            Gives its weight, ``(F, C / group, *kernel)``; called for ranks by energy alone.
+
+        Raises
+        ------
+        SchemeError
+            If the scheme does not apply, or no ranks are as asked for.
+        """
+        if self.target is None:
+            return self.scheme.resolve(self.ranks, conv)
+        return self.target.resolve(self.scheme, self.ranks, conv, weight)
 
     def __str__(self) -> str:
-        return f"{self.scheme.name}:" + ",".join(f"{k}={v}" for k, v in self.ranks.items())
+        parts = [f"{name}={rank}" for name, rank in self.ranks.items()]
+        return f"{self.scheme.name}:" + ",".join(
+            [*parts, *([str(self.target)] if self.target else [])]
+        )

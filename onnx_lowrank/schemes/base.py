@@ -84,6 +84,7 @@ class Scheme(ABC):
     """
 
     name: ClassVar[str]
+    clusters: ClassVar[tuple[str, ...]] = ()  # ranks that a target does not set
 
     @property
     def spec(self) -> str:
@@ -114,6 +115,27 @@ class Scheme(ABC):
         conv : ConvSpec
             The layer.
         """
+
+    @classmethod
+    def spectra(cls, weight: Weight, group: int) -> Mapping[str, NDArray[np.float64]]:
+        """Return, for every rank, the squared singular values of which it keeps the leading ones.
+
+        Parameters
+        ----------
+        weight : ndarray, shape (F, C / group, *kernel)
+            The layer's weight.
+        group : int
+            Its groups.
+
+        Raises
+        ------
+        SchemeError
+            If the ranks do not cut off spectra.
+        """
+        raise SchemeError(
+            f"the ranks of {cls.name} do not cut off a spectrum, of which energy would be a share; "
+            "write macs=, percentages or counts"
+        )
 
     @classmethod
     def resolve(cls, ranks: Mapping[str, Rank], conv: ConvSpec) -> Self:

@@ -47,6 +47,7 @@ class BiclusterSVD(Scheme):
     K2: int
 
     name: ClassVar[str] = "bicluster-svd"
+    clusters: ClassVar[tuple[str, ...]] = ("G", "H")
 
     @classmethod
     def refusal(cls, conv: ConvSpec) -> str | None:
@@ -101,6 +102,7 @@ class BiclusterOuter(Scheme):
     K: int
 
     name: ClassVar[str] = "bicluster-outer"
+    clusters: ClassVar[tuple[str, ...]] = ("G", "H")
 
     @classmethod
     def refusal(cls, conv: ConvSpec) -> str | None:

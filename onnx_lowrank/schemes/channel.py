@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.metrics.base import Metric
 from onnx_lowrank.schemes.base import Fit, Scheme, Weight
 from onnx_lowrank.schemes.problem import LayerProblem
+from onnx_lowrank.schemes.reduced_rank import spectrum
 from onnx_lowrank.schemes.two_stage import fit_two_stage, two_stage_in_covariance
 
 
@@ -25,6 +27,12 @@ class TwoStageScheme(Scheme):
     def limit(cls, rank: str, chosen: Mapping[str, int], conv: ConvSpec) -> int:
         """Return the rank of one group's full matrix."""
         return min(conv.in_channels // conv.group * conv.taps, conv.out_channels // conv.group)
+
+    @classmethod
+    def spectra(cls, weight: Weight, group: int) -> Mapping[str, NDArray[np.float64]]:
+        """Spectra of the groups' matrices, added up: they share one rank."""
+        parts = weight.reshape(group, len(weight) // group, -1)
+        return {"R": np.sum([spectrum(part) for part in parts], axis=0)}
 
     def macs(self, conv: ConvSpec) -> int | None:
         """``R (C X Y + F) N'M'``: the first stage carries the stride."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.metrics.base import Metric
@@ -22,6 +23,7 @@ from onnx_lowrank.schemes.block_fit import (
 from onnx_lowrank.schemes.covariance_fit import cp_in_covariance, tucker2_in_covariance
 from onnx_lowrank.schemes.monochromatic import spatial_refusal
 from onnx_lowrank.schemes.problem import LayerProblem
+from onnx_lowrank.schemes.reduced_rank import spectrum
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,12 @@ class Tucker2(Scheme):
     def limit(cls, rank: str, chosen: Mapping[str, int], conv: ConvSpec) -> int:
         """Ranks are at most the channels."""
         return block_limit({"R1": "K1", "R2": "K2"}[rank], {}, conv)
+
+    @classmethod
+    def spectra(cls, weight: Weight, group: int) -> Mapping[str, NDArray[np.float64]]:
+        """Spectra of the unfoldings along inputs and outputs."""
+        sides = {"R1": weight.swapaxes(0, 1), "R2": weight}
+        return {rank: spectrum(side.reshape(len(side), -1)) for rank, side in sides.items()}
 
     def macs(self, conv: ConvSpec) -> int | None:
         """``C R1 NM + (R1 XY R2 + R2 F) N'M'``."""

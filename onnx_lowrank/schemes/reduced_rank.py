@@ -71,3 +71,15 @@ def leading(gram: Matrix, rank: int) -> Matrix:
     vectors = vectors[:, ::-1][:, :rank]
     signs = np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(rank)])
     return np.ascontiguousarray(vectors * np.where(signs == 0, 1.0, signs))
+
+
+def spectrum(matrix: Matrix) -> NDArray[np.float64]:
+    """Return the squared singular values of a matrix, largest first.
+
+    Parameters
+    ----------
+    matrix : ndarray, shape (m, n)
+    """
+    side = matrix if len(matrix) <= matrix.shape[1] else matrix.T
+    values = linalg.eigvalsh(side @ side.T, check_finite=False)[::-1]
+    return np.maximum(values, 0.0)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.metrics.base import Metric
@@ -14,7 +15,7 @@ from onnx_lowrank.schemes.base import Fit, Scheme, Weight, check_finite, relativ
 from onnx_lowrank.schemes.covariance_fit import spatial_in_covariance
 from onnx_lowrank.schemes.factors import SpatialFactors
 from onnx_lowrank.schemes.problem import LayerProblem
-from onnx_lowrank.schemes.reduced_rank import reduced_rank
+from onnx_lowrank.schemes.reduced_rank import reduced_rank, spectrum
 
 __all__ = ["Order", "Spatial", "SpatialFactors", "orders", "separate"]
 
@@ -47,6 +48,11 @@ class Spatial(Scheme):
         c, f, (x, y) = conv.in_channels, conv.out_channels, conv.kernel
         sides = {"column first": (c * x, f * y), "row first": (c * y, f * x)}
         return max(min(sides[order]) for order in orders(conv.weight_shape))
+
+    @classmethod
+    def spectra(cls, weight: Weight, group: int) -> Mapping[str, NDArray[np.float64]]:
+        """Spectrum of the matrix whose sides are the two stages, in the first of its orders."""
+        return {"R": spectrum(unfold(weight, orders(weight.shape)[0]))}
 
     def macs(self, conv: ConvSpec) -> int | None:
         """``R (C X N' M + F Y N' M')``, or the like with the axes exchanged.
@@ -101,15 +107,20 @@ def orders(shape: tuple[int, ...]) -> tuple[Order, ...]:
     return ("column first",) if column < row else ("row first",)
 
 
+def unfold(weight: Weight, order: Order) -> Weight:
+    """Return the matrix of one order: its rows belong to the second stage, columns to the first."""
+    f, c, x, y = weight.shape
+    if order == "column first":
+        return weight.transpose(0, 3, 1, 2).reshape(f * y, c * x)
+    return weight.transpose(0, 2, 1, 3).reshape(f * x, c * y)
+
+
 def separate(weight: Weight, rank: int, order: Order) -> SpatialFactors:
     """Return the best factors of one order in the Frobenius norm."""
     f, c, x, y = weight.shape
+    b, a = reduced_rank(unfold(weight, order), rank)
     if order == "column first":
-        matrix = weight.transpose(0, 3, 1, 2).reshape(f * y, c * x)
-        b, a = reduced_rank(matrix, rank)
         return SpatialFactors(
             a.reshape(rank, c, x, 1), b.reshape(f, y, rank).swapaxes(1, 2)[:, :, None]
         )
-    matrix = weight.transpose(0, 2, 1, 3).reshape(f * x, c * y)
-    b, a = reduced_rank(matrix, rank)
     return SpatialFactors(a.reshape(rank, c, 1, y), b.reshape(f, x, rank).swapaxes(1, 2)[..., None])

@@ -112,15 +112,14 @@ class Search:
         Raises
         ------
         PlanError
-            No layer can be approximated, or the budget asks for classes that the model has not.
+            The budget asks for classes that the model has not.
         DataError, ModelError, ProviderError
             As of calibration, onnxruntime and the data.
         """
         reasons: dict[str, str] = {}
         ladder = self._ladder(reasons)
         if not ladder:
-            why = "; ".join(f"{name}: {reason}" for name, reason in list(reasons.items())[:3])
-            raise PlanError(f"no layer can be approximated ({why})")
+            return self._nothing(reasons, "no layer can be approximated")
         problems = self._problems(ladder)
         fits = fit_all(
             list(problems.values()),
@@ -130,6 +129,8 @@ class Search:
             progress=self.progress,
         )
         options = self._options(fits, reasons)
+        if not options:
+            return self._nothing(reasons, "no layer has a candidate that is measurably faster")
         self.progress("measuring the original", 0, 1)
         meter = QualityMeter(self.original, self.selection, threads=self.stopwatch.threads)
         if self.budget.max_drop is not None and not meter.has_classes:
@@ -138,6 +139,12 @@ class Search:
                 "give min_sqnr, or leave max_drop out"
             )
         return _Run(self, options, problems, meter).result(reasons)
+
+    def _nothing(self, reasons: Mapping[str, str], why: str) -> SearchResult:
+        """Return the original as what the search found."""
+        same = Quality(0.0, float("inf"), None, None, 0)
+        plan = Plan(tuple(Decision(x.name, None, reasons.get(x.name, why)) for x in self.layers))
+        return SearchResult(plan, {}, (), (), same, Timed(0.0, 1.0, 1.0, 1.0), 1.0, (why,))
 
     def _ladder(self, reasons: dict[str, str]) -> Ladder:
         """Return the layers worth a fit, with their candidates; the others get a reason."""
@@ -267,21 +274,16 @@ class _Run:
         search, budget = self._search, self._search.budget
         base = self._time_models([search.original])[0].seconds
         problem = self._problem(base)
-        scale = 1.0
         for correction in range(MAX_CORRECTIONS):
-            targets = self._targets(problem)
-            picks, failures = self._choose(problem, targets)
+            problem, picks, failures = self._choose(problem, self._targets(problem))
             fits, quality = self._best(picks)
             predicted = problem.predicted_latency(picks) / base
             search.progress("timing the whole model", correction, MAX_CORRECTIONS)
             timed = self._time_models([search.original, self._assemble(fits)])[1]
             wanted = budget.min_speedup
-            if wanted is None or 1 / timed.ratio >= wanted or timed.ratio >= 1:
+            if wanted is None or failures or 1 / timed.ratio >= wanted or timed.ratio >= 1:
                 break
-            # Layouts between neighbours cost what single layers do not show: what was predicted to
-            # be saved is scaled to what was.
-            scale = (1 - timed.ratio) / (1 - predicted)
-            problem = replace(problem, latency=tuple(scale * v for v in problem.latency))
+            problem = self._corrected(problem, picks)
         if budget.min_speedup is not None and 1 / timed.ratio < budget.min_speedup:
             failures.append(
                 f"it is {1 / timed.ratio:.2f} times as fast, not {budget.min_speedup:g} times"
@@ -297,17 +299,39 @@ class _Run:
             failures=tuple(failures),
         )
 
-    def _choose(self, problem: Problem, targets: Targets) -> tuple[Picks, list[str]]:
-        """Return the picks that meet targets and budget, or the nearest and what they miss."""
+    def _corrected(self, problem: Problem, picks: Picks) -> Problem:
+        """Return the problem with what layers save scaled to what the whole model saves.
+
+        Single layers are timed with the change of layout at their ends, which neighbours share.
+        """
+        search = self._search
+        saved = 1 - problem.predicted_latency(picks) / problem.base_latency
+        if saved <= 0:
+            return problem
+        search.progress("timing the whole model", 0, 1)
+        compressed = self._assemble(self._fits(picks, asymmetric=False))
+        ratio = self._time_models([search.original, compressed])[1].ratio
+        scale = max(1 - ratio, 0.0) / saved
+        return replace(problem, latency=tuple(scale * values for values in problem.latency))
+
+    def _choose(self, problem: Problem, targets: Targets) -> tuple[Problem, Picks, list[str]]:
+        """Return the picks that meet targets and budget, or the nearest and what they miss.
+
+        The problem comes back too, its latencies corrected by those of whole models.
+        """
         budget = self._search.budget
         start = least_damage(problem, targets)
         if start is None:
             smallest = tuple(int(v.argmin()) for v in problem.costs(budget.objective))
-            return smallest, ["the targets cannot be met by any candidates; this is the nearest"]
+            return (
+                problem,
+                smallest,
+                ["the targets cannot be met by any candidates; this is the nearest"],
+            )
         if not budget.limits_quality:
-            return start, []
+            return problem, start, []
         if any(start) and not self._measure(problem, start, asymmetric=True).passed:
-            return start, ["what the targets ask for loses more than the budget allows"]
+            return problem, start, ["what the targets ask for loses more than the budget allows"]
         first = widen(
             problem,
             budget.objective,
@@ -316,6 +340,7 @@ class _Run:
             start=start,
         )
         assert first.best is not None
+        problem = self._corrected(problem, first.best)
         second = widen(
             problem,
             budget.objective,
@@ -325,7 +350,7 @@ class _Run:
             first=1.4 * max(first.low, problem.predicted_damage(first.best)),
             evaluations=4,
         )
-        return second.best or first.best, []
+        return problem, second.best or first.best, []
 
     def _best(self, picks: Picks) -> tuple[Fits, Quality]:
         """Return the better of both kinds of fits of some picks: one that passes, if one does."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.errors import PlanError, SchemeError
 from onnx_lowrank.planning.plan import PlannableLayer, Rule, no_gain
 from onnx_lowrank.schemes import Scheme, SchemeSpec
+from onnx_lowrank.schemes.base import Weight
 
 
 @dataclass(frozen=True)
@@ -76,11 +78,14 @@ def select_layers(
 
 
 def make_grid(
-    layers: Sequence[PlannableLayer], rules: Sequence[Rule], metrics: Sequence[str]
+    layers: Sequence[PlannableLayer],
+    rules: Sequence[Rule],
+    metrics: Sequence[str],
+    weight: Callable[[str], Weight],
 ) -> tuple[tuple[Point, ...], tuple[Skipped, ...]]:
     """Return the points, layer by layer, and what is left out.
 
-    Left out is a scheme that
+    `weight` gives a layer's weight by its name, for ranks by energy. Left out is a scheme that
 
     1. does not apply to the layer, or whose ranks do not fit it;
     2. would not reduce its multiply-adds (its parameters, where sizes are unknown);
@@ -98,7 +103,7 @@ def make_grid(
             if spec is None:
                 continue
             try:
-                scheme = spec.resolve(conv)  # 1
+                scheme = spec.resolve(conv, partial(weight, layer.name))  # 1
                 if reason := no_gain(scheme, conv):  # 2
                     raise SchemeError(reason)
             except SchemeError as error:

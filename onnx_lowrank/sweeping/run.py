@@ -17,8 +17,9 @@ from onnx_lowrank.data import Dataset
 from onnx_lowrank.errors import DataError, OutputError, PlanError, suggest
 from onnx_lowrank.fit_model import layer_gradients
 from onnx_lowrank.graph.check import check_model
+from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.io import load_model, save_model, write_text
-from onnx_lowrank.graph.layers import find_layers
+from onnx_lowrank.graph.layers import find_layers, layer_weight
 from onnx_lowrank.metrics.moments import LayerStatistics
 from onnx_lowrank.passes.base import PassManager
 from onnx_lowrank.passes.fold_batchnorm import FoldBatchNormPass
@@ -107,7 +108,13 @@ def sweep(
         for name in selected
         if name not in found
     )
-    points, skipped = make_grid([found[n] for n in selected if n in found], rules, metrics)
+    editor = GraphEditor(normalised)
+    points, skipped = make_grid(
+        [found[name] for name in selected if name in found],
+        rules,
+        metrics,
+        lambda name: layer_weight(editor, found[name]),
+    )
     if not points:
         reasons = "; ".join(f"{s.layer}: {s.reason}" for s in (*missing, *skipped)[:3])
         raise PlanError(f"the grid is empty ({reasons}); choose other layers or schemes")

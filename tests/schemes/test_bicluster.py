@@ -10,10 +10,13 @@ import pytest
 from numpy.typing import NDArray
 
 from onnx_lowrank.conv import ConvSpec
+from onnx_lowrank.metrics.base import Metric
+from onnx_lowrank.metrics.covariance import Covariance
 from onnx_lowrank.metrics.frobenius import Frobenius
 from onnx_lowrank.schemes import SchemeSpec
 from onnx_lowrank.schemes.bicluster import BiclusterOuter, BiclusterSVD, bicluster
 from onnx_lowrank.schemes.factors import BlockCPFactors, BlockTucker2Factors, gather_blocks
+from onnx_lowrank.schemes.fitting import fit_scheme
 
 Array = NDArray[np.float64]
 EPS = float(np.finfo(np.float64).eps)
@@ -180,23 +183,35 @@ def test_the_refinement_improves_on_the_published_start(
         assert result.error < result.start_error
 
 
-def test_diverging_components_stay_bounded() -> None:
+@pytest.mark.parametrize("rank", [2, 3])
+@pytest.mark.parametrize("name", ["frobenius", "covariance"])
+def test_diverging_components_stay_bounded(name: str, rank: int) -> None:
     # Of rank three, but as near as one likes to rank two, by components that cancel each other
     # (de Silva and Lim 2008, theorem 1.1).
     random = rng()
     x, y, z, u, v, w = (np.linalg.qr(random.standard_normal((3, 2)))[0][:, i] for i in (0, 1) * 3)
     tensor = sum(np.einsum("f,c,p->fcp", *term) for term in ((x, y, w), (x, v, z), (u, y, z)))
     weight = np.asarray(tensor).reshape(3, 3, 3)
-    result = BiclusterOuter(1, 1, 2).fit(weight, metric=Frobenius(), rng=rng())
+    rows = random.standard_normal((50, 9))
+    metric: Metric = Frobenius() if name == "frobenius" else Covariance((rows.T @ rows / 50)[None])
+    result = fit_scheme(BiclusterOuter(1, 1, rank), weight, metric=metric, rng=rng())
     factors = cast(BlockCPFactors, result.factors)
-    sizes = (
-        np.linalg.norm(factors.inputs, axis=-1)
-        * np.linalg.norm(factors.kernels, axis=-1)
-        * np.linalg.norm(factors.outputs, axis=-2)
-    )
     # In float32, where the layer runs, terms this much larger than the sum lose less than 1e-3.
-    assert sizes.max() <= 1e3 * np.linalg.norm(weight)
+    assert factors.cancellation() <= 1e3
     assert result.error <= result.start_error
+
+
+def test_cancellation_is_the_largest_term_relative_to_their_sum() -> None:
+    index = np.arange(2)[None]
+    factors = BlockCPFactors(
+        index,
+        index,
+        inputs=np.array([[[[3.0, 4.0], [3.0, 4.0]]]]),
+        kernels=np.array([[[[2.0], [1.5]]]]),
+        outputs=np.array([[[[1.0, -1.0], [0.0, 0.0]]]]),
+    )
+    # Terms of norms 10 and 7.5, the second one against the first: 2.5 is left.
+    assert factors.cancellation() == pytest.approx(4.0, rel=4 * EPS)
 
 
 @pytest.mark.parametrize(("k1", "k2", "printed"), [(19, 51, 6.3), (24, 64, 4.0), (28, 76, 2.9)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 
 from onnx_lowrank.conv import ConvSpec
@@ -38,6 +39,27 @@ LAYERS = (
 )
 
 
+def weight(name: str) -> np.ndarray:
+    """conv1 of rank 2 between its inputs and outputs, conv2 of full rank."""
+    rng = np.random.default_rng(0)
+    if name == "conv1":
+        return np.einsum("fr,rcxy->fcxy", np.ones((16, 2)), rng.standard_normal((2, 3, 3, 3)))
+    return rng.standard_normal((32, 16, 3, 3))
+
+
+def test_ranks_by_energy_look_at_the_weight() -> None:
+    points, _ = make_grid(
+        LAYERS[:2],
+        expand_rules(["channel:energy=0.999", "channel:macs=0.5"]),
+        ("frobenius",),
+        weight,
+    )
+    ranks = [point.scheme.spec for point in points]
+    assert ranks[0] == "channel:R=1"  # both columns of the first factor are alike
+    assert all(spec.startswith("channel:R=") for spec in ranks)
+    assert len(ranks) == 3  # all of conv2's energy takes too many channels
+
+
 def test_alternatives_multiply() -> None:
     specs = expand_rules(["bicluster-svd:G=2,H=1/2,K1=4/6/8,K2=50%", "mono:C=4", "mono:C=4/8"])
     assert [str(spec) for spec in specs] == [
@@ -55,7 +77,7 @@ def test_a_scheme_can_be_of_some_layers_only() -> None:
         ("net/c*", "tucker2:R1=2,R2=8%"),
         ("a=b", "cp:R=5"),
     ]
-    points, skipped = make_grid(LAYERS[:2], expand_rules(["*2=mono:C=4"]), ("frobenius",))
+    points, skipped = make_grid(LAYERS[:2], expand_rules(["*2=mono:C=4"]), ("frobenius",), weight)
     assert [(p.layer, p.scheme.spec) for p in points] == [("conv2", "mono:C=4")]
     assert skipped == ()
 
@@ -81,7 +103,7 @@ def test_layers_come_in_graph_order_once() -> None:
 
 def test_every_gap_of_the_grid_has_its_reason() -> None:
     specs = expand_rules(["mono:C=4/50%", "mono:C=16", "svd:R=4", "tucker2:R1=3,R2=16"])
-    points, skipped = make_grid(LAYERS, specs, ("frobenius", "covariance"))
+    points, skipped = make_grid(LAYERS, specs, ("frobenius", "covariance"), weight)
     found = [(p.layer, p.scheme.spec, p.metric) for p in points]
     # mono:C=50% is C=16 for the 32 outputs of conv2: one scheme, named twice.
     assert found == [

@@ -1,0 +1,181 @@
+"""Layers approximated one after the other, the network trained back after each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx
+
+from onnx_lowrank import api
+from onnx_lowrank.data import Preprocess, open_dataset
+from onnx_lowrank.errors import PlanError
+from onnx_lowrank.finetune import require_torch
+from onnx_lowrank.graph.io import load_model, save_model
+from onnx_lowrank.graph.layers import find_layers
+from onnx_lowrank.planning.cost import plan_costs, total_cost
+from onnx_lowrank.runtime import model_inputs
+
+if TYPE_CHECKING:
+    from onnx_lowrank.finetune.losses import LossName
+    from onnx_lowrank.finetune.parameters import Part
+    from onnx_lowrank.finetune.train import Score
+
+# Samples for statistics: the fits shrink what few tell badly.
+STATISTICS_LIMIT = 300
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One layer of a cascade.
+
+    Attributes
+    ----------
+    layer, scheme : str
+        What was replaced by what.
+    fitted, tuned : Score
+        Of the whole model on the validation data, before and after training.
+    """
+
+    layer: str
+    scheme: str
+    fitted: Score
+    tuned: Score
+
+
+@dataclass(frozen=True)
+class CascadeResult:
+    """The model of a cascade, and how it came about.
+
+    Attributes
+    ----------
+    model : onnx.ModelProto
+        The last stage's.
+    stages : tuple of Stage
+        From the input to the output.
+    macs, macs_new : int or None
+        Multiply-adds of all layers, before and after; None where the model does not fix them.
+    source : path or None
+        The file read.
+    """
+
+    model: onnx.ModelProto
+    stages: tuple[Stage, ...]
+    macs: int | None
+    macs_new: int | None
+    source: Path | None = None
+
+    def save(self, path: Path, *, force: bool = False) -> None:
+        """Write the model atomically; `force` allows to overwrite the original."""
+        save_model(self.model, path, source=self.source, force=force)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it ready for JSON."""
+        stages = [
+            {**asdict(s), "fitted": s.fitted.to_dict(), "tuned": s.tuned.to_dict()}
+            for s in self.stages
+        ]
+        return {"stages": stages, "macs": self.macs, "macs_new": self.macs_new}
+
+
+def cascade(
+    model: api.ModelSource,
+    *,
+    plan: api.PlanSource | None = None,
+    data: Any,
+    val: Any,
+    statistics_limit: int | None = None,
+    preprocess: Preprocess | str | None = None,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    limit: int | None = None,
+    part: Part = "both",
+    loss: LossName | None = None,
+    rate: float | None = None,
+    epochs: int = 1,
+    batch: int = BATCH,
+    seed: int = 0,
+    progress: Callable[[str, int, int], None] = lambda step, done, total: None,
+) -> CascadeResult:
+    """Approximate the layers of a plan bottom-up, as Denton et al. did (2014, section 4.1).
+
+    Each layer is fitted to the outputs that it has in the network tuned so far, by the covariance
+    of its inputs there; means and deviations of what follows are corrected; then the network is
+    trained until the next layer's turn.
+
+    Parameters
+    ----------
+    model, plan, preprocess, input_shapes, seed
+        As of `compress`.
+    data, val : optional
+        Any sources that `open_dataset` takes: to train on, and held-out ones to choose by.
+    statistics_limit : int, optional
+        Number of training samples for statistics and corrections, 300 or all by default.
+    limit : int, optional
+        Number of samples to train on.
+    part, loss, rate, epochs, batch
+        As of `finetune`, after each layer.
+    progress : callable
+        Called with a sentence, the number of steps done, and their total.
+
+    Raises
+    ------
+    PlanError
+        The plan replaces nothing, or what `compress` raises.
+    ModelError, DataError, ProviderError
+        As of `compress` and `finetune`.
+    """
+    require_torch()
+    from onnx_lowrank.finetune.correct import correct_statistics
+    from onnx_lowrank.finetune.run import finetune
+
+    original = load_model(model)
+    layers = find_layers(original, input_shapes=input_shapes)
+    decided = api.resolve_plan(layers, plan)
+    if not decided.chosen:
+        raise PlanError("no layer is replaced; choose layers and schemes with --layer")
+    inputs = model_inputs(original)
+    known = open_dataset(data, inputs, preprocess=preprocess, batch=batch).samples
+    most = statistics_limit or (STATISTICS_LIMIT if known is None else min(known, STATISTICS_LIMIT))
+    samples = open_dataset(data, inputs, preprocess=preprocess, limit=most, batch=batch, seed=seed)
+    tuned, stages = original, []
+    for done, (name, scheme) in enumerate(decided.chosen.items()):
+
+        def show(step: str, _: int, __: int, *, layer: str = name, done: int = done) -> None:
+            progress(f"{layer}: {step}", done, len(decided.chosen))
+
+        fitted = api.compress(
+            tuned,
+            plan=[f"{name}={scheme.spec}"],
+            verification=False,
+            calibration=data,
+            calibration_limit=most,
+            preprocess=preprocess,
+            input_shapes=input_shapes,
+            seed=seed,
+            progress=show,
+        ).model
+        correct_statistics(original, fitted, samples, progress=show)
+        result = finetune(
+            original,
+            fitted,
+            data=data,
+            val=val,
+            preprocess=preprocess,
+            limit=limit,
+            part=part,
+            loss=loss,
+            rate=rate,
+            epochs=epochs,
+            batch=batch,
+            seed=seed,
+            progress=show,
+        )
+        tuned = result.model
+        report = result.report
+        stages.append(Stage(name, scheme.spec, report.history[0], report.best))
+    total = total_cost(plan_costs(layers, decided))
+    path = Path(model) if isinstance(model, str | Path) else None
+    return CascadeResult(tuned, tuple(stages), total.macs, total.macs_new, path)

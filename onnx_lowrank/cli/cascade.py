@@ -1,0 +1,120 @@
+"""The command `cascade`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from onnx_lowrank.cli.options import (
+    InputShapes,
+    Json,
+    Layers,
+    Model,
+    PlanFile,
+    Preset,
+    Seed,
+    read_plan,
+    read_shapes,
+)
+from onnx_lowrank.cli.output import print_json, show_progress
+
+if TYPE_CHECKING:
+    from onnx_lowrank.cascade import CascadeResult
+
+
+def cascade(
+    model: Model,
+    data: Annotated[
+        str, typer.Option("--data", metavar="SOURCE", help="Samples to train on, as of compress.")
+    ],
+    val: Annotated[
+        str, typer.Option("--val", metavar="SOURCE", help="Other samples, to choose the best by.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the new model.")],
+    layer: Layers = None,
+    plan: PlanFile = None,
+    train: Annotated[
+        str,
+        typer.Option(
+            "--train",
+            metavar="factors|above|both",
+            help="After each layer, train the factors so far, the layers above, or both.",
+        ),
+    ] = "both",
+    loss: Annotated[
+        str | None,
+        typer.Option(
+            "--loss",
+            metavar="labels|distill|both",
+            help="Minimise the error of labels, the distance from the original, or both.",
+        ),
+    ] = None,
+    rate: Annotated[float | None, typer.Option("--rate", help="First learning rate.")] = None,
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes after each layer.")] = 1,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Samples of a step.")] = 64,
+    statistics_limit: Annotated[
+        int | None,
+        typer.Option("--statistics-limit", min=1, help="Use this many samples for the fits."),
+    ] = None,
+    preprocess: Preset = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Train on this many samples.")
+    ] = None,
+    input_shape: InputShapes = None,
+    seed: Seed = 0,
+    force: Annotated[
+        bool, typer.Option("--force", help="Allow the output to overwrite the input.")
+    ] = False,
+    as_json: Json = False,
+) -> int:
+    """Replace layers one after the other, bottom-up, and train the network back after each."""
+    from onnx_lowrank.api import check_output
+    from onnx_lowrank.cascade import cascade as run
+
+    check_output(output, source=model, force=force)  # before the work, not after it
+    with show_progress() as progress:
+        result = run(
+            model,
+            plan=read_plan(layer, plan),
+            data=data,
+            val=val,
+            statistics_limit=statistics_limit,
+            preprocess=preprocess,
+            input_shapes=read_shapes(input_shape),
+            limit=limit,
+            part=cast("Any", train),  # choices are checked there
+            loss=cast("Any", loss),
+            rate=rate,
+            epochs=epochs,
+            batch=batch,
+            seed=seed,
+            progress=progress,
+        )
+    result.save(output, force=force)
+    if as_json:
+        print_json({**result.to_dict(), "output": str(output)})
+    else:
+        _print_table(result)
+        print(f"wrote {output}")
+    return 0
+
+
+def _print_table(result: CascadeResult) -> None:
+    from onnx_lowrank.report.console import new_table, print_table, short_count
+
+    table = new_table("layer", "scheme", "validation loss", "trained", "accuracy", "trained")
+    for stage in result.stages:
+        scores = (stage.fitted, stage.tuned)
+        shares = [s.agreement if s.accuracy is None else s.accuracy for s in scores]
+        table.add_row(
+            stage.layer,
+            stage.scheme,
+            *(f"{score.loss:.4g}" for score in scores),
+            *("" if share is None else f"{share:.2%}" for share in shares),
+        )
+    print_table(table)
+    if result.stages and result.stages[0].fitted.accuracy is None:
+        print("accuracy: the share of samples with the original's class, as there are no labels")
+    print(f"multiply-adds {short_count(result.macs)} -> {short_count(result.macs_new)}")
