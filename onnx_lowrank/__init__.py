@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from onnx_lowrank.benchmarking import BenchReport, benchmark
     from onnx_lowrank.planning.budget import Budget
     from onnx_lowrank.profiling import ProfileReport, profile
+    from onnx_lowrank.runtime.library import library_path, session_options
     from onnx_lowrank.sweeping import SweepData, SweepReport, sweep
     from onnx_lowrank.to_budget import BudgetResult, compress_to_budget
 
@@ -40,7 +41,9 @@ _ELSEWHERE = {
     "SweepReport": "sweeping",
     "benchmark": "benchmarking",
     "compress_to_budget": "to_budget",
+    "library_path": "runtime.library",
     "profile": "profiling",
+    "session_options": "runtime.library",
     "sweep": "sweeping",
 }
 
@@ -66,7 +69,9 @@ __all__ = [
     "cost",
     "diagnose",
     "inspect",
+    "library_path",
     "profile",
+    "session_options",
     "sweep",
     "verify",
 ]

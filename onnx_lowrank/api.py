@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import onnx
 
@@ -18,10 +18,12 @@ from onnx_lowrank.graph.io import check_output, load_model, write_text
 from onnx_lowrank.graph.layers import Layer, find_layers, layer_weight
 from onnx_lowrank.passes.absorb_permutations import AbsorbPermutationsPass
 from onnx_lowrank.passes.approximate_conv import ApproximateConvPass
-from onnx_lowrank.passes.base import PassManager
+from onnx_lowrank.passes.base import Pass, PassManager
 from onnx_lowrank.passes.fold_batchnorm import FoldBatchNormPass
 from onnx_lowrank.passes.fold_constants import FoldConstantsPass
+from onnx_lowrank.passes.fuse_activation import FuseActivationPass
 from onnx_lowrank.passes.normalize_conv import NormalizeConvPass
+from onnx_lowrank.passes.portable_lrn import PortableLrnPass
 from onnx_lowrank.planning.cost import plan_costs
 from onnx_lowrank.planning.plan import (
     Plan,
@@ -35,6 +37,7 @@ from onnx_lowrank.planning.plan import (
 from onnx_lowrank.results import CompressReport, CompressResult, CostReport, LayerInfo
 from onnx_lowrank.runtime import fix_shapes, model_inputs
 from onnx_lowrank.runtime.doctor import Diagnosis, diagnose
+from onnx_lowrank.runtime.library import loads
 from onnx_lowrank.verification import Tolerance, VerifyReport
 from onnx_lowrank.verification import verify as verify_models
 
@@ -44,6 +47,7 @@ __all__ = [
     "CostReport",
     "Diagnosis",
     "LayerInfo",
+    "Lowering",
     "Plan",
     "Preprocess",
     "Progress",
@@ -60,6 +64,7 @@ __all__ = [
 ]
 
 ModelSource = str | os.PathLike[str] | bytes | onnx.ModelProto
+Lowering = Literal["standard", "portable", "auto"]
 PlanSource = Plan | Path | Sequence[str | Rule]
 Progress = Callable[[str, int, int], None]
 """Called before each step with a sentence, the number of steps done, and their total."""
@@ -157,6 +162,7 @@ def compress(
     asymmetric: bool = False,
     metric: MetricName | None = None,
     cache_dir: Path | None = None,
+    lowering: Lowering = "standard",
     seed: int = 0,
     progress: Progress = _silent,
 ) -> CompressResult:
@@ -184,6 +190,10 @@ def compress(
         given.
     cache_dir : path, optional
         Where statistics of the calibration data are kept between calls.
+    lowering : {"standard", "portable", "auto"}
+        What the new layers are made of. Standard ops; or nodes of the package's own ops, and LRN
+        likewise, each with a body of standard ops: they run in any ONNX runtime, and faster where
+        the kernel library is registered. ``auto``: portable where the library loads here.
     seed : int
         Fixes every random choice; two runs with one seed give the same bytes.
     progress : callable
@@ -199,6 +209,7 @@ def compress(
     ModelError, PlanError, SchemeError, DataError
         If an input is at fault; the message names the remedy.
     """
+    portable = _is_portable(lowering)
     original = load_model(model)
     check_model(original)
     layers = _layers(original, input_shapes)
@@ -249,12 +260,13 @@ def compress(
 
     progress("rewriting", steps - 2, steps)
     values = {name: (fit.factors, fit.bias) for name, fit in fits.items()}
-    lowered = PassManager(
-        [
-            ApproximateConvPass(values, input_shapes=input_shapes),
-            AbsorbPermutationsPass(chosen),
-        ],
-    ).run(rewritten)
+    passes: list[Pass] = [
+        ApproximateConvPass(values, input_shapes=input_shapes, portable=portable),
+        AbsorbPermutationsPass(chosen),
+    ]
+    if portable:
+        passes += [PortableLrnPass(), FuseActivationPass()]
+    lowered = PassManager(passes).run(rewritten)
     check_model(rewritten)
 
     report = None
@@ -307,6 +319,13 @@ def _weights(model: onnx.ModelProto, layers: Sequence[Layer]) -> Weights:
     """Return a function from a layer's name to its weight, as the model has it."""
     by_name = {layer.name: layer for layer in layers}
     return lambda name: layer_weight(GraphEditor(model), by_name[name])
+
+
+def _is_portable(lowering: str) -> bool:
+    if lowering not in get_args(Lowering):
+        known = ", ".join(get_args(Lowering))
+        raise PlanError(f"unknown lowering '{lowering}'; choose one of {known}")
+    return lowering == "portable" or (lowering == "auto" and loads())
 
 
 def _dataset(

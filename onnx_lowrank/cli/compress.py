@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 import typer
 
@@ -75,6 +75,14 @@ def compress(
     strict: Strict = False,
     limit: Limit = None,
     input_shape: InputShapes = None,
+    lowering: Annotated[
+        Literal["standard", "portable", "auto"],
+        typer.Option(
+            "--lowering",
+            help="Standard ops; portable nodes, which run anywhere and faster with the kernels; "
+            "or portable where the kernels load.",
+        ),
+    ] = "standard",
     min_sqnr: MinSqnr = None,
     max_drop: MaxDrop = None,
     min_top1: MinTop1 = None,
@@ -136,6 +144,11 @@ def compress(
         raise PlanError("a search within a budget needs samples; give --data")
     has_budget = has_goal or any(loss is not None for loss in losses)
     if has_budget and data is not None and not planned:
+        if lowering != "standard":
+            raise PlanError(
+                "the search within a budget measures standard ops; search with --save-plan, then "
+                f"compress by that --plan with --lowering {lowering}"
+            )
         return _to_budget(
             model,
             Budget(
@@ -181,6 +194,7 @@ def compress(
             limit=limit,
             input_shapes=read_shapes(input_shape),
             tolerance=read_tolerance(min_sqnr, max_drop, min_top1),
+            lowering=lowering,
             seed=seed,
             progress=progress,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
@@ -116,6 +117,19 @@ def infer_shapes(
             break
         shapes = found
     return shapes
+
+
+def element_types(model: onnx.ModelProto) -> dict[str, int]:
+    """Return the element type, as ``TensorProto.DataType``, of every tensor where it is known."""
+    skeleton, _ = split_weights(model, above=LARGE)
+    with contextlib.suppress(shape_inference.InferenceError, ValueError, RuntimeError):
+        skeleton = shape_inference.infer_shapes(skeleton)
+    graph = skeleton.graph
+    types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    for value in (*graph.value_info, *graph.input, *graph.output):
+        if value.type.HasField("tensor_type"):
+            types[value.name] = value.type.tensor_type.elem_type
+    return types
 
 
 def _lost_ranks(graph: onnx.GraphProto, shapes: Mapping[str, Shape]) -> list[tuple[str, int, int]]:

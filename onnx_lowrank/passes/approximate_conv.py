@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.fragment import Fragment
 from onnx_lowrank.graph.layers import find_layers
-from onnx_lowrank.lowering.standard import lower
-from onnx_lowrank.passes.base import PassResult
+from onnx_lowrank.lowering import portable, standard
+from onnx_lowrank.lowering.functions import declare_functions
+from onnx_lowrank.passes.base import PassResult, Refusal
 from onnx_lowrank.schemes.factors import Factors
 
 
@@ -26,6 +27,9 @@ class ApproximateConvPass:
     input_shapes : mapping, optional
         Shapes of graph inputs that the model leaves open; they only help to choose the form of 1x1
         stages.
+    portable : bool
+        Whether structures that have an op of their own become portable nodes. Refused, and replaced
+        by standard ops: layers that the kernels do not serve.
     """
 
     name = "approximate-conv"
@@ -35,22 +39,29 @@ class ApproximateConvPass:
         fits: Mapping[str, tuple[Factors, NDArray[np.float64] | None]],
         *,
         input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+        portable: bool = False,
     ) -> None:
         self.fits = fits
+        self.portable = portable
         self.input_shapes = input_shapes
 
     def run(self, model: onnx.ModelProto) -> PassResult:
         """Rewrite `model` in place."""
         layers = find_layers(model, input_shapes=self.input_shapes)
         editor = GraphEditor(model)
-        changes = []
+        changes, refusals = [], []
         for layer in layers:
             if layer.name not in self.fits or layer.spec is None:
                 continue
             factors, bias = self.fits[layer.name]
             fragment = Fragment(layer.name, layer.dtype)
-            lower(factors, layer.spec, bias, fragment)
+            if self.portable:
+                reason = portable.lower(factors, layer.spec, bias, fragment)
+                refusals += [Refusal(layer.name, reason)] if reason else []
+            else:
+                standard.lower(factors, layer.spec, bias, fragment)
             editor.replace(layer.node, fragment)
             changes.append(f"{layer.name}: replaced by {type(factors).__name__}")
         editor.remove_dead()
-        return PassResult(modified=bool(changes), changes=tuple(changes))
+        declare_functions(model)
+        return PassResult(bool(changes), tuple(changes), tuple(refusals))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from numpy.typing import NDArray
 
 from onnx_lowrank.errors import ModelError, OnnxLowRankError, ProviderError
+from onnx_lowrank.runtime import library as kernels
 from onnx_lowrank.runtime.tensor import TensorInfo
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def open_session(
     tf32 : bool
         Whether CUDA may round float32 products to 10 bits of mantissa: off, for comparisons.
     custom_ops : bool
-        Whether to register the package's own kernel library where it is present.
+        Whether to register the package's own kernel library on the CPU, where it is present.
     options : mapping of str to str, optional
         Session configuration entries, as onnxruntime names them.
     configure : callable, optional
@@ -157,7 +158,8 @@ def open_session(
         settings.add_session_config_entry(key, value)
     if configure is not None:
         configure(settings)
-    library = custom_ops_library()[0] if custom_ops else None
+    # The kernels are the CPU's; on another provider the bodies of portable nodes run there.
+    library = custom_ops_library()[0] if custom_ops and provider == "cpu" else None
     if library is not None:
         try:
             settings.register_custom_ops_library(library)
@@ -182,19 +184,8 @@ def open_session(
 
 def custom_ops_library() -> tuple[str | None, str]:
     """Return the path of the kernel library, or None and a sentence that says why."""
-    try:
-        library = importlib.import_module("onnx_lowrank.runtime.library")
-    except ModuleNotFoundError as error:
-        if error.name != "onnx_lowrank.runtime.library":
-            raise
-        return None, "not part of this build; models run on standard ops all the same"
-    try:
-        path = library.library_path()
-    except OnnxLowRankError as error:
-        return None, str(error)
-    if path is None or not Path(path).is_file():
-        return None, "the kernel library was not built; reinstall onnx_lowrank with a C++ compiler"
-    return str(path), ""
+    path = kernels.library_path()
+    return (str(path), "") if path else (None, kernels.missing_reason() or "")
 
 
 def _onnxruntime() -> Any:

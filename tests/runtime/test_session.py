@@ -168,10 +168,10 @@ def test_the_kernel_library_is_a_file_or_a_reason() -> None:
 
 
 def test_a_library_that_was_not_built_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
-    library = types.ModuleType("onnx_lowrank.runtime.library")
-    library.library_path = lambda: Path("no/such/library.so")  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "onnx_lowrank.runtime.library", library)
-    assert session.custom_ops_library()[0] is None
+    monkeypatch.setenv("ONNX_LOWRANK_LIBRARY", "no/such/library.so")
+    path, reason = session.custom_ops_library()
+    assert path is None
+    assert "no/such/library.so" in reason
     assert open_session(scaling_model()).custom_ops is None
 
 
@@ -180,9 +180,7 @@ def test_a_library_that_does_not_load_is_an_error(
 ) -> None:
     path = tmp_path / "broken.so"
     path.write_bytes(b"not a shared object")
-    library = types.ModuleType("onnx_lowrank.runtime.library")
-    library.library_path = lambda: path  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "onnx_lowrank.runtime.library", library)
+    monkeypatch.setenv("ONNX_LOWRANK_LIBRARY", str(path))
     with pytest.raises(ProviderError, match=r"cannot load the kernel library .*broken\.so"):
         open_session(scaling_model())
     open_session(scaling_model(), custom_ops=False)

@@ -1,0 +1,194 @@
+"""Time every op at its operating points: against the dense Conv, and against its standard ops.
+
+All variants of a point are interleaved run by run and their results compared; only ratios within
+one run mean something on a busy machine. "Theoretical" is the ratio of multiply-adds, "realised"
+the measured speedup over it.
+
+    python custom_ops/bench/bench.py --library build/libonnx_lowrank_ops.so --json result.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from cases import activation, blocks, model, monochromatic, window
+from numpy.typing import NDArray
+
+Point = dict[str, Any]
+
+
+def _layer(c: int, f: int, k: int, s: int, n: int, p: int) -> Point:
+    return {"C": c, "F": f, "k": k, "s": s, "n": n, "p": p}
+
+
+_CONV1, _VGG1 = _layer(3, 96, 7, 2, 224, 1), _layer(3, 64, 3, 1, 224, 1)
+_CONV2, _CONV3, _CONV4 = (
+    _layer(96, 256, 5, 2, 55, 0),
+    _layer(256, 512, 3, 1, 12, 1),
+    _layer(512, 1024, 3, 1, 12, 1),
+)
+_VGG = [_layer(64, 64, 3, 1, 224, 1), _layer(256, 256, 3, 1, 56, 1), _layer(512, 512, 3, 1, 28, 1)]
+
+
+def points() -> list[Point]:
+    """Return the operating points."""
+    out = [{**_CONV1, "mono": c} for c in (4, 6, 8, 12, 16)] + [
+        {**_VGG1, "mono": c} for c in (4, 8)
+    ]
+    out += [{**_CONV2, "svd": (2, 2, 19, 64)}, {**_CONV2, "svd": (2, 2, 16, 64)}]
+    out += [{**_CONV2, "outer": (48, 2, 8)}, {**_CONV2, "outer": (48, 2, 6)}]
+    out += [{**_CONV3, "svd": (2, 4, 51, 51)}, {**_CONV3, "outer": (128, 4, 6)}]
+    out += [{**_CONV4, "outer": (256, 8, 4)}, {**_CONV4, "outer": (1, 1, 752)}]
+    for v in _VGG:
+        c = v["C"]
+        out += [{**v, "svd": (1, 1, c // r, c // r)} for r in (4, 2)]
+        out.append({**v, "outer": (1, 1, round(c * c * 9 / 4 / (c + 9 + c)))})
+    return [*out, {"lrn": 5, "C": 96, "n": 109}]
+
+
+def name(point: Point) -> str:
+    """Return a short name of a point."""
+    if "lrn" in point:
+        return "LRN 96x109x109"
+    scheme = next(
+        f"{k} {','.join(map(str, np.atleast_1d(point[k])))}"
+        for k in ("mono", "svd", "outer")
+        if k in point
+    )
+    return (
+        f"{point['C']}->{point['F']} {point['k']}x{point['k']} s{point['s']} {point['n']}: {scheme}"
+    )
+
+
+def build(point: Point, rng: np.random.Generator) -> tuple[Any, Any, float, tuple[int, ...]]:
+    """Return the portable model, the dense one, the theoretical speedup, and the shape of X."""
+    if "lrn" in point:
+        shape = (1, point["C"], point["n"], point["n"])
+        attributes = {"size": 5, "alpha": 1e-4, "beta": 0.75, "bias": 1.0}
+        return model("LRN", ["X"], {}, attributes, shape), None, 1.0, shape
+    c, f, k, s, n, p = (point[key] for key in "CFksnp")
+    m = (n + 2 * p - k) // s + 1
+    if "mono" in point:
+        r = point["mono"]
+        parts = monochromatic(rng, channels=c, filters=f, colours=r, kernel=(k, k))
+        macs = r * c * n * n + k * k * f * m * m
+    else:
+        depthwise = "outer" in point
+        g, h, k1, k2 = point["svd"] if not depthwise else (*point["outer"], point["outer"][2])
+        parts = blocks(
+            rng,
+            depthwise=depthwise,
+            channels=c,
+            filters=f,
+            groups=(g, h),
+            ranks=(k1, k2),
+            kernel=(k, k),
+        )
+        middle = k1 * k * k if depthwise else k1 * k2 * k * k
+        macs = g * h * (c // g * k1 * n * n + middle * m * m + k2 * (f // h) * m * m)
+    op, inputs, constants, attributes = parts
+    shape = (1, c, n, n)
+    portable = model(
+        op, inputs, constants, {**attributes, **window((k, k), s, p), **activation()}, shape
+    )
+    weight = (rng.standard_normal((f, c, k, k)) / np.sqrt(c * k * k)).astype(np.float32)
+    bias = np.zeros(f, np.float32)
+    dense = model(
+        "Conv", ["X", "W", "B"], {"W": weight, "B": bias}, window((k, k), s, p), shape, domain=""
+    )
+    return portable, dense, c * f * k * k * m * m / macs, shape
+
+
+def session(proto: Any, threads: int, library: str | None) -> ort.InferenceSession:
+    """Open a CPU session, with the kernels if `library` is given."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    if library:
+        options.register_custom_ops_library(library)
+    return ort.InferenceSession(
+        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+
+
+def measure(point: Point, threads: int, library: str, runs: int) -> dict[str, Any]:
+    """Interleaved lower-quartile times of one point, in ms, after comparing the results."""
+    rng = np.random.default_rng(7)
+    portable, dense, theoretical, shape = build(point, rng)
+    x = rng.standard_normal(shape).astype(np.float32)
+    variants = {
+        "node": session(portable, threads, library),
+        "standard": session(portable, threads, None),
+    }
+    if dense is not None:
+        variants["dense"] = session(dense, threads, None)
+    ours, body = (variants[v].run(None, {"X": x})[0] for v in ("node", "standard"))
+    # float32 sums of up to a few thousand terms, relative to the largest output
+    error = float(np.abs(ours - body).max() / np.abs(body).max())
+    if not error < 1e-5:
+        raise SystemExit(f"{name(point)}: node and body differ by {error:.1e}")
+    # Outputs are bound once: their allocation and copy are no part of a layer's time.
+    bound = {}
+    for key, s in variants.items():
+        binding = s.io_binding()
+        binding.bind_cpu_input("X", x)
+        binding.bind_ortvalue_output("Y", ort.OrtValue.ortvalue_from_numpy(np.empty_like(ours)))
+        bound[key] = binding
+    times: dict[str, list[float]] = {key: [] for key in variants}
+    clock = time.thread_time if threads == 1 else time.perf_counter
+    for _ in range(runs):
+        for key, s in variants.items():
+            start = clock()
+            s.run_with_iobinding(bound[key])
+            times[key].append(clock() - start)
+    result: dict[str, Any] = {
+        "name": name(point),
+        "threads": threads,
+        "theoretical": theoretical,
+        "error": error,
+    }
+    quartile: dict[str, NDArray[Any]] = {
+        key: np.percentile(t, 25) * 1e3 for key, t in times.items()
+    }
+    result |= {key: float(t) for key, t in quartile.items()}
+    reference = result.get("dense", result["standard"])
+    result["measured"] = reference / result["node"]
+    result["realised"] = result["measured"] / theoretical
+    result["over_standard"] = result["standard"] / result["node"]
+    return result
+
+
+def main() -> None:
+    """Print the table; write it as JSON if asked."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--library", required=True)
+    parser.add_argument("--runs", type=int, default=30)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1])
+    parser.add_argument("--only", default="")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    results = []
+    print(f"{'point':44} thr   dense standard    node  theory measured realised vs-std")
+    for point in points():
+        if arguments.only not in name(point):
+            continue
+        for threads in arguments.threads:
+            r = measure(point, threads, arguments.library, arguments.runs)
+            results.append(r)
+            print(
+                f"{r['name']:44} {threads:3} {r.get('dense', float('nan')):7.3f} "
+                f"{r['standard']:8.3f} {r['node']:7.3f} {r['theoretical']:7.2f} "
+                f"{r['measured']:8.2f} {r['realised']:8.2f} {r['over_standard']:6.2f}",
+                flush=True,
+            )
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""The library of custom-op kernels: where it is, why it is missing, and how a session gets it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from onnx_lowrank.errors import ProviderError
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+PATH_VARIABLE = "ONNX_LOWRANK_LIBRARY"
+_NAME = "libonnx_lowrank_ops" + (".dll" if sys.platform == "win32" else ".so")
+
+
+def library_path() -> Path | None:
+    """Return the kernel library, or None where it was not built; `missing_reason` then says why.
+
+    The environment variable ``ONNX_LOWRANK_LIBRARY`` names another one, e.g. of a build under test.
+    """
+    if named := os.environ.get(PATH_VARIABLE):
+        return Path(named) if Path(named).is_file() else None
+    # In an editable install the package has several paths: sources in one, the library in another.
+    found = files("onnx_lowrank").joinpath("_lib", _NAME)
+    return Path(str(found)) if found.is_file() else None
+
+
+def missing_reason() -> str | None:
+    """Return why there is no kernel library, in one sentence, or None if there is one."""
+    if library_path() is not None:
+        return None
+    if named := os.environ.get(PATH_VARIABLE):
+        return f"{PATH_VARIABLE} names '{named}', which is not a file"
+    return (
+        "the kernels were not built, as there was no C++17 compiler when the package was installed "
+        "(portable nodes run through their standard ops); reinstall onnx_lowrank with a compiler"
+    )
+
+
+def loads() -> bool:
+    """Whether the kernel library is there and onnxruntime can load it."""
+    try:
+        session_options()
+    except ProviderError:
+        return False
+    return True
+
+
+def session_options() -> onnxruntime.SessionOptions:
+    """Return onnxruntime's session options with the kernels registered.
+
+    Raises
+    ------
+    ProviderError
+        If onnxruntime or the library is missing, or onnxruntime cannot load it.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ProviderError(
+            "onnxruntime is not installed; run pip install 'onnx_lowrank[cpu]'"
+        ) from error
+    options = onnxruntime.SessionOptions()
+    register(options)
+    return options
+
+
+def register(session_options: onnxruntime.SessionOptions) -> None:
+    """Register the kernels with session options.
+
+    Parameters
+    ----------
+    session_options : onnxruntime.SessionOptions
+        Options of sessions that shall use the kernels.
+
+    Raises
+    ------
+    ProviderError
+        If the library is missing, or onnxruntime cannot load it.
+    """
+    path = library_path()
+    if path is None:
+        raise ProviderError(str(missing_reason()))
+    try:
+        session_options.register_custom_ops_library(str(path))
+    except Exception as error:
+        raise ProviderError(
+            f"onnxruntime cannot load {path.name}: {error}; reinstall onnx_lowrank for this machine"
+        ) from error
