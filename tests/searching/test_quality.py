@@ -74,7 +74,9 @@ def test_with_labels_accuracy_counts_and_may_rise() -> None:
     agreement = np.mean((x @ weight).argmax(axis=1) == labels)
     assert quality.drop == pytest.approx(100 * (agreement - 1))
     assert quality.drop < 0
-    assert quality.within(Budget(max_drop=0)) == (max(quality.drop, quality.expected_drop or 0) <= 0)
+    assert quality.within(Budget(max_drop=0)) == (
+        max(quality.drop, quality.expected_drop or 0) <= 0
+    )
 
 
 def test_the_model_itself_loses_nothing() -> None:
