@@ -10,7 +10,7 @@ from onnx_lowrank.errors import SchemeError
 from onnx_lowrank.schemes import SCHEMES, Rank, Scheme
 
 # Shares of a layer's multiply-adds: each step cuts about a quarter.
-SHARES = (0.75, 0.56, 0.42, 0.32, 0.24, 0.18, 0.13, 0.1, 0.07)
+SHARES: tuple[float, ...] = (0.75, 0.56, 0.42, 0.32, 0.24, 0.18, 0.13, 0.1, 0.07)
 # Ranks come in the channel blocks of onnxruntime's convolutions (16 with AVX-512, 8 with AVX2),
 # which pad what does not fill one.
 BLOCK = 16
@@ -24,8 +24,8 @@ _FORMS: dict[str, tuple[Mapping[str, float], ...]] = {
 }
 # The steps of the ladder to try, where not all: CP takes ten times as long to fit as the others.
 _STEPS: dict[str, slice] = {"cp": slice(3, None, 2), "tucker2": slice(1, 8), "spatial": slice(0, 7)}
-# At equal operations Tucker-2 had the lower error on every layer of VGG-16 than blocks of it, and
-# CP than blocks of CP; they are left to those who ask for them.
+# At equal operations Tucker-2 had a lower error than blocks of it on nearly every layer of VGG-16,
+# and grouped stages run slower; blocks are left to those who ask for them.
 _LEFT_OUT = ("bicluster-svd", "bicluster-outer")
 
 
