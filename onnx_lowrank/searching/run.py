@@ -21,7 +21,7 @@ from onnx_lowrank.planning.budget import Budget
 from onnx_lowrank.planning.candidates import candidates
 from onnx_lowrank.planning.fit import LayerFit
 from onnx_lowrank.planning.latency import LatencyTable, Timed
-from onnx_lowrank.planning.plan import Decision, Plan
+from onnx_lowrank.planning.plan import Decision, Plan, applicable
 from onnx_lowrank.planning.search import (
     Picks,
     Problem,
@@ -164,7 +164,8 @@ class Search:
             elif schemes := candidates(spec):
                 found[layer.name] = (layer, schemes)
             else:
-                reasons[layer.name] = "no scheme reduces its multiply-adds"
+                refusal = applicable(layer)[1]
+                reasons[layer.name] = refusal or "no scheme reduces its multiply-adds"
         return found
 
     def _problems(self, ladder: Ladder) -> dict[str, LayerProblem]:
