@@ -43,15 +43,16 @@ ALLOWED: dict[str, set[str]] = {
     | {"planning", "graph", "passes", "runtime", "data", "verification", "results"}
     | {"searching", "store"},
     "results": NUMERICS | {"planning", "graph", "passes", "verification"},
+    "spectra": BASE | {"graph"},
     "report": NUMERICS
     | {"planning", "results", "runtime", "verification", "benchmarking", "profiling"}
-    | {"sweeping", "graph", "searching", "to_budget"},
+    | {"sweeping", "graph", "searching", "to_budget", "spectra"},
     "api": NUMERICS
     | {"planning", "graph", "lowering", "passes", "runtime", "data", "verification", "results"}
     | {"calibrate", "fit_model"},
     "cascade": BASE | {"api", "data", "finetune", "graph", "planning", "runtime"},
     "cli": {"api", "benchmarking", "cascade", "errors", "finetune", "profiling", "report"}
-    | {"sweeping"}
+    | {"spectra", "sweeping"}
     | {"planning", "to_budget"},
     "__init__": {"api", "benchmarking", "planning", "profiling", "runtime"}
     | {"sweeping", "to_budget"},
@@ -76,6 +77,7 @@ EXCLUSIVE = {
         "results",
         "runtime",
         "searching",
+        "spectra",
         "to_budget",
         "sweeping",
         "verification",

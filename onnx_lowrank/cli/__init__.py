@@ -20,6 +20,7 @@ from onnx_lowrank.cli.doctor import doctor
 from onnx_lowrank.cli.finetune import finetune
 from onnx_lowrank.cli.inspect import inspect
 from onnx_lowrank.cli.profile import profile
+from onnx_lowrank.cli.report import report
 from onnx_lowrank.cli.sweep import sweep
 from onnx_lowrank.cli.verify import verify
 from onnx_lowrank.errors import OnnxLowRankError
@@ -38,6 +39,7 @@ COMMANDS = (
     cascade,
     bench,
     profile,
+    report,
     doctor,
 )
 

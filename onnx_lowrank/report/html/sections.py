@@ -1,0 +1,313 @@
+"""The chapters of a report, from the runs that it is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from onnx_lowrank.report.console import number, short_count
+from onnx_lowrank.report.html import figures, measured
+from onnx_lowrank.report.html.content import Block, Drawing, Facts, Notes, Section, Table
+from onnx_lowrank.report.html.runs import Run
+from onnx_lowrank.report.html.spectrum import spectra_section
+from onnx_lowrank.runtime.machine import describe_machine
+from onnx_lowrank.spectra import Spectrum
+
+MAX_BARS = 40
+
+
+def sections(
+    runs: Sequence[Run], spectra: Sequence[Spectrum] = (), machine: dict[str, Any] | None = None
+) -> tuple[Section, ...]:
+    """Return the chapters for which the runs have something to show, in the order of reading.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+        What commands printed.
+    spectra : sequence of Spectrum
+        Of the original model's layers; empty where it is not at hand.
+    machine : dict, optional
+        The machine that writes the report, for runs that do not name theirs.
+    """
+    found: tuple[tuple[str, str, str, list[Block]], ...] = (
+        ("summary", "Summary", "", _each(runs, _summary)),
+        (
+            "frontier",
+            "Accuracy and latency",
+            "Whole models that the search measured on its way. Latencies of the points are sums "
+            "over layers; that of the chosen one was measured beside the original.",
+            _each(runs, _frontier),
+        ),
+        ("latency", "Latency of whole models", "", _each(runs, measured.bench)),
+        (
+            "layers",
+            "Layers before and after",
+            "",
+            [*_each(runs, _operations), *_each(runs, measured.profile)],
+        ),
+        ("plan", "Plan", "What was done to each layer.", _each(runs, _plan)),
+        spectra_section(spectra, [run.cost for run in runs if run.cost]),
+        (
+            "errors",
+            "Errors of the outputs",
+            "Of the rewritten model against the original, in onnxruntime.",
+            _each(runs, _errors),
+        ),
+        ("sweep", "Sweep", "", _each(runs, measured.sweep)),
+        ("notes", "Notes", "", _each(runs, _notes)),
+        ("environment", "Environment", "", measured.environment(runs, machine)),
+    )
+    return tuple(
+        Section(id, title, intro, tuple(blocks)) for id, title, intro, blocks in found if blocks
+    )
+
+
+def drawings(chapters: Iterable[Section]) -> tuple[Drawing, ...]:
+    """Return all figures of a report."""
+    return tuple(
+        block for chapter in chapters for block in chapter.blocks if isinstance(block, Drawing)
+    )
+
+
+def this_machine(runs: Sequence[Run]) -> dict[str, Any] | None:
+    """Return the machine that writes the report, where a run does not name its own."""
+    return None if all("machine" in run.data for run in runs) else describe_machine()
+
+
+def _each(runs: Iterable[Run], make: Any) -> list[Block]:
+    return [block for run in runs for block in make(run)]
+
+
+def _times(value: float | None) -> str:
+    return "?" if value is None else f"{number(value)} ×"
+
+
+def _summary(run: Run) -> list[Block]:
+    entries: list[tuple[str, str, str]] = []
+    if run.kind == "search":
+        within = "within the budget" if run.data["passed"] else "not within the budget"
+        entries.append(("Verdict", "passed" if run.data["passed"] else "failed", within))
+        timed = run.data["search"]["latency"]
+        interval = f"latency {timed['ratio']:.3f} ({timed['low']:.3f} to {timed['high']:.3f})"
+        entries.append(("Speed", _times(1 / timed["ratio"]), f"measured; {interval}"))
+    elif run.verdict:
+        passed = run.verdict["passed"]
+        within = "within tolerance" if passed else "out of tolerance"
+        entries.append(("Verdict", "passed" if passed else "failed", within))
+    if run.cost:
+        total = run.cost["total"]
+        for title, key in (("Multiply-adds", "mac"), ("Parameters", "param")):
+            before, after = (short_count(total[f"{key}s{end}"]) for end in ("", "_new"))
+            reduction = total[f"{key}_reduction"]
+            entries.append((title, f"{_times(reduction)} fewer", f"{before} to {after}"))
+    if run.verdict:
+        accuracy, samples = run.verdict["accuracy"], run.verdict["samples"]
+        if accuracy:
+            low, high = accuracy["drop_interval"]
+            entries.append(
+                (
+                    "Accuracy lost",
+                    f"{accuracy['drop_points']:.2f} points",
+                    f"{100 * accuracy['original']:.2f} % to {100 * accuracy['compressed']:.2f} %; "
+                    f"{100 * accuracy['confidence']:.0f} % interval {low:.2f} to {high:.2f}",
+                )
+            )
+        top1 = run.verdict["agreement"].get("top1")
+        if top1 is not None:
+            entries.append(("Same first class", f"{100 * top1:.2f} %", f"of {samples} samples"))
+        known = [o["sqnr_db"] for o in run.verdict["outputs"] if o.get("sqnr_db") is not None]
+        if known:
+            entries.append(("Signal to error", f"{min(known):.1f} dB", f"{samples} samples"))
+    if run.kind in ("bench", "profile"):
+        entries += measured.summary(run)
+    if run.kind == "inspect":
+        layers = run.data["layers"]
+        usable = sum(not layer["reason"] for layer in layers)
+        entries.append(("Layers", str(len(layers)), f"{usable} can be approximated"))
+        counts = [layer["macs"] for layer in layers if layer["macs"] is not None]
+        if counts:
+            entries.append(("Multiply-adds", short_count(sum(counts)), "of the layers known"))
+    if run.kind == "sweep":
+        images = run.data["held_out_images"]
+        entries.append(("Points", str(len(run.data["points"])), f"on {images} held-out images"))
+    return [Facts(f"{run.name} ({run.kind})", tuple(entries))]
+
+
+def _frontier(run: Run) -> list[Block]:
+    if run.kind != "search":
+        return []
+    search = run.data["search"]
+    explored, quality = search["explored"], search["quality"]
+    drops = quality["drop"] is not None
+    loss = "points of accuracy lost" if drops else "noise of the outputs, share of the signal"
+    key = "drop" if drops else "noise"
+    points = [(e["predicted_ratio"], e[key], e["passed"]) for e in explored]
+    chosen = (search["latency"]["ratio"], quality[key])
+    alt = (
+        f"Scatter of {len(points)} models: {loss} against latency over the original's. "
+        f"The chosen one is at {chosen[0]:.3f} of the latency and {chosen[1]:.3g}."
+    )
+    rows = [
+        (
+            str(index),
+            f"{e['predicted_ratio']:.3f}",
+            "–" if e["drop"] is None else f"{e['drop']:.2f}",
+            "–" if e["sqnr_db"] is None else f"{e['sqnr_db']:.1f}",
+            str(e["samples"]),
+            "yes" if e["passed"] else "no",
+            "yes" if e["asymmetric"] else "no",
+        )
+        for index, e in enumerate(explored, 1)
+    ]
+    columns = (
+        *("model", "latency, predicted", "points lost", "SQNR, dB", "samples"),
+        *("within the bounds", "asymmetric"),
+    )
+    return [
+        Drawing(
+            run.slug("frontier"),
+            f"{run.name}: what is lost, against latency",
+            alt,
+            lambda: figures.draw_frontier(points, chosen, loss),
+        ),
+        Table(f"{run.name}: models explored", columns, tuple(rows), text=(5, 6)),
+    ]
+
+
+def _operations(run: Run) -> list[Block]:
+    if run.kind == "inspect":
+        return _inspected(run)
+    if run.cost is None:
+        return []
+    known = [layer for layer in run.cost["layers"] if layer["macs"] is not None]
+    blocks: list[Block] = []
+    if known:
+        shown = sorted(known, key=lambda layer: -layer["macs"])[:MAX_BARS]
+        shown = [layer for layer in known if layer in shown]  # in graph order
+        left = f"; the {MAX_BARS} largest of {len(known)}" if len(known) > MAX_BARS else ""
+        names = [layer["name"] for layer in shown]
+        series = [
+            ("before", [layer["macs"] / 1e6 for layer in shown]),
+            ("after", [layer["macs_new"] / 1e6 for layer in shown]),
+        ]
+        blocks.append(
+            Drawing(
+                run.slug("macs"),
+                f"{run.name}: multiply-adds of the layers{left}",
+                f"Bars of {len(names)} layers before and after; the figures are in the table.",
+                lambda: figures.draw_bars(names, series, "multiply-adds, millions"),
+            )
+        )
+    rows = [
+        (
+            layer["name"],
+            layer["scheme"] or "kept",
+            short_count(layer["macs"]),
+            short_count(layer["macs_new"]),
+            _times(layer["mac_reduction"]),
+            short_count(layer["params"]),
+            short_count(layer["params_new"]),
+        )
+        for layer in (*run.cost["layers"], run.cost["total"])
+    ]
+    rows[-1] = (rows[-1][0], "", *rows[-1][2:])
+    columns = ("layer", "scheme", "MACs", "MACs after", "fewer", "weights", "weights after")
+    caption = f"{run.name}: operations and parameters"
+    return [*blocks, Table(caption, columns, tuple(rows), text=(0, 1))]
+
+
+def _inspected(run: Run) -> list[Block]:
+    rows = tuple(
+        (
+            layer["name"],
+            layer["op"],
+            ", ".join(layer["schemes"]) or layer["reason"] or "",
+            "×".join(map(str, layer["kernel_shape"] or ())),
+            short_count(layer["macs"]),
+            short_count(layer["params"]),
+        )
+        for layer in run.data["layers"]
+    )
+    columns = ("layer", "op", "schemes, or why none", "kernel", "MACs", "weights")
+    return [Table(f"{run.name}: layers", columns, rows, text=(0, 1, 2))]
+
+
+def _plan(run: Run) -> list[Block]:
+    if run.compression is None:
+        return []
+    fits = {fit["name"]: fit for fit in run.compression["fits"]}
+    kept = {each["name"]: each["reason"] for each in run.compression["kept"]}
+    search = run.compression.get("search")
+    timed = {each["name"]: each for each in search["layers"]} if search else {}
+    rows: list[tuple[str, ...]] = []
+    for layer in run.compression["cost"]["layers"]:
+        name = layer["name"]
+        fit, ratio = fits.get(name), timed.get(name)
+        latency = f"{ratio['ratio']:.3f} ({ratio['low']:.3f}–{ratio['high']:.3f})" if ratio else ""
+        rows.append(
+            (
+                name,
+                layer["scheme"] or f"kept: {kept.get(name, '')}",
+                fit["metric"] if fit else "",
+                f"{100 * fit['error']:.2f}" if fit else "",
+                *((latency,) if timed else ()),
+            )
+        )
+    columns = ("layer", "scheme", "metric", "error of the fit, %")
+    after = ("latency over the layer's",) if timed else ()
+    return [Table(f"{run.name}: the plan", (*columns, *after), tuple(rows), text=(0, 1, 2))]
+
+
+def _errors(run: Run) -> list[Block]:
+    if run.verdict is None:
+        return []
+    rows = []
+    for provider, result in run.verdict["providers"].items():
+        for output in result.get("outputs", ()):
+            cells = ((output.get(k), form) for k, form in _ERRORS.values())
+            values = tuple("–" if value is None else form.format(value) for value, form in cells)
+            rows.append((output["name"], provider.upper(), *values))
+    unchecked = tuple(
+        f"{provider.upper()} was not checked: {result['reason']}."
+        for provider, result in run.verdict["providers"].items()
+        if not result["checked"]
+    )
+    blocks: list[Block] = [
+        Table(
+            f"{run.name}: errors over {run.verdict['samples']} samples",
+            ("output", "provider", *_ERRORS),
+            tuple(rows),
+            text=(0, 1),
+        )
+    ]
+    return [*blocks, Notes(f"{run.name}: not checked", unchecked)] if unchecked else blocks
+
+
+_ERRORS = {
+    "largest": ("max_abs", "{:.3g}"),
+    "RMS": ("rms", "{:.3g}"),
+    "SQNR, dB": ("sqnr_db", "{:.1f}"),
+    "cosine": ("cosine", "{:.6f}"),
+    "equal": ("equal", "{:.2%}"),
+}
+
+
+def _notes(run: Run) -> list[Block]:
+    groups = [
+        ("missed", run.data.get("failures", ())),
+        ("notes", run.data.get("notes", ())),
+    ]
+    if run.compression:
+        verdict = run.verdict or {}
+        groups += [
+            ("missed by the comparison", verdict.get("failures", ())),
+            ("notes on the comparison", verdict.get("notes", ())),
+            ("changes", run.data["changes"]),
+            ("left alone", [f"{each['name']}: {each['reason']}" for each in run.data["refusals"]]),
+        ]
+    if run.kind in ("bench", "profile"):
+        groups.append(("signs of other work on the machine", measured.noise(run)))
+    if run.kind == "sweep":
+        groups.append(("skipped", [measured.skipped(each) for each in run.data["skipped"]]))
+    return [Notes(f"{run.name}: {what}", tuple(said)) for what, said in groups if said]
