@@ -107,6 +107,7 @@ class CompressReport:
                 "start_error": fit.start_error,
                 "error": fit.error,
                 "seconds": fit.seconds,
+                "cancellation": fit.cancellation,
             }
             for fit in self.fits.values()
         ]

@@ -18,6 +18,9 @@ from onnx_lowrank.results import CompressReport, CostReport, LayerInfo
 from onnx_lowrank.runtime.doctor import Diagnosis
 from onnx_lowrank.verification import VerifyReport
 
+# From here on float32 loses more than a part in a million to terms that cancel.
+CANCELLING = 20.0
+
 
 def print_layers(rows: Sequence[LayerInfo]) -> None:
     """Print shape, cost and share of every layer, then which schemes apply or why there is none."""
@@ -91,6 +94,12 @@ def print_compress(report: CompressReport) -> None:
         "calibration, of the output"
     )
     print_kept(report.kept.items(), scope)
+    for name, fit in report.fits.items():
+        if (size := fit.cancellation) is not None and size > CANCELLING:
+            print(
+                f"{name.removeprefix(scope)}: its terms cancel, the largest is {size:.0f} times "
+                "the weight; fewer terms (R, K) are safer"
+            )
     for note in report.notes:
         print(f"calibration: {note}")
     if report.verification:
