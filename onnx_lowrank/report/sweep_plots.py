@@ -84,7 +84,8 @@ def _draw_filters(point: PointResult, before: Array, after: Array) -> Figure:
         axes = left.add_subplot(1, 2, place + 1, projection="3d")
         _draw_cloud(axes, weight, float(np.abs(before).max()))
         axes.set_title(title)
-    left.suptitle(f"{point.layer}: weights in the space of colours, one colour per output")
+    heading = f"{point.layer}: weights in the space of colours, one colour per output"
+    left.suptitle(heading, parse_math=False)
     # The filters with the most energy: those that show something.
     order = np.argsort(-np.sum(before**2, axis=(1, 2, 3)), kind="stable")[: _FILTERS**2 // 2]
     grid = right.subplots(_FILTERS, 2 * len(order) // _FILTERS + 2 * (len(order) % _FILTERS > 0))
@@ -134,7 +135,7 @@ def _draw_tradeoff(report: SweepReport) -> Figure:
             _draw_points(axes[row, 1], known)
             axes[row, 1].set_ylabel(loss)
         for each in axes[row]:
-            each.set_title(layer)
+            each.set_title(layer, parse_math=False)  # names are no formulas
     axes[0, 0].legend(fontsize=6)
     return figure
 

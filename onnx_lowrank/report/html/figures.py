@@ -39,7 +39,7 @@ _SETTINGS: dict[str, Any] = {
     "grid.linewidth": 0.6,
     "legend.frameon": False,
 }
-_WIDTH = 5.2  # inches; a phone shows it nearly at its size
+_WIDTH = 4.6  # inches; a phone shows it nearly at its size
 _MAX_NAME = 26
 
 
@@ -145,13 +145,15 @@ def draw_spectrum(modes: Sequence[tuple[str, NDArray[np.float64]]]) -> Figure:
             linewidth=1.2,
             label=name,
         )
-    axes.set_yscale("log")
+    _set_log(axes)
     axes.set_ylim(0.05, 130)
     axes.set_xlim(0, 100)
     axes.set_xlabel("rank, % of the full one")
     axes.set_ylabel("energy lost, %")
     axes.grid()
-    figure.legend(loc="outside upper left", ncols=3, fontsize=7.5, columnspacing=1)
+    figure.legend(
+        loc="outside upper left", ncols=4, fontsize=7.5, columnspacing=0.8, handlelength=1.4
+    )
     return figure
 
 
@@ -186,12 +188,19 @@ def draw_sweep(lines: Sequence[tuple[str, Sequence[tuple[float, float]]]]) -> Fi
             markersize=4,
             label=name,
         )
-    axes.set_yscale("log")
+    _set_log(axes)
     axes.set_xlabel("times fewer multiply-adds")
     axes.set_ylabel("error of the output, %")
     axes.grid()
     figure.legend(loc="outside upper left", ncols=2, fontsize=7.5)
     return figure
+
+
+def _set_log(axes: Axes) -> None:
+    """Scale the upright axis by logarithm; its labels are plain numbers, not formulas."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_minor_formatter("")
 
 
 def _new(height: float, *, width: float = _WIDTH) -> tuple[Figure, Axes]:

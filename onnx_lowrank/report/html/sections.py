@@ -131,7 +131,8 @@ def _summary(run: Run) -> list[Block]:
     if run.kind == "sweep":
         images = run.data["held_out_images"]
         entries.append(("Points", str(len(run.data["points"])), f"on {images} held-out images"))
-    return [Facts(f"{run.name} ({run.kind})", tuple(entries))]
+    kind = "" if run.kind == run.name else f" ({run.kind})"
+    return [Facts(run.name + kind, tuple(entries))]
 
 
 def _frontier(run: Run) -> list[Block]:
