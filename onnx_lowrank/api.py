@@ -19,10 +19,8 @@ from onnx_lowrank.graph.layers import Layer, find_layers, layer_weight
 from onnx_lowrank.passes.absorb_permutations import AbsorbPermutationsPass
 from onnx_lowrank.passes.approximate_conv import ApproximateConvPass
 from onnx_lowrank.passes.base import Pass, PassManager
-from onnx_lowrank.passes.fold_batchnorm import FoldBatchNormPass
-from onnx_lowrank.passes.fold_constants import FoldConstantsPass
 from onnx_lowrank.passes.fuse_activation import FuseActivationPass
-from onnx_lowrank.passes.normalize_conv import NormalizeConvPass
+from onnx_lowrank.passes.normalize import normalisation
 from onnx_lowrank.passes.portable_lrn import PortableLrnPass
 from onnx_lowrank.planning.cost import plan_costs
 from onnx_lowrank.planning.plan import (
@@ -246,9 +244,7 @@ def compress(
     rewritten = onnx.ModelProto()
     rewritten.CopyFrom(original)
     chosen = frozenset(decided.chosen)
-    normalised = PassManager(
-        [FoldConstantsPass(chosen), FoldBatchNormPass(chosen), NormalizeConvPass(chosen)],
-    ).run(rewritten)
+    normalised = normalisation(chosen).run(rewritten)
 
     fits = fit_model(
         rewritten,

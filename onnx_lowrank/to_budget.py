@@ -19,9 +19,7 @@ from onnx_lowrank.graph.layers import find_layers
 from onnx_lowrank.passes.absorb_permutations import AbsorbPermutationsPass
 from onnx_lowrank.passes.approximate_conv import ApproximateConvPass
 from onnx_lowrank.passes.base import PassManager, PassResult
-from onnx_lowrank.passes.fold_batchnorm import FoldBatchNormPass
-from onnx_lowrank.passes.fold_constants import FoldConstantsPass
-from onnx_lowrank.passes.normalize_conv import NormalizeConvPass
+from onnx_lowrank.passes.normalize import normalisation
 from onnx_lowrank.planning.budget import Budget
 from onnx_lowrank.planning.cost import plan_costs
 from onnx_lowrank.planning.latency import LatencyTable
@@ -217,10 +215,7 @@ def _normalised(
     """Return a copy with the constants and normalisations of some layers folded."""
     copy = onnx.ModelProto()
     copy.CopyFrom(original)
-    passes = PassManager(
-        [FoldConstantsPass(names), FoldBatchNormPass(names), NormalizeConvPass(names)]
-    )
-    return copy, passes.run(copy)
+    return copy, normalisation(names).run(copy)
 
 
 def _tolerance(budget: Budget, verdict: Dataset) -> Tolerance:

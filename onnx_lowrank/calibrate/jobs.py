@@ -13,7 +13,7 @@ from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.data import Batch, Dataset
 from onnx_lowrank.data.dataset import batched_inputs
 from onnx_lowrank.errors import DataError, PlanError, suggest
-from onnx_lowrank.graph.layers import find_layers
+from onnx_lowrank.graph.layers import attribute, find_layers
 from onnx_lowrank.metrics.accumulator import MomentAccumulator
 
 
@@ -105,8 +105,11 @@ def find_jobs(
         if name not in layers:
             raise PlanError(f"no layer is called '{name}'{suggest(name, layers)}")
         layer = layers[name]
-        if layer.spec is None or layer.reason is not None:
+        transposed = layer.op == "Gemm" and attribute(layer.node, "transA", 0)
+        if layer.spec is None or layer.reason is not None or transposed:
             reason = layer.reason or "its shape cannot be read"
+            if transposed:
+                reason = "its samples are columns (transA); normalise the model first"
             raise PlanError(f"layer '{name}' cannot be calibrated: {reason}; leave it out")
         # Patches depend on neither outputs nor bias: layers that differ in these alone share them.
         conv = replace(layer.spec, out_channels=layer.spec.group, bias=False)

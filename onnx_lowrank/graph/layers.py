@@ -219,8 +219,6 @@ def _refusal(editor: GraphEditor, node: onnx.NodeProto, spec: ConvSpec) -> str |
         return (
             f"Gemm of opset {editor.opset} is not supported; convert the model to opset 7 or later"
         )
-    if attribute(node, "transA", 0):
-        return "its input is transposed (transA)"
     if bias is not None and (bias.size not in (1, spec.out_channels) or bias.ndim > 2):
         return f"its bias '{name}' differs from row to row"
     if bias is not None and bias.ndim == 2 and bias.shape[0] != 1:

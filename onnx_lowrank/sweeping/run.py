@@ -21,10 +21,7 @@ from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.io import load_model, save_model, write_text
 from onnx_lowrank.graph.layers import find_layers, layer_weight
 from onnx_lowrank.metrics.moments import LayerStatistics
-from onnx_lowrank.passes.base import PassManager
-from onnx_lowrank.passes.fold_batchnorm import FoldBatchNormPass
-from onnx_lowrank.passes.fold_constants import FoldConstantsPass
-from onnx_lowrank.passes.normalize_conv import NormalizeConvPass
+from onnx_lowrank.passes.normalize import normalisation
 from onnx_lowrank.sweeping.evaluate import NEEDS, Setting, save_gradients
 from onnx_lowrank.sweeping.grid import Point, Skipped, expand_rules, make_grid, select_layers
 from onnx_lowrank.sweeping.journal import Journal
@@ -200,9 +197,7 @@ def _normalise(original: onnx.ModelProto) -> onnx.ModelProto:
     model.CopyFrom(original)
     # Of all layers, not of the chosen ones: points stay valid when layers are added to the sweep.
     names = frozenset(layer.name for layer in find_layers(original))
-    PassManager([FoldConstantsPass(names), FoldBatchNormPass(names), NormalizeConvPass(names)]).run(
-        model
-    )
+    normalisation(names).run(model)
     return model
 
 

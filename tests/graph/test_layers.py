@@ -186,7 +186,6 @@ REFUSED = [
     ("Conv(x, w, m)", "its bias 'm' is not constant"),
     ("Conv(i, v)", "its weight 'v' is of type int8, not floating-point"),
     ("Gemm(f, f)", "its weight 'f' is not constant"),
-    ("Gemm<transA=1>(f, g)", "its input is transposed (transA)"),
     ("Gemm(f, g, h)", "its bias 'h' differs from row to row"),
     ("MatMul(f, stack)", "its weight 'stack' is of rank 3"),
     ("MatMul(f, vector)", "its weight 'vector' is of rank 1"),

@@ -1,0 +1,23 @@
+"""The passes that bring layers into the one form that fits and lowering work on."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from onnx_lowrank.passes.base import PassManager
+from onnx_lowrank.passes.fold_batchnorm import FoldBatchNormPass
+from onnx_lowrank.passes.fold_constants import FoldConstantsPass
+from onnx_lowrank.passes.normalize_conv import NormalizeConvPass
+from onnx_lowrank.passes.normalize_gemm import NormalizeGemmPass
+
+
+def normalisation(layers: Collection[str]) -> PassManager:
+    """Return the passes that normalise the named layers and leave all others alone."""
+    return PassManager(
+        [
+            FoldConstantsPass(layers),
+            FoldBatchNormPass(layers),
+            NormalizeConvPass(layers),
+            NormalizeGemmPass(layers),
+        ]
+    )
