@@ -38,7 +38,8 @@ ALLOWED: dict[str, set[str]] = {
     | {"fit_model"},
     "store": BASE,
     "searching": NUMERICS
-    | {"planning", "graph", "passes", "runtime", "data", "calibrate", "store", "workload"},
+    | {"planning", "graph", "passes", "runtime", "data", "calibrate", "store", "workload"}
+    | {"fit_model"},
     "to_budget": NUMERICS
     | {"planning", "graph", "passes", "runtime", "data", "verification", "results"}
     | {"searching", "store"},

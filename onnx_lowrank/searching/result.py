@@ -50,15 +50,12 @@ class Explored:
         What was measured.
     passed : bool
         Whether it was within the bounds on quality.
-    asymmetric : bool
-        Whether its layers were fitted to the inputs they see in it.
     """
 
     predicted_ratio: float
     predicted_noise: float
     quality: Quality
     passed: bool
-    asymmetric: bool
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, ready for JSON."""
@@ -67,7 +64,6 @@ class Explored:
             "predicted_noise": self.predicted_noise,
             **self.quality.to_dict(),
             "passed": self.passed,
-            "asymmetric": self.asymmetric,
         }
 
 

@@ -14,6 +14,7 @@ from onnx_lowrank.calibrate import calibrate
 from onnx_lowrank.calibrate.jobs import Survey
 from onnx_lowrank.data import Dataset
 from onnx_lowrank.errors import PlanError
+from onnx_lowrank.fit_model import Calibration, fit_model
 from onnx_lowrank.graph.digest import model_digest
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.layers import Layer, layer_bias, layer_weight
@@ -31,8 +32,8 @@ from onnx_lowrank.planning.search import (
     worth_trying,
 )
 from onnx_lowrank.schemes import Scheme
-from onnx_lowrank.searching.assembly import Fits, Refitter, assemble
-from onnx_lowrank.searching.fits import LayerProblem, fit_all, to_arrays
+from onnx_lowrank.searching.assembly import Fits, assemble
+from onnx_lowrank.searching.fits import FORMAT, LayerProblem, fit_all, from_arrays, to_arrays
 from onnx_lowrank.searching.quality import Quality, QualityMeter
 from onnx_lowrank.searching.result import Explored, LayerChoice, SearchResult
 from onnx_lowrank.searching.single_layer import replaced, single_layer_model
@@ -262,14 +263,7 @@ class _Run:
         self._head = key_of(
             "quality", model_digest(search.original), digests.digest, digests.labels
         )
-        self._refitter = Refitter(
-            search.normalised,
-            search.calibration,
-            problems,
-            search.store,
-            search.seed,
-            search.jobs,
-        )
+        self._digests = {name: problem.digest for name, problem in problems.items()}
 
     def result(self, reasons: Mapping[str, str]) -> SearchResult:
         search, budget = self._search, self._search.budget
@@ -310,7 +304,7 @@ class _Run:
         if saved <= 0:
             return problem
         search.progress("timing the whole model", 0, 1)
-        compressed = self._assemble(self._fits(picks, asymmetric=False))
+        compressed = self._assemble(self._fits(picks))
         ratio = self._time_models([search.original, compressed])[1].ratio
         scale = max(1 - ratio, 0.0) / saved
         return replace(problem, latency=tuple(scale * values for values in problem.latency))
@@ -331,31 +325,26 @@ class _Run:
             )
         if not budget.limits_quality:
             return problem, start, []
-        if any(start) and not self._measure(problem, start, asymmetric=True).passed:
+        if any(start) and not self._measure(problem, start).passed:
             return problem, start, ["what the targets ask for loses more than the budget allows"]
         first = widen(
             problem,
             budget.objective,
             targets,
-            lambda picks: self._measure(problem, picks, asymmetric=False),
+            lambda picks: self._measure(problem, picks),
             start=start,
         )
         assert first.best is not None
         problem = self._corrected(problem, first.best)
-        second = widen(
-            problem,
-            budget.objective,
-            targets,
-            lambda picks: self._measure(problem, picks, asymmetric=True),
-            start=first.best,
-            first=1.4 * max(first.low, problem.predicted_damage(first.best)),
-            evaluations=4,
-        )
-        return problem, second.best or first.best, []
+        return problem, first.best, []
 
     def _best(self, picks: Picks) -> tuple[Fits, Quality]:
-        """Return the better of both kinds of fits of some picks: one that passes, if one does."""
-        both = [self._fits(picks, asymmetric=kind) for kind in (False, True)]
+        """Return the better of two fits of some picks.
+
+        One is to the layers' inputs in the original, the other, layer by layer from below, to
+        those in the compressed network.
+        """
+        both = [self._fits(picks), self._refits(picks)]
         seen = [self._quality(fits) for fits in both]
         passed = [quality.within(self._search.budget) for quality in seen]
         best = min((0, 1), key=lambda kind: (not passed[kind], seen[kind].noise))
@@ -403,9 +392,9 @@ class _Run:
             params=params,
         )
 
-    def _measure(self, problem: Problem, picks: Picks, *, asymmetric: bool) -> _Verdict:
+    def _measure(self, problem: Problem, picks: Picks) -> _Verdict:
         self._search.progress("measuring a whole model", len(self._explored), 16)
-        quality = self._quality(self._fits(picks, asymmetric=asymmetric))
+        quality = self._quality(self._fits(picks))
         passed = quality.within(self._search.budget)
         self._explored.append(
             Explored(
@@ -413,20 +402,38 @@ class _Run:
                 predicted_noise=problem.predicted_damage(picks),
                 quality=quality,
                 passed=passed,
-                asymmetric=asymmetric,
             )
         )
         return _Verdict(quality, passed)
 
-    def _fits(self, picks: Picks, *, asymmetric: bool) -> Fits:
-        fits: Fits = {
+    def _fits(self, picks: Picks) -> Fits:
+        return {
             name: self._options[name][pick - 1].fit
             for name, pick in zip(self._names, picks, strict=True)
             if pick
         }
-        if not asymmetric or not fits:
-            return fits
-        return self._refitter.refit(fits, self._assemble(fits), progress=self._search.progress)
+
+    def _refits(self, picks: Picks) -> Fits:
+        search, fits = self._search, self._fits(picks)
+        parts = [f"{name} {fit.scheme.spec} {self._digests[name]}" for name, fit in fits.items()]
+        head = key_of("asymmetric", FORMAT, search.seed, *parts)
+        stored = {name: search.store.arrays(key_of(head, name)) for name in fits}
+        if any(arrays is None for arrays in stored.values()):
+            found = fit_model(
+                search.normalised,
+                self._plan(picks, {}),
+                calibration=Calibration(search.calibration, asymmetric=True),
+                seed=search.seed,
+                progress=search.progress,
+            )
+            for name, fit in found.items():
+                search.store.put_arrays(key_of(head, name), to_arrays(fit))
+            return found
+        return {
+            name: from_arrays(name, fits[name].scheme, arrays)
+            for name, arrays in stored.items()
+            if arrays is not None
+        }
 
     def _quality(self, fits: Fits) -> Quality:
         key = key_of(self._head, *(_fit_digest(fit) for fit in fits.values()))

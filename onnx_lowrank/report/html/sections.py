@@ -157,13 +157,12 @@ def _frontier(run: Run) -> list[Block]:
             "–" if e["sqnr_db"] is None else f"{e['sqnr_db']:.1f}",
             str(e["samples"]),
             "yes" if e["passed"] else "no",
-            "yes" if e["asymmetric"] else "no",
         )
         for index, e in enumerate(explored, 1)
     ]
     columns = (
         *("model", "latency, predicted", "points lost", "SQNR, dB", "samples"),
-        *("within the bounds", "asymmetric"),
+        "within the bounds",
     )
     return [
         Drawing(
