@@ -19,10 +19,9 @@ from onnx_lowrank.graph.digest import model_digest
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.layers import Layer, layer_bias, layer_weight
 from onnx_lowrank.planning.budget import Budget
-from onnx_lowrank.planning.candidates import candidates
 from onnx_lowrank.planning.fit import LayerFit
 from onnx_lowrank.planning.latency import LatencyTable, Timed
-from onnx_lowrank.planning.plan import Decision, Plan, applicable
+from onnx_lowrank.planning.plan import Decision, Plan
 from onnx_lowrank.planning.search import (
     Picks,
     Problem,
@@ -31,9 +30,9 @@ from onnx_lowrank.planning.search import (
     widen,
     worth_trying,
 )
-from onnx_lowrank.schemes import Scheme
 from onnx_lowrank.searching.assembly import Fits, assemble
 from onnx_lowrank.searching.fits import FORMAT, LayerProblem, fit_all, from_arrays, to_arrays
+from onnx_lowrank.searching.ladder import Ladder, ladder
 from onnx_lowrank.searching.quality import Quality, QualityMeter
 from onnx_lowrank.searching.result import Explored, LayerChoice, SearchResult
 from onnx_lowrank.searching.single_layer import replaced, single_layer_model
@@ -41,14 +40,12 @@ from onnx_lowrank.searching.timing import Group, Stopwatch, time_layers
 from onnx_lowrank.store import Store, key_of
 from onnx_lowrank.workload import make_feeds
 
-LEAST_SHARE = 0.005  # of all operations and of all parameters: a layer below both is kept
 SLACK = 1.5  # how much faster per operation one structure may run than another
 PROBE_ERROR = 0.15  # relative error of the candidate that shows how a layer's errors carry through
 MODEL_SECONDS = 4.0
 MAX_CORRECTIONS = 3  # of predicted latencies by that of the whole model
 BYTES_PER_PARAM = 4
 Progress = Callable[[str, int, int], None]
-Ladder = dict[str, tuple[Layer, tuple[Scheme, ...]]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,11 +114,10 @@ class Search:
         DataError, ModelError, ProviderError
             As of calibration, onnxruntime and the data.
         """
-        reasons: dict[str, str] = {}
-        ladder = self._ladder(reasons)
-        if not ladder:
+        found, reasons = ladder(self.layers)
+        if not found:
             return self._nothing(reasons, "no layer can be approximated")
-        problems = self._problems(ladder)
+        problems = self._problems(found)
         fits = fit_all(
             list(problems.values()),
             self.store,
@@ -147,33 +143,11 @@ class Search:
         plan = Plan(tuple(Decision(x.name, None, reasons.get(x.name, why)) for x in self.layers))
         return SearchResult(plan, {}, (), (), same, Timed(0.0, 1.0, 1.0, 1.0), 1.0, (why,))
 
-    def _ladder(self, reasons: dict[str, str]) -> Ladder:
-        """Return the layers worth a fit, with their candidates; the others get a reason."""
-        specs = [layer.spec for layer in self.layers if layer.spec is not None]
-        macs = sum(spec.macs or 0 for spec in specs)
-        params = sum(spec.params for spec in specs)
-        found: Ladder = {}
-        for layer in self.layers:
-            spec = layer.spec
-            if layer.reason is not None or spec is None:
-                reasons[layer.name] = layer.reason or "its shape cannot be read"
-            elif spec.macs is None:
-                reasons[layer.name] = "its input size is unknown; give --input-shape"
-            elif spec.macs < LEAST_SHARE * macs and spec.params < LEAST_SHARE * params:
-                share = 100 * spec.macs / macs
-                reasons[layer.name] = f"it has only {share:.2g} % of the multiply-adds"
-            elif schemes := candidates(spec):
-                found[layer.name] = (layer, schemes)
-            else:
-                refusal = applicable(layer)[1]
-                reasons[layer.name] = refusal or "no scheme reduces its multiply-adds"
-        return found
-
-    def _problems(self, ladder: Ladder) -> dict[str, LayerProblem]:
+    def _problems(self, found: Ladder) -> dict[str, LayerProblem]:
         statistics = calibrate(
             self.normalised,
             self.calibration,
-            list(ladder),
+            list(found),
             cache_dir=self.store.folder / "statistics",
             seed=self.seed,
             threads=self.stopwatch.threads if self.jobs == 1 else None,
@@ -190,7 +164,7 @@ class Search:
                 digest=statistics.entry(name),
                 schemes=schemes,
             )
-            for name, (layer, schemes) in ladder.items()
+            for name, (layer, schemes) in found.items()
         }
 
     def _options(

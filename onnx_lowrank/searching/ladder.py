@@ -1,0 +1,50 @@
+"""The layers worth a search and their candidates: one list wherever fits or timings are made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from onnx_lowrank.graph.layers import Layer
+from onnx_lowrank.planning.candidates import candidates
+from onnx_lowrank.planning.plan import applicable
+from onnx_lowrank.schemes import Scheme
+
+LEAST_SHARE = 0.005  # of all operations and of all parameters: a layer below both is kept
+Ladder = dict[str, tuple[Layer, tuple[Scheme, ...]]]
+
+
+def ladder(layers: Sequence[Layer]) -> tuple[Ladder, dict[str, str]]:
+    """Return the layers worth a fit with their candidates, and why each other one is not.
+
+    It depends on shapes alone: latencies measured elsewhere are of the same candidates.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+        Of a normalised model, their sizes known.
+
+    Returns
+    -------
+    dict of str to (Layer, tuple of Scheme), dict of str to str
+        Both by layer name.
+    """
+    specs = [layer.spec for layer in layers if layer.spec is not None]
+    macs = sum(spec.macs or 0 for spec in specs)
+    params = sum(spec.params for spec in specs)
+    found: Ladder = {}
+    reasons = {}
+    for layer in layers:
+        spec = layer.spec
+        if layer.reason is not None or spec is None:
+            reasons[layer.name] = layer.reason or "its shape cannot be read"
+        elif spec.macs is None:
+            reasons[layer.name] = "its input size is unknown; give --input-shape"
+        elif spec.macs < LEAST_SHARE * macs and spec.params < LEAST_SHARE * params:
+            share = 100 * spec.macs / macs
+            reasons[layer.name] = f"it has only {share:.2g} % of the multiply-adds"
+        elif schemes := candidates(spec):
+            found[layer.name] = (layer, schemes)
+        else:
+            refusal = applicable(layer)[1]
+            reasons[layer.name] = refusal or "no scheme reduces its multiply-adds"
+    return found, reasons
