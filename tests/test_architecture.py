@@ -24,6 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "lowering": NUMERICS | {"graph"},
     "passes": NUMERICS | {"graph", "lowering"},
     "runtime": BASE | {"graph"},
+    "documents": BASE | {"runtime"},
     "data": BASE | {"runtime"},
     "verification": BASE | {"runtime", "data"},
     "calibrate": BASE | {"metrics", "graph", "runtime", "data"},
@@ -35,7 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"calibrate", "data", "finetune", "graph", "lowering", "passes", "planning"},
     "sweeping": NUMERICS
     | {"planning", "graph", "passes", "runtime", "data", "verification", "calibrate"}
-    | {"fit_model"},
+    | {"documents", "fit_model"},
     "store": BASE,
     "searching": NUMERICS
     | {"planning", "graph", "passes", "runtime", "data", "calibrate", "store", "workload"}
@@ -47,14 +48,14 @@ ALLOWED: dict[str, set[str]] = {
     "spectra": BASE | {"graph"},
     "report": NUMERICS
     | {"planning", "results", "runtime", "verification", "benchmarking", "profiling"}
-    | {"sweeping", "graph", "searching", "to_budget", "spectra"},
+    | {"sweeping", "graph", "searching", "to_budget", "spectra", "documents"},
     "api": NUMERICS
     | {"planning", "graph", "lowering", "passes", "runtime", "data", "verification", "results"}
     | {"calibrate", "fit_model"},
     "cascade": BASE | {"api", "data", "finetune", "graph", "planning", "runtime"},
     "cli": {"api", "benchmarking", "cascade", "errors", "finetune", "profiling", "report"}
     | {"spectra", "sweeping"}
-    | {"planning", "to_budget"},
+    | {"documents", "planning", "to_budget"},
     "__init__": {"api", "benchmarking", "planning", "profiling", "runtime"}
     | {"sweeping", "to_budget"},
 }

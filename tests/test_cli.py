@@ -64,7 +64,7 @@ def test_compress_writes_a_model_and_says_what_was_gained(model: Path, tmp_path:
     assert result.stderr == ""
     report = json.loads(result.stdout)
     costs = json.loads(run("cost", model, *PLAN, "--json").stdout)
-    assert report["cost"] == costs
+    assert {"kind": "cost", **report["cost"]} == costs
     assert [fit["name"] for fit in report["fits"]] == ["first", "second"]
     assert all(fit["error"] <= fit["start_error"] for fit in report["fits"])
     assert [kept["name"] for kept in report["kept"]] == ["depthwise"]

@@ -14,12 +14,13 @@ from onnx_lowrank.cli.options import (
     Json,
     Preset,
     Provider,
+    Quiet,
     Seed,
     Threads,
     read_counts,
     read_shapes,
 )
-from onnx_lowrank.cli.output import print_json, show_progress
+from onnx_lowrank.cli.output import print_result, show_progress
 
 
 def bench(
@@ -51,12 +52,14 @@ def bench(
     input_shape: InputShapes = None,
     seed: Seed = 0,
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Time models against each other: latency, throughput, memory, and the ratio's interval."""
     from onnx_lowrank import benchmarking
+    from onnx_lowrank.documents import document
     from onnx_lowrank.report import bench_tables
 
-    with show_progress() as progress:
+    with show_progress(quiet=quiet) as progress:
         report = benchmarking.benchmark(
             models,
             provider=cast("Any", provider),
@@ -72,7 +75,9 @@ def bench(
             seed=seed,
             progress=progress,
         )
-    if as_json:
-        print_json(report.to_dict())
-    else:
-        bench_tables.print_benchmark(report)
+    print_result(
+        lambda: document("bench", report.to_dict()),
+        lambda: bench_tables.print_benchmark(report),
+        as_json=as_json,
+        quiet=quiet,
+    )

@@ -14,11 +14,12 @@ from onnx_lowrank.cli.options import (
     Model,
     PlanFile,
     Preset,
+    Quiet,
     Seed,
     read_plan,
     read_shapes,
 )
-from onnx_lowrank.cli.output import print_json, show_progress
+from onnx_lowrank.cli.output import print_result, show_progress
 
 if TYPE_CHECKING:
     from onnx_lowrank.cascade import CascadeResult
@@ -68,13 +69,15 @@ def cascade(
         bool, typer.Option("--force", help="Allow the output to overwrite the input.")
     ] = False,
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> int:
     """Replace layers one after the other, bottom-up, and train the network back after each."""
     from onnx_lowrank.api import check_output
     from onnx_lowrank.cascade import cascade as run
+    from onnx_lowrank.documents import measured
 
     check_output(output, source=model, force=force)  # before the work, not after it
-    with show_progress() as progress:
+    with show_progress(quiet=quiet) as progress:
         result = run(
             model,
             plan=read_plan(layer, plan),
@@ -93,15 +96,16 @@ def cascade(
             progress=progress,
         )
     result.save(output, force=force)
-    if as_json:
-        print_json({**result.to_dict(), "output": str(output)})
-    else:
-        _print_table(result)
-        print(f"wrote {output}")
+    print_result(
+        lambda: measured("cascade", {**result.to_dict(), "output": str(output)}, provider="cpu"),
+        lambda: _print_table(result, output),
+        as_json=as_json,
+        quiet=quiet,
+    )
     return 0
 
 
-def _print_table(result: CascadeResult) -> None:
+def _print_table(result: CascadeResult, output: Path) -> None:
     from onnx_lowrank.report.console import new_table, print_table, short_count
 
     table = new_table("layer", "scheme", "validation loss", "trained", "accuracy", "trained")
@@ -118,3 +122,4 @@ def _print_table(result: CascadeResult) -> None:
     if result.stages and result.stages[0].fitted.accuracy is None:
         print("accuracy: the share of samples with the original's class, as there are no labels")
     print(f"multiply-adds {short_count(result.macs)} -> {short_count(result.macs_new)}")
+    print(f"wrote {output}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
@@ -22,6 +22,7 @@ from onnx_lowrank.cli.options import (
     PlanFile,
     Preset,
     Provider,
+    Quiet,
     Seed,
     Strict,
     read_latency,
@@ -29,9 +30,13 @@ from onnx_lowrank.cli.options import (
     read_shapes,
     read_tolerance,
 )
-from onnx_lowrank.cli.output import print_json, show_progress
+from onnx_lowrank.cli.output import print_result, show_progress
 from onnx_lowrank.errors import PlanError
 from onnx_lowrank.planning.budget import Budget, Objective
+
+if TYPE_CHECKING:
+    from onnx_lowrank.api import CompressReport
+    from onnx_lowrank.to_budget import BudgetResult
 
 
 def compress(
@@ -122,6 +127,7 @@ def compress(
         bool, typer.Option("--force", help="Allow the output to overwrite the input.")
     ] = False,
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> int:
     """Replace layers by low-rank subgraphs, compare with the original, and write the result.
 
@@ -129,7 +135,7 @@ def compress(
     --size-mb) and --data, the fastest model within the budget is searched for, by measurement.
     """
     from onnx_lowrank import api
-    from onnx_lowrank.report import tables
+    from onnx_lowrank.documents import measured
 
     api.check_output(output, source=model, force=force)  # before the work, not after it
     if save_plan is not None:
@@ -165,6 +171,7 @@ def compress(
             force=force,
             keep_anyway=keep_anyway,
             as_json=as_json,
+            quiet=quiet,
             data=data,
             calibration=calibrate,
             calibration_limit=calibrate_limit,
@@ -179,7 +186,7 @@ def compress(
             latency=None if latency is None else read_latency(latency),
             seed=seed,
         )
-    with show_progress() as progress:
+    with show_progress(quiet=quiet) as progress:
         result = api.compress(
             model,
             plan=read_plan(layer, plan),
@@ -201,11 +208,14 @@ def compress(
     result.save(output, force=force)
     if save_plan is not None:
         api.write_text(save_plan, json.dumps(result.plan.to_dict(), indent=2) + "\n")
-    if as_json:
-        print_json({**result.report.to_dict(), "output": str(output)})
-    else:
-        tables.print_compress(result.report)
-        print(f"wrote {output}")
+    print_result(
+        lambda: measured(
+            "compress", {**result.report.to_dict(), "output": str(output)}, provider="cpu"
+        ),
+        lambda: _print_tables(result.report, output),
+        as_json=as_json,
+        quiet=quiet,
+    )
     report = result.report.verification
     return 0 if report is None or report.passed else 1
 
@@ -219,13 +229,14 @@ def _to_budget(
     force: bool,
     keep_anyway: bool,
     as_json: bool,
+    quiet: bool,
     **options: Any,
 ) -> int:
     from onnx_lowrank import api
-    from onnx_lowrank.report import search_tables
+    from onnx_lowrank.documents import measured
     from onnx_lowrank.to_budget import compress_to_budget
 
-    with show_progress() as progress:
+    with show_progress(quiet=quiet) as progress:
         result = compress_to_budget(model, budget, progress=progress, **options)
     written = result.passed or keep_anyway
     if written:
@@ -233,9 +244,27 @@ def _to_budget(
     if save_plan is not None:
         text = json.dumps(result.compressed.plan.to_dict(), indent=2) + "\n"
         api.write_text(save_plan, text)
-    if as_json:
-        print_json({**result.to_dict(), "output": str(output) if written else None})
-    else:
-        search_tables.print_search(result)
-        print(f"wrote {output}" if written else "nothing was written; --keep-anyway writes it")
+    where = {"provider": options["provider"], "threads": options["threads"]}
+    print_result(
+        lambda: measured(
+            "search", {**result.to_dict(), "output": str(output) if written else None}, **where
+        ),
+        lambda: _print_search(result, output if written else None),
+        as_json=as_json,
+        quiet=quiet,
+    )
     return 0 if result.passed else 1
+
+
+def _print_tables(report: CompressReport, output: Path) -> None:
+    from onnx_lowrank.report import tables
+
+    tables.print_compress(report)
+    print(f"wrote {output}")
+
+
+def _print_search(result: BudgetResult, output: Path | None) -> None:
+    from onnx_lowrank.report import search_tables
+
+    search_tables.print_search(result)
+    print(f"wrote {output}" if output else "nothing was written; --keep-anyway writes it")

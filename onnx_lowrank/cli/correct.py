@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from onnx_lowrank.cli.options import Json, Limit, Preset, Seed
-from onnx_lowrank.cli.output import print_json, show_progress
+from onnx_lowrank.cli.options import Json, Limit, Preset, Quiet, Seed
+from onnx_lowrank.cli.output import print_result, show_progress
+
+if TYPE_CHECKING:
+    from onnx_lowrank.finetune.correct import Correction
 
 
 def correct(
@@ -28,14 +32,15 @@ def correct(
         bool, typer.Option("--force", help="Allow the output to overwrite the compressed model.")
     ] = False,
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> int:
     """Give each channel of a compressed model the original's mean and deviation; no training."""
     from onnx_lowrank.api import check_output
+    from onnx_lowrank.documents import measured
     from onnx_lowrank.finetune.correct import correct_files
-    from onnx_lowrank.report.console import new_table, number, print_table
 
     check_output(output, source=compressed, force=force)  # before the work, not after it
-    with show_progress() as progress:
+    with show_progress(quiet=quiet) as progress:
         corrections = correct_files(
             original,
             compressed,
@@ -47,9 +52,19 @@ def correct(
             force=force,
             progress=progress,
         )
-    if as_json:
-        print_json({"corrections": [asdict(each) for each in corrections], "output": str(output)})
-        return 0
+    found = {"corrections": [asdict(each) for each in corrections], "output": str(output)}
+    print_result(
+        lambda: measured("correct", found, provider="cpu"),
+        lambda: _print_table(corrections, output),
+        as_json=as_json,
+        quiet=quiet,
+    )
+    return 0
+
+
+def _print_table(corrections: Sequence[Correction], output: Path) -> None:
+    from onnx_lowrank.report.console import new_table, number, print_table
+
     table = new_table("tensor", "shift of means", "log of factors", "")
     for each in corrections:
         cells = ("", "", each.reason)
@@ -58,4 +73,3 @@ def correct(
         table.add_row(each.tensor, *cells)
     print_table(table)
     print(f"wrote {output}")
-    return 0

@@ -8,10 +8,11 @@ from onnx_lowrank.cli.options import (
     Layers,
     Model,
     PlanFile,
+    Quiet,
     read_plan,
     read_shapes,
 )
-from onnx_lowrank.cli.output import print_json
+from onnx_lowrank.cli.output import print_result
 
 
 def cost(
@@ -20,13 +21,17 @@ def cost(
     plan: PlanFile = None,
     input_shape: InputShapes = None,
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Count operations and parameters before and after a plan, without fitting anything."""
     from onnx_lowrank import api
+    from onnx_lowrank.documents import document
     from onnx_lowrank.report import tables
 
     report = api.cost(model, plan=read_plan(layer, plan), input_shapes=read_shapes(input_shape))
-    if as_json:
-        print_json(report.to_dict())
-    else:
-        tables.print_cost(report)
+    print_result(
+        lambda: document("cost", report.to_dict()),
+        lambda: tables.print_cost(report),
+        as_json=as_json,
+        quiet=quiet,
+    )

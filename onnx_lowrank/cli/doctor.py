@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from onnx_lowrank.cli.options import Json
-from onnx_lowrank.cli.output import print_json
+from onnx_lowrank.cli.options import Json, Quiet
+from onnx_lowrank.cli.output import print_result
 
 
-def doctor(as_json: Json = False) -> None:
+def doctor(as_json: Json = False, quiet: Quiet = False) -> None:
     """Show versions, providers and instruction sets, what is missing and how to get it."""
     from onnx_lowrank import api
+    from onnx_lowrank.documents import document
     from onnx_lowrank.report import tables
 
     diagnosis = api.diagnose()
-    if as_json:
-        print_json(diagnosis.to_dict())
-    else:
-        tables.print_diagnosis(diagnosis)
+    print_result(
+        lambda: document("doctor", diagnosis.to_dict()),
+        lambda: tables.print_diagnosis(diagnosis),
+        as_json=as_json,
+        quiet=quiet,
+    )

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from onnx_lowrank.cli.options import Json, Preset, Seed
-from onnx_lowrank.cli.output import print_json, show_progress
+from onnx_lowrank.cli.options import Json, Preset, Quiet, Seed
+from onnx_lowrank.cli.output import print_result, show_progress
 
 if TYPE_CHECKING:
     from onnx_lowrank.finetune.run import FinetuneReport
@@ -67,16 +67,18 @@ def finetune(
         bool, typer.Option("--force", help="Allow the output to overwrite the compressed model.")
     ] = False,
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> int:
     """Train a compressed model to give back what it lost; only the values of weights change."""
     from onnx_lowrank.api import check_output
+    from onnx_lowrank.documents import measured
     from onnx_lowrank.finetune import require_torch
 
     check_output(output, source=compressed, force=force)  # before the work, not after it
     require_torch()
     from onnx_lowrank.finetune.run import finetune as run
 
-    with show_progress() as progress:
+    with show_progress(quiet=quiet) as progress:
         result = run(
             original,
             compressed,
@@ -97,15 +99,18 @@ def finetune(
             progress=progress,
         )
     result.save(output, force=force)
-    if as_json:
-        print_json({**result.report.to_dict(), "output": str(output)})
-    else:
-        _print_table(result.report)
-        print(f"wrote {output}")
+    print_result(
+        lambda: measured(
+            "finetune", {**result.report.to_dict(), "output": str(output)}, provider=device
+        ),
+        lambda: _print_table(result.report, output),
+        as_json=as_json,
+        quiet=quiet,
+    )
     return 0
 
 
-def _print_table(report: FinetuneReport) -> None:
+def _print_table(report: FinetuneReport, output: Path) -> None:
     from onnx_lowrank.report.console import new_table, print_table
 
     def share(value: float | None) -> str:
@@ -121,3 +126,4 @@ def _print_table(report: FinetuneReport) -> None:
         f"trained {len(report.trained)} weights, loss '{report.loss}', {report.steps} steps in "
         f"{report.seconds:.0f} s: {report.stopped}"
     )
+    print(f"wrote {output}")

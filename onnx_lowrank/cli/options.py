@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", help="Print nothing but errors, and JSON where asked for.")
+]
 Layers = Annotated[
     list[str] | None,
     typer.Option(

@@ -1,36 +1,68 @@
-"""What commands print: JSON on stdout, progress on stderr."""
+"""What commands print: tables or JSON on stdout, progress on stderr."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from onnx_lowrank.api import Progress
 
+# Seconds of steps that the time left is told from: a step, such as a fit, may take minutes.
+_SPEED_OVER = 3600.0
 
-def print_json(value: Any) -> None:
-    """Print JSON-ready data; NaN and infinity are not JSON."""
-    print(json.dumps(value, indent=2, allow_nan=False))
+
+def print_result(
+    document: Callable[[], Any], tables: Callable[[], None], *, as_json: bool, quiet: bool
+) -> None:
+    """Print a result as JSON where that is asked for; otherwise as tables, or not at all."""
+    if as_json:
+        # NaN and infinity are not JSON.
+        print(json.dumps(document(), indent=2, allow_nan=False))
+    elif not quiet:
+        tables()
 
 
 @contextmanager
-def show_progress() -> Iterator[Progress]:
-    """Give a callable that shows what is being done; silent where stderr is not a terminal."""
+def show_progress(*, quiet: bool = False) -> Iterator[Progress]:
+    """Give a callable that shows what is being done, for how long, and the time that is left.
+
+    It shows nothing where stderr is not a terminal, and where the user wants it `quiet`.
+    """
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     console = Console(stderr=True)
-    if not console.is_terminal:
+    if quiet or not console.is_terminal:
         yield lambda step, done, total: None
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        TimeElapsedColumn(),
+        TextColumn("·"),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+    )
+    with Progress(
+        *columns, console=console, transient=True, speed_estimate_period=_SPEED_OVER
+    ) as bar:
         task = bar.add_task("reading the model", total=None)
+        reached = 0
 
         def show(step: str, done: int, total: int) -> None:
+            nonlocal reached
+            if done < reached:  # the next stage: the speed of the last says nothing of it
+                bar.update(task, total=0)
+            reached = done
             bar.update(task, description=step, completed=done, total=total)
 
         yield show

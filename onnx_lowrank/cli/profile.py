@@ -14,10 +14,11 @@ from onnx_lowrank.cli.options import (
     Model,
     Preset,
     Provider,
+    Quiet,
     Seed,
     read_shapes,
 )
-from onnx_lowrank.cli.output import print_json, show_progress
+from onnx_lowrank.cli.output import print_result, show_progress
 
 
 def profile(
@@ -37,12 +38,14 @@ def profile(
     input_shape: InputShapes = None,
     seed: Seed = 0,
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Measure the forward time of every layer: mean, deviation, share, and speed."""
     from onnx_lowrank import profiling
+    from onnx_lowrank.documents import document
     from onnx_lowrank.report import profile_tables
 
-    with show_progress() as progress:
+    with show_progress(quiet=quiet) as progress:
         report = profiling.profile(
             model,
             compare=compare,
@@ -56,7 +59,9 @@ def profile(
             seed=seed,
             progress=progress,
         )
-    if as_json:
-        print_json(report.to_dict())
-    else:
-        profile_tables.print_profile(report)
+    print_result(
+        lambda: document("profile", report.to_dict()),
+        lambda: profile_tables.print_profile(report),
+        as_json=as_json,
+        quiet=quiet,
+    )

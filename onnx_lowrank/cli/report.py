@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from onnx_lowrank.cli.output import show_progress
+from onnx_lowrank.cli.options import Json, Quiet
+from onnx_lowrank.cli.output import print_result, show_progress
 from onnx_lowrank.errors import DataError
 
 
@@ -34,9 +35,12 @@ def report(
     title: Annotated[str, typer.Option("--title", help="Heading of the page.")] = (
         "Low-rank approximation: report"
     ),
+    as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Write one self-contained HTML file on any runs, to be opened in a browser or printed."""
     from onnx_lowrank import api
+    from onnx_lowrank.documents import document
     from onnx_lowrank.report import html
     from onnx_lowrank.report.html.figures import save
     from onnx_lowrank.report.html.page import require_libraries
@@ -44,7 +48,7 @@ def report(
 
     require_libraries()
     api.check_output(output)  # before the work, not after it
-    with show_progress() as progress:
+    with show_progress(quiet=quiet) as progress:
         progress("reading the runs", 0, 3)
         read = [html.read_run(path) for path in runs]
         names = [run.name for run in read]
@@ -62,4 +66,15 @@ def report(
                     save(drawing, figures)
             except OSError as error:
                 raise DataError(f"cannot write figures to {figures}: {error}") from None
-    print(f"wrote {output}")
+    written = {
+        "output": str(output),
+        "bytes": output.stat().st_size,
+        "sections": [chapter.id for chapter in chapters],
+        "figures": None if figures is None else str(figures),
+    }
+    print_result(
+        lambda: document("report", written),
+        lambda: print(f"wrote {output}"),
+        as_json=as_json,
+        quiet=quiet,
+    )

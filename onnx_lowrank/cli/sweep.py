@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,11 +14,15 @@ from onnx_lowrank.cli.options import (
     Limit,
     Model,
     Preset,
+    Quiet,
     Seed,
     Strict,
     read_shapes,
 )
-from onnx_lowrank.cli.output import print_json, show_progress
+from onnx_lowrank.cli.output import print_result, show_progress
+
+if TYPE_CHECKING:
+    from onnx_lowrank.sweeping import SweepReport
 
 
 def sweep(
@@ -79,6 +83,7 @@ def sweep(
     input_shape: InputShapes = None,
     seed: Seed = 0,
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Try schemes, ranks and metrics on each layer, and measure them on held-out data."""
     from onnx_lowrank import sweeping
@@ -94,7 +99,7 @@ def sweep(
         input_shapes=read_shapes(input_shape),
         strict=strict,
     )
-    with show_progress() as progress:
+    with show_progress(quiet=quiet) as progress:
         report = sweeping.sweep(
             model,
             output,
@@ -108,8 +113,16 @@ def sweep(
             progress=progress,
         )
     files = sweep_tables.write_tables(report, output) + sweep_plots.draw(report, output)
-    if as_json:
-        print_json({**report.to_dict(), "output": str(output)})
-    else:
-        sweep_tables.print_sweep(report)
-        print(f"wrote sweep.json, sweep.csv, {', '.join(files)} in {output}")
+    print_result(
+        lambda: {**report.to_document(), "output": str(output)},
+        lambda: _print_tables(report, files, output),
+        as_json=as_json,
+        quiet=quiet,
+    )
+
+
+def _print_tables(report: SweepReport, files: tuple[str, ...], output: Path) -> None:
+    from onnx_lowrank.report import sweep_tables
+
+    sweep_tables.print_sweep(report)
+    print(f"wrote sweep.json, sweep.csv, {', '.join(files)} in {output}")

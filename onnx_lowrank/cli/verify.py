@@ -17,12 +17,13 @@ from onnx_lowrank.cli.options import (
     MinSqnr,
     MinTop1,
     Preset,
+    Quiet,
     Seed,
     Strict,
     read_shapes,
     read_tolerance,
 )
-from onnx_lowrank.cli.output import print_json, show_progress
+from onnx_lowrank.cli.output import print_result, show_progress
 
 
 def verify(
@@ -39,12 +40,14 @@ def verify(
     min_top1: MinTop1 = None,
     seed: Seed = 0,
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> int:
     """Run both models on the same inputs and compare every output; exit 1 if out of tolerance."""
     from onnx_lowrank import api
+    from onnx_lowrank.documents import measured
     from onnx_lowrank.report import tables
 
-    with show_progress() as progress:
+    with show_progress(quiet=quiet) as progress:
         progress("verifying", 0, 1)
         report = api.verify(
             original,
@@ -58,8 +61,10 @@ def verify(
             tolerance=read_tolerance(min_sqnr, max_drop, min_top1),
             seed=seed,
         )
-    if as_json:
-        print_json(report.to_dict())
-    else:
-        tables.print_verification(report)
+    print_result(
+        lambda: measured("verify", report.to_dict(), provider=next(iter(report.results))),
+        lambda: tables.print_verification(report),
+        as_json=as_json,
+        quiet=quiet,
+    )
     return 0 if report.passed else 1

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from onnx_lowrank.documents import measured
 from onnx_lowrank.errors import DataError
 from onnx_lowrank.sweeping.grid import Skipped
 
@@ -159,6 +160,10 @@ class SweepReport:
             "notes": list(self.notes),
             "reused": self.reused,
         }
+
+    def to_document(self) -> dict[str, Any]:
+        """Return `to_dict` as a document, with the machine that this runs on."""
+        return measured("sweep", self.to_dict(), provider="cpu")
 
     def to_csv(self) -> str:
         """Return the points as CSV with a header; an empty cell is None."""

@@ -138,7 +138,7 @@ def test_the_network_is_run_with_one_layer_replaced(
 def test_json_and_csv_hold_the_same_points(network: Path, data: Data, tmp_path: Path) -> None:
     report = run(network, tmp_path, data, layers=["conv2"])
     stored = json.loads((tmp_path / "sweep.json").read_text())
-    assert stored == report.to_dict()
+    assert stored == report.to_document()
     assert stored["version"] == 1
     with (tmp_path / "sweep.csv").open() as file:
         rows = list(csv.DictReader(file))

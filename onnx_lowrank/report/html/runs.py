@@ -4,25 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from onnx_lowrank.documents import VERSIONS
 from onnx_lowrank.errors import DataError
 
-# Keys that tell the output of one command from that of all above it in the table.
-KINDS: Mapping[str, tuple[str, ...]] = {
-    "search": ("search", "cost", "plan"),
-    "compress": ("fits", "cost"),
-    "bench": ("settings", "provider", "machine"),
-    "profile": ("peak", "model", "runs"),
-    "sweep": ("points", "held_out_images"),
-    "verify": ("outputs", "agreement", "providers"),
-    "cost": ("layers", "total"),
-    "inspect": ("layers",),
-}
-VERSION = 1
+KINDS = ("search", "compress", "bench", "profile", "sweep", "verify", "cost", "inspect")
 
 
 @dataclass(frozen=True)
@@ -34,7 +23,7 @@ class Run:
     name : str
         The file's name without its ending.
     kind : str
-        A key of `KINDS`.
+        One of `KINDS`.
     data : dict
         Its content.
     """
@@ -81,22 +70,15 @@ def read_run(path: Path) -> Run:
         raise DataError(
             f"cannot read the run {path}: {error}; give what a command printed with --json"
         ) from None
-    kind = _kind(data) if isinstance(data, dict) else None
-    if kind is None:
+    kind = data.get("kind") if isinstance(data, dict) else None
+    if kind not in KINDS:
         raise DataError(
-            f"{path} is not the JSON of {', '.join(list(KINDS)[1:])} or sweep; "
+            f"{path} is not the JSON of {', '.join(KINDS[1:])}; "
             "give what one of these printed with --json"
         )
-    if data.get("version") != VERSION:
+    if data.get("version") != VERSIONS[kind]:
         raise DataError(
-            f"{path} has version {data.get('version')}, not {VERSION}; "
+            f"{path} has version {data.get('version')}, not {VERSIONS[kind]}; "
             "run the command again with this onnx_lowrank"
         )
     return Run(path.stem, kind, data)
-
-
-def _kind(data: Mapping[str, Any]) -> str | None:
-    kind = next((kind for kind, keys in KINDS.items() if all(key in data for key in keys)), None)
-    if kind == "inspect" and not all("schemes" in layer for layer in data["layers"]):
-        return None
-    return kind

@@ -129,7 +129,8 @@ def test_labels_of_figures_are_no_formulas(runs: dict[str, Path], network: Path)
         ("{", "cannot read the run"),
         ("[]", "is not the JSON of"),
         ('{"version": 1, "layers": [{"name": "a"}]}', "is not the JSON of"),
-        ('{"version": 9, "layers": []}', "has version 9, not 1"),
+        ('{"kind": "doctor", "version": 1}', "is not the JSON of"),
+        ('{"kind": "inspect", "version": 9, "layers": []}', "has version 9, not 1"),
     ],
 )
 def test_other_files_are_refused(text: str, message: str, tmp_path: Path) -> None:
