@@ -1,0 +1,73 @@
+// MonochromaticConv: colours of a block of rows, then one product per colour.
+class MonochromaticKernel : public Kernel {
+ public:
+  explicit MonochromaticKernel(const Monochromatic& d) : d_(d), position_(d.filters), bias_(d.bias) {
+    const int64_t per = d.filters / d.colours, taps = d.window.taps();
+    for (int64_t f = 0; f < d.filters; ++f) position_[d.order[f]] = f;
+    for (int64_t c = 0; c < d.colours; ++c)
+      mixers_.emplace_back(1, d.channels, [&](int64_t, int64_t t) { return d.colour[c * d.channels + t]; });
+    for (int64_t c = 0; c < d.colours; ++c)
+      panels_.emplace_back(per, taps, [&](int64_t m, int64_t t) { return d.filter[(c * per + m) * taps + t]; });
+  }
+  void run(const Image& in, const float* x, float* y, const ParallelFor& parallel) override {
+    const int64_t images = in.batch * in.size[0], ih = in.size[1], iw = in.size[2];
+    if (in.size[0] != 1) throw std::runtime_error("three spatial axes");
+    const int64_t oh = d_.window.output(1, ih), ow = d_.window.output(2, iw), per = d_.filters / d_.colours;
+    const Layout one(d_.window, iw, 1);
+    const int64_t row_floats = one.sy * one.sx * one.pitch;
+    const int64_t most = std::max<int64_t>(4, 6144 / row_floats - one.rows + 1);
+    const auto plan = threads_.plan();
+    const int64_t strip = strip_rows(oh, std::min<int64_t>(most, 16), images, plan.count), strips = ceil_div(oh, strip);
+    const Layout lay(d_.window, iw, strip);
+    const auto offset = lay.offsets(1);
+    // Few channels are padded and split by phase before they are mixed, many colours would repeat it; else the colours are.
+    const bool early = d_.channels <= d_.colours;
+    const int64_t xp = early ? odd_lines(lay.plane + kSlack) : 0, zs = odd_lines(lay.plane + kSlack);
+    std::vector<int64_t> x_offset(d_.channels + kAhead);
+    for (int64_t c = 0; c < d_.channels; ++c) x_offset[c] = c * xp;
+    const size_t need = zs + d_.channels * xp + lay.padded_size();
+    threads_.run(plan, parallel, images * strips, [&](size_t task) {
+      const int64_t n = task / strips, y0 = task % strips * strip, count = std::min(strip, oh - y0);
+      Scratch::Lease lease(scratch_, need);
+      float* z = lease.data();
+      float *xs = z + zs, *padded = xs + d_.channels * xp;
+      std::fill_n(padded, lay.padded_size(), 0.0f);
+      const float* image = x + n * d_.channels * ih * iw;
+      auto rows = [&](float* to, const auto& fill) {  // fill(r) puts row r of the image into `padded`
+        for (int64_t r = lay.first_row(y0), i = 0; r < lay.last_row(y0, count); ++r, ++i) {
+          if (r < 0 || r >= ih) { lay.clear(to, i); continue; }
+          fill(r);
+          lay.put(to, i, padded);
+        }
+      };
+      if (early)
+        for (int64_t c = 0; c < d_.channels; ++c)
+          rows(xs + c * xp, [&](int64_t r) { Layout::copy(padded + lay.left, image + (c * ih + r) * iw, iw); });
+      for (int64_t c = 0; c < d_.colours; ++c) {
+        const float* w = d_.colour.data() + c * d_.channels;
+        if (early) multiply(mixers_[c], xs, x_offset.data(), lay.plane, nullptr, nullptr, [&](int64_t) { return z; });
+        else rows(z, [&](int64_t r) { mix(image + r * iw, ih * iw, w, iw, padded + lay.left); });
+        for (int64_t r = 0; r < count; ++r)
+          multiply(panels_[c], z + r * lay.pitch, offset.data(), ow, bias_.data() + c * per, &d_.activation,
+                   [&](int64_t m) { return y + ((n * d_.filters + position_[c * per + m]) * oh + y0 + r) * ow; });
+      }
+    });
+  }
+
+ private:
+  // to[p] = sum_i w[i] from[i * plane + p]
+  void mix(const float* from, int64_t plane, const float* w, int64_t count, float* to) const {
+    for (int64_t p = 0; p < count; p += L) {
+      const int n = static_cast<int>(std::min<int64_t>(L, count - p));
+      Vec::T sum = Vec::set1(0.0f);
+      for (int64_t i = 0; i < d_.channels; ++i) sum = Vec::fma(Vec::set1(w[i]), Vec::load(from + i * plane + p, n), sum);
+      Vec::store(to + p, sum, n);
+    }
+  }
+  Monochromatic d_;
+  std::vector<int64_t> position_;
+  std::vector<float> bias_;
+  std::vector<Panel> mixers_, panels_;
+  Scratch scratch_;
+  Threads threads_;
+};

@@ -1,0 +1,88 @@
+// Tucker2Conv: three products over a block of rows.
+class Tucker2Kernel : public Kernel {
+ public:
+  explicit Tucker2Kernel(const LowRank& d) : d_(d), position_(d.filters) {
+    const int64_t G = d.input_groups, H = d.output_groups, K1 = d.rank1, K2 = d.rank2, taps = d.window.taps();
+    const int64_t per_in = d.channels / G, per_out = d.filters / H;
+    for (int64_t f = 0; f < d.filters; ++f) position_[d.output_order[f]] = f;
+    for (int64_t b = 0; b < G * H; ++b) {
+      a_.emplace_back(K1, per_in, [&](int64_t m, int64_t t) { return d.a[(b * K1 + m) * per_in + t]; });
+      core_.emplace_back(K2, K1 * taps, [&](int64_t m, int64_t t) { return d.core[(b * K2 + m) * K1 * taps + t]; });
+    }
+    for (int64_t h = 0; h < H; ++h)
+      b_.emplace_back(per_out, G * K2, [&](int64_t m, int64_t t) { return d.b[(h * per_out + m) * G * K2 + t]; });
+    d_.a.clear(); d_.core.clear(); d_.b.clear();
+  }
+  void run(const Image& in, const float* x, float* y, const ParallelFor& parallel) override {
+    if (in.size[0] != 1) throw std::runtime_error("three spatial axes");
+    const int64_t G = d_.input_groups, H = d_.output_groups, K1 = d_.rank1, K2 = d_.rank2, C = d_.channels;
+    const int64_t per_in = C / G, per_out = d_.filters / H;
+    const int64_t ih = in.size[1], iw = in.size[2], oh = d_.window.output(1, ih), ow = d_.window.output(2, iw);
+    // A task keeps X and Z of one block and T of one output group. Smaller tasks read the weights again and compute the rows
+    // they share twice; larger ones leave the second cache level. Measured best: 1.6 MB, more where the weights are larger still.
+    const int64_t weights = G * H * (K1 * per_in + K2 * K1 * d_.window.taps()) + d_.filters * G * K2;
+    const int64_t budget = (weights > 400 * 1024 ? 900 : 400) * 1024;
+    const int64_t row = ow * G * K2 + d_.window.stride[1] * iw * (per_in + K1);
+    const auto plan = threads_.plan();
+    const int64_t strip = strip_rows(oh, std::max<int64_t>(4, budget / row), in.batch * H, plan.count), strips = ceil_div(oh, strip);
+    const Layout lay(d_.window, iw, strip);
+    const int64_t in_rows = (strip - 1) * lay.sy + (lay.ky - 1) * lay.dy + 1;
+    const int64_t xp = odd_lines(in_rows * iw), tp = odd_lines(strip * ow), fp = round_up(lay.positions(strip), L) + L;
+    std::vector<int64_t> x_offset(per_in + kAhead), t_offset(G * K2 + kAhead);
+    for (int64_t c = 0; c < per_in; ++c) x_offset[c] = c * xp;
+    for (int64_t k = 0; k < G * K2; ++k) t_offset[k] = k * tp;
+    const auto offset = lay.offsets(K1);
+    // Every buffer starts on a cache line.
+    const size_t xs = round_up(per_in * xp + kSlack, 16), zs = round_up(K1 * lay.plane + kSlack, 16),
+                 ts = round_up(G * K2 * tp + kSlack, 16), us = round_up(std::max(K1 * xp, K2 * fp) + kSlack + lay.padded_size(), 16),
+                 ps = lay.padded_size();
+    threads_.run(plan, parallel, in.batch * H * strips, [&](size_t task) {
+      const int64_t h = task % H, s = task / H % strips, n = task / H / strips;
+      const int64_t y0 = s * strip, count = std::min(strip, oh - y0);
+      const int64_t r0 = std::max<int64_t>(0, lay.first_row(y0)), r1 = std::min(ih, lay.last_row(y0, count));
+      const int64_t px = std::max<int64_t>(0, r1 - r0) * iw;
+      Scratch::Lease lease(scratch_, xs + zs + ts + us + ps);
+      float *xb = lease.data(), *z = xb + xs, *t = z + zs, *u = t + ts, *padded = u + us;
+      std::fill_n(padded, ps, 0.0f);
+      const int64_t first = lay.first_row(y0), last = lay.last_row(y0, count);
+      const bool direct = lay.sx == 1;  // then only the image's columns are written, the padding stays zero
+      // Without column padding a row is split where it stands; what lies behind it reaches only positions that are dropped.
+      const bool bare = d_.window.begin[2] == 0 && d_.window.end[2] == 0;
+      if (direct) {
+        std::fill_n(z, K1 * lay.plane, 0.0f);
+      } else {
+        for (int64_t k = 0; k < K1; ++k)
+          for (int64_t r = first; r < last; ++r)
+            if (r < 0 || r >= ih) lay.clear(z + k * lay.plane, r - first);
+      }
+      for (int64_t g = 0; g < G; ++g) {
+        const int64_t block = g * H + h;
+        for (int64_t c = 0; c < per_in; ++c)
+          Layout::copy(xb + c * xp, x + ((n * C + d_.input_order[g * per_in + c]) * ih + r0) * iw, px);
+        if (px) multiply(a_[block], xb, x_offset.data(), px, nullptr, nullptr, [&](int64_t m) { return u + m * xp; });
+        for (int64_t k = 0; k < K1; ++k)
+          for (int64_t r = r0; r < r1; ++r) {
+            const float* from = u + k * xp + (r - r0) * iw;
+            if (direct) {
+              lay.put_inside(z + k * lay.plane, r - first, from);
+              continue;
+            }
+            if (!bare) Layout::copy(padded + lay.left, from, iw);
+            lay.put(z + k * lay.plane, r - first, bare ? from : padded);
+          }
+        multiply(core_[block], z, offset.data(), lay.positions(count), nullptr, nullptr, [&](int64_t m) { return u + m * fp; });
+        for (int64_t k = 0; k < K2; ++k)
+          for (int64_t r = 0; r < count; ++r) Layout::copy(t + (g * K2 + k) * tp + r * ow, u + k * fp + r * lay.pitch, ow);
+      }
+      multiply(b_[h], t, t_offset.data(), count * ow, d_.bias.data() + h * per_out, &d_.activation,
+               [&](int64_t m) { return y + ((n * d_.filters + position_[h * per_out + m]) * oh + y0) * ow; });
+    });
+  }
+
+ private:
+  LowRank d_;
+  std::vector<int64_t> position_;
+  std::vector<Panel> a_, core_, b_;
+  Scratch scratch_;
+  Threads threads_;
+};
