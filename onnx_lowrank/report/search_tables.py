@@ -53,10 +53,16 @@ def print_search(result: BudgetResult) -> None:
         f"multiply-adds {short_count(total.macs)} -> {short_count(total.macs_new)}, "
         f"parameters {short_count(total.params)} -> {short_count(total.params_new)}"
     )
-    print(
-        f"time {speed.ratio:.3f} of the original's (99% interval {speed.low:.3f} .. "
-        f"{speed.high:.3f}; predicted {search.predicted_ratio:.3f})"
-    )
+    if result.predicted_for is None:
+        print(
+            f"time {speed.ratio:.3f} of the original's (99% interval {speed.low:.3f} .. "
+            f"{speed.high:.3f}; predicted {search.predicted_ratio:.3f})"
+        )
+    else:
+        print(
+            f"time {speed.ratio:.3f} of the original's ({speed.low:.3f} .. {speed.high:.3f}), "
+            f"predicted for {result.predicted_for}; not measured here"
+        )
     for note in report.notes:
         print(f"calibration: {note}")
     if report.verification:

@@ -145,8 +145,8 @@ def draw_spectrum(modes: Sequence[tuple[str, NDArray[np.float64]]]) -> Figure:
             linewidth=1.2,
             label=name,
         )
-    _set_log(axes)
     axes.set_ylim(0.05, 130)
+    _set_log(axes)
     axes.set_xlim(0, 100)
     axes.set_xlabel("rank, % of the full one")
     axes.set_ylabel("energy lost, %")
@@ -198,7 +198,12 @@ def draw_sweep(lines: Sequence[tuple[str, Sequence[tuple[float, float]]]]) -> Fi
 
 def _set_log(axes: Axes) -> None:
     """Scale the upright axis by logarithm; its labels are plain numbers, not formulas."""
+    from matplotlib.ticker import MaxNLocator
+
     axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    if high < 10 * low:  # not one power of ten, or hardly, would be marked
+        axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.yaxis.set_minor_formatter("")
 

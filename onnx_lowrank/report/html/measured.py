@@ -194,23 +194,41 @@ def skipped(entry: dict[str, Any]) -> str:
 
 
 def environment(runs: Sequence[Run], machine: dict[str, Any] | None) -> list[Block]:
-    """Return the machine of every run that names it, and the one that writes the report."""
+    """Return every machine that a run names, once, and the one that writes the report."""
+    groups: list[tuple[dict[str, Any], list[Run]]] = []
+    for run in runs:
+        found = run.data.get("machine")
+        same = next((group for other, group in groups if other == found), None)
+        if same is not None:
+            same.append(run)
+        elif found:
+            groups.append((found, [run]))
     blocks: list[Block] = [
-        _machine(f"{run.name}: measured on", run.data["machine"], run.data["provider"])
-        for run in runs
-        if "machine" in run.data
+        _machine(f"{', '.join(run.name for run in group)}: measured on", found, group)
+        for found, group in groups
     ]
-    return [*blocks, _machine("This report: written on", machine, None)] if machine else blocks
+    return [*blocks, _machine("This report: written on", machine, ())] if machine else blocks
 
 
-def _machine(title: str, machine: dict[str, Any], provider: str | None) -> Facts:
+def _machine(title: str, machine: dict[str, Any], runs: Sequence[Run]) -> Facts:
     versions = machine["versions"]
+    sets = ", ".join(machine["instruction_sets"])
+    kernels = "built" if machine["custom_ops"] else "not built"
     entries = [
-        ("Processor", str(machine["cpu"]), f"{machine['cores']} cores"),
+        ("Processor", str(machine["cpu"]), f"{machine['cores']} cores; {sets}"),
         ("System", str(machine["platform"]), str(machine["kernel"])),
         ("Python", str(machine["python"]), f"onnxruntime {versions.get('onnxruntime', 'none')}"),
-        ("Versions", "", ", ".join(f"{name} {value}" for name, value in versions.items())),
     ]
-    if provider:
-        entries.insert(1, ("Provider", provider, "asserted for every session"))
-    return Facts(title, tuple(entries))
+    if runs:
+        providers = sorted({str(run.data["provider"]).upper() for run in runs})
+        threads = "; ".join(f"{run.name}: {_threads(run)}" for run in runs)
+        entries.append(("Provider", " and ".join(providers), f"threads: {threads}"))
+    said = ", ".join(f"{name} {value}" for name, value in versions.items())
+    return Facts(title, (*entries, ("Versions", "", f"{said}; kernel library {kernels}")))
+
+
+def _threads(run: Run) -> str:
+    """Return the numbers of intra-op threads that a run asked for."""
+    settings = run.data["settings"] if run.kind == "bench" else (run.data,)
+    asked = dict.fromkeys(setting["threads"] for setting in settings)
+    return ", ".join("default" if each is None else str(each) for each in asked)

@@ -300,8 +300,10 @@ def _notes(run: Run) -> list[Block]:
     ]
     if run.compression:
         verdict = run.verdict or {}
+        said = run.data.get("failures", ())  # those of a search, the comparison's among them
+        missed = [each for each in verdict.get("failures", ()) if each not in said]
         groups += [
-            ("missed by the comparison", verdict.get("failures", ())),
+            ("missed by the comparison", missed),
             ("notes on the comparison", verdict.get("notes", ())),
             ("changes", run.data["changes"]),
             ("left alone", [f"{each['name']}: {each['reason']}" for each in run.data["refusals"]]),

@@ -172,3 +172,33 @@ def test_spectra_are_those_of_the_unfoldings() -> None:
         np.testing.assert_allclose(values[: len(exact)], exact, atol=1e-7 * exact[0])
     assert ranks_for(found["outputs"], 1 - 1e-12) == 3
     assert list(unfolding_spectra(rng.random((4, 6)))) == ["outputs"]
+
+
+def test_a_machine_is_described_once(runs: dict[str, Path]) -> None:
+    kinds = ["compress", "verify", "profile", "bench", "sweep", "search"]
+    text = Reader(page([runs[kind] for kind in kinds])).text
+    assert text.count(f"{', '.join(kinds)}: measured on") == 1
+    assert text.count("measured on\n") == 1
+    threads = "threads: compress: default; verify: default; profile: 1; bench: 1; sweep: default"
+    assert f"{threads}; search: 1" in text
+
+
+def test_what_a_search_misses_is_said_once(runs: dict[str, Path], tmp_path: Path) -> None:
+    data = json.loads(runs["search"].read_text())
+    data["passed"], data["failures"] = False, ["CPU: too noisy", "it is not faster"]
+    data["verification"]["failures"] = ["CPU: too noisy"]
+    path = tmp_path / "search.json"
+    path.write_text(json.dumps(data))
+    text = Reader(page([path])).text
+    assert text.count("CPU: too noisy") == 1
+    assert text.count("it is not faster") == 1
+
+
+def test_an_axis_of_less_than_a_power_of_ten_has_numbers() -> None:
+    from onnx_lowrank.report.html.content import Drawing
+    from onnx_lowrank.report.html.figures import draw_sweep
+
+    lines = [("mono", [(2.0, 23.0), (4.0, 41.0)])]
+    svg = to_svg(Drawing("a", "b", "c", lambda: draw_sweep(lines)))
+    numbers = [float(n) for n in re.findall(r">([\d.]+)</text>", svg)]
+    assert sum(20 < number < 50 for number in numbers) >= 2  # of the errors; the others are 2 to 4
