@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from onnx_lowrank.profiling import ProfileReport, profile
     from onnx_lowrank.runtime.library import library_path, session_options
     from onnx_lowrank.sweeping import SweepData, SweepReport, sweep
-    from onnx_lowrank.to_budget import BudgetResult, compress_to_budget
+    from onnx_lowrank.to_budget import BudgetResult, compress_to_budget, measure_latencies
 
 _ELSEWHERE = {
     "BenchReport": "benchmarking",
@@ -42,6 +42,7 @@ _ELSEWHERE = {
     "benchmark": "benchmarking",
     "compress_to_budget": "to_budget",
     "library_path": "runtime.library",
+    "measure_latencies": "to_budget",
     "profile": "profiling",
     "session_options": "runtime.library",
     "sweep": "sweeping",
@@ -70,6 +71,7 @@ __all__ = [
     "diagnose",
     "inspect",
     "library_path",
+    "measure_latencies",
     "profile",
     "session_options",
     "sweep",

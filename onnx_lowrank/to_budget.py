@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,25 +13,29 @@ import onnx
 
 from onnx_lowrank.data import Dataset, Preprocess, open_dataset
 from onnx_lowrank.data.split import split
-from onnx_lowrank.errors import ModelError
+from onnx_lowrank.errors import ModelError, PlanError
 from onnx_lowrank.graph.check import check_model
 from onnx_lowrank.graph.io import load_model
 from onnx_lowrank.graph.layers import find_layers
 from onnx_lowrank.passes.absorb_permutations import AbsorbPermutationsPass
 from onnx_lowrank.passes.approximate_conv import ApproximateConvPass
-from onnx_lowrank.passes.base import PassManager, PassResult
-from onnx_lowrank.passes.normalize import normalisation
+from onnx_lowrank.passes.base import PassManager
 from onnx_lowrank.planning.budget import Budget
 from onnx_lowrank.planning.cost import plan_costs
-from onnx_lowrank.planning.latency import LatencyTable
+from onnx_lowrank.planning.latency import LatencyTable, SavedLatencies
 from onnx_lowrank.results import CompressReport, CompressResult, CostReport
 from onnx_lowrank.runtime import Provider, fix_shapes, model_inputs
+from onnx_lowrank.searching.ladder import normalised
 from onnx_lowrank.searching.result import SearchResult
 from onnx_lowrank.searching.run import Search
+from onnx_lowrank.searching.tabulate import measure_latencies, model_key
 from onnx_lowrank.searching.timing import Stopwatch
 from onnx_lowrank.store import Store, default_folder
 from onnx_lowrank.verification import Tolerance
 from onnx_lowrank.verification import verify as verify_models
+from onnx_lowrank.workload import make_feeds
+
+__all__ = ["BudgetResult", "compress_to_budget", "measure_latencies"]
 
 # Of the data for the search; of all data where none is set apart for the verdict.
 SEARCH_SHARES = (0.45, 0.55)
@@ -52,16 +57,38 @@ class BudgetResult:
         How it was found.
     failures : tuple of str
         Which bounds it misses; empty if it is within the budget and faster.
+    latency : SavedLatencies or None
+        The latencies of another machine that the search went by; None where it measured here.
     """
 
     compressed: CompressResult
     search: SearchResult
     failures: tuple[str, ...]
+    latency: SavedLatencies | None = None
 
     @property
     def passed(self) -> bool:
         """Whether the model is within the budget and faster than the original."""
         return not self.failures
+
+    @property
+    def predicted_for(self) -> str | None:
+        """The machine that the latency is predicted for, in a clause; None if it was measured."""
+        return None if self.latency is None else self.latency.origin
+
+    def check_command(self, output: str | os.PathLike[str]) -> str | None:
+        """Return the command that measures, on the other machine, what is predicted here."""
+        table = self.latency
+        if table is None:
+            return None
+        source = self.compressed.source or "MODEL"
+        words = ["onnx-lowrank", "bench", os.fspath(source), os.fspath(output)]
+        words += ["--provider", table.provider, "--batch", str(table.batch)]
+        if table.threads is not None:
+            words += ["--threads", str(table.threads)]
+        for name, shape in table.input_shapes.items():
+            words += ["--input-shape", f"{name}={','.join(map(str, shape))}"]
+        return shlex.join(words)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, ready for JSON."""
@@ -69,6 +96,8 @@ class BudgetResult:
             **self.compressed.report.to_dict(),
             "plan": self.compressed.plan.to_dict(),
             "search": self.search.to_dict(),
+            "latency_measured_here": self.latency is None,
+            "latency_predicted_for": self.predicted_for,
             "passed": self.passed,
             "failures": list(self.failures),
         }
@@ -89,7 +118,7 @@ def compress_to_budget(
     threads: int | None = None,
     provider: Provider = "cpu",
     jobs: int = 1,
-    latency: LatencyTable | None = None,
+    latency: SavedLatencies | None = None,
     cache_dir: Path | None = None,
     seed: int = 0,
     progress: Progress = lambda step, done, total: None,
@@ -123,8 +152,9 @@ def compress_to_budget(
         Where it will run.
     jobs : int
         Processes for the fits.
-    latency : LatencyTable, optional
-        Latencies measured on another machine.
+    latency : SavedLatencies, optional
+        Latencies measured on another machine, for which the model is then made: nothing is timed
+        here, and threads, provider and input shapes are those of that measurement.
     cache_dir : path, optional
         Where results are kept; the user's cache folder by default.
     seed : int
@@ -144,7 +174,10 @@ def compress_to_budget(
         raise ModelError(
             "the model has no layer that could be approximated; there is nothing to do"
         )
-    normalised, _ = _normalised(original, names)
+    prepared, _ = normalised(original, names)
+    if latency is not None:
+        input_shapes = input_shapes or latency.input_shapes or None
+        _check_latency(latency, original, threads, provider, input_shapes, seed)
     inputs = fix_shapes(model_inputs(original), input_shapes or {})
 
     def opened(source: Any, limit: int | None) -> Dataset:
@@ -166,8 +199,8 @@ def compress_to_budget(
 
     found = Search(
         original=original,
-        normalised=normalised,
-        layers=find_layers(normalised, input_shapes=input_shapes),
+        normalised=prepared,
+        layers=find_layers(prepared, input_shapes=input_shapes),
         budget=budget,
         calibration=fitting,
         selection=selection,
@@ -182,7 +215,7 @@ def compress_to_budget(
 
     progress("rewriting", 0, 1)
     chosen = frozenset(found.plan.chosen)
-    rewritten, cleaned = _normalised(original, chosen)
+    rewritten, cleaned = normalised(original, chosen)
     values = {name: (fit.factors, fit.bias) for name, fit in found.fits.items()}
     lowered = PassManager(
         [ApproximateConvPass(values, input_shapes=input_shapes), AbsorbPermutationsPass(chosen)]
@@ -205,17 +238,41 @@ def compress_to_budget(
     )
     failures = (*found.failures, *report.failures)
     if found.latency.high >= 1:
-        failures = (*failures, f"it is not faster: it takes {found.latency.ratio:.3f} of the time")
-    return BudgetResult(result, found, failures)
+        why = f"it is not faster: it takes {found.latency.ratio:.3f} of the time"
+        if latency is not None:
+            why = f"it is not faster for certain: up to {found.latency.high:.3f} of the time"
+        failures = (*failures, why)
+    return BudgetResult(result, found, failures, latency)
 
 
-def _normalised(
-    original: onnx.ModelProto, names: frozenset[str]
-) -> tuple[onnx.ModelProto, PassResult]:
-    """Return a copy with the constants and normalisations of some layers folded."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(original)
-    return copy, normalisation(names).run(copy)
+def _check_latency(
+    latency: SavedLatencies,
+    original: onnx.ModelProto,
+    threads: int | None,
+    provider: Provider,
+    input_shapes: Mapping[str, tuple[int, ...]] | None,
+    seed: int,
+) -> None:
+    """Raise PlanError where latencies are of another model, or of other settings than asked for."""
+    feeds = make_feeds(original, latency.batch, input_shapes=input_shapes, seed=seed)
+    if model_key(original, feeds) != latency.model:
+        raise PlanError(
+            f"the latencies are those of {latency.name}, which is another model, input shape or "
+            "opset; make them from this model with bench --save-latency"
+        )
+    asked = [
+        f"{name} {given}"
+        for name, given, default, saved in (
+            ("threads", threads, None, latency.threads),
+            ("provider", provider, "cpu", latency.provider),
+        )
+        if given not in (default, saved)
+    ]
+    if asked:
+        raise PlanError(
+            f"the latencies are of {latency.origin}, not of {' and '.join(asked)}; "
+            "leave that out, or measure anew with bench --save-latency"
+        )
 
 
 def _tolerance(budget: Budget, verdict: Dataset) -> Tolerance:

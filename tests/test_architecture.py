@@ -43,7 +43,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"fit_model"},
     "to_budget": NUMERICS
     | {"planning", "graph", "passes", "runtime", "data", "verification", "results"}
-    | {"searching", "store"},
+    | {"searching", "store", "workload"},
     "results": NUMERICS | {"planning", "graph", "passes", "verification"},
     "spectra": BASE | {"graph"},
     "report": NUMERICS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -21,6 +22,7 @@ from onnx_lowrank.cli.options import (
     read_shapes,
 )
 from onnx_lowrank.cli.output import print_result, show_progress
+from onnx_lowrank.errors import DataError, PlanError
 
 
 def bench(
@@ -50,6 +52,15 @@ def bench(
     data: Data = None,
     preprocess: Preset = None,
     input_shape: InputShapes = None,
+    save_latency: Annotated[
+        Path | None,
+        typer.Option(
+            "--save-latency",
+            metavar="FILE",
+            help="Time instead the layers of one MODEL and all candidates for them; a search on "
+            "another machine takes the file by --latency.",
+        ),
+    ] = None,
     seed: Seed = 0,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -59,6 +70,24 @@ def bench(
     from onnx_lowrank.documents import document
     from onnx_lowrank.report import bench_tables
 
+    if save_latency is not None:
+        if len(models) > 1 or int8 or openvino or data is not None:
+            raise PlanError(
+                "--save-latency times the layers of one model with random inputs; "
+                "leave other models, --int8, --openvino and --data out"
+            )
+        _save_latency(
+            models[0],
+            save_latency,
+            provider=provider,
+            threads=_one_count("--threads", threads),
+            batch=_one_count("--batch", batch),
+            input_shape=input_shape,
+            seed=seed,
+            as_json=as_json,
+            quiet=quiet,
+        )
+        return
     with show_progress(quiet=quiet) as progress:
         report = benchmarking.benchmark(
             models,
@@ -81,3 +110,45 @@ def bench(
         as_json=as_json,
         quiet=quiet,
     )
+
+
+def _save_latency(
+    model: Path,
+    path: Path,
+    *,
+    provider: str,
+    threads: int | None,
+    batch: int | None,
+    input_shape: list[str] | None,
+    seed: int,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    from onnx_lowrank import api
+    from onnx_lowrank.to_budget import measure_latencies
+
+    api.check_output(path, source=model)
+    with show_progress(quiet=quiet) as progress:
+        table = measure_latencies(
+            model,
+            provider=cast("Any", provider),
+            threads=threads,
+            batch=batch,
+            input_shapes=read_shapes(input_shape),
+            seed=seed,
+            progress=progress,
+        )
+    api.write_text(path, json.dumps(table.to_dict(), indent=1) + "\n")
+    print_result(
+        table.to_dict,
+        lambda: print(f"wrote {path}: {len(table.known)} latencies on {table.origin}"),
+        as_json=as_json,
+        quiet=quiet,
+    )
+
+
+def _one_count(option: str, text: str | None) -> int | None:
+    counts = read_counts(option, text)
+    if len(counts) > 1:
+        raise DataError(f"a table of latencies is of one setting; give {option} one number")
+    return counts[0]

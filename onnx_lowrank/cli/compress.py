@@ -247,13 +247,20 @@ def _to_budget(
     where = {"provider": options["provider"], "threads": options["threads"]}
     print_result(
         lambda: measured(
-            "search", {**result.to_dict(), "output": str(output) if written else None}, **where
+            "search", {**result.to_dict(), **_written(result, output, written=written)}, **where
         ),
         lambda: _print_search(result, output if written else None),
         as_json=as_json,
         quiet=quiet,
     )
     return 0 if result.passed else 1
+
+
+def _written(result: BudgetResult, output: Path, *, written: bool) -> dict[str, str | None]:
+    return {
+        "output": str(output) if written else None,
+        "check_command": result.check_command(output) if written else None,
+    }
 
 
 def _print_tables(report: CompressReport, output: Path) -> None:
@@ -268,3 +275,5 @@ def _print_search(result: BudgetResult, output: Path | None) -> None:
 
     search_tables.print_search(result)
     print(f"wrote {output}" if output else "nothing was written; --keep-anyway writes it")
+    if output and (check := result.check_command(output)):
+        print(f"check it there: {check}")

@@ -12,7 +12,7 @@ from onnx_lowrank.errors import DataError, PlanError
 
 if TYPE_CHECKING:
     from onnx_lowrank.api import Tolerance
-    from onnx_lowrank.planning.latency import LatencyTable
+    from onnx_lowrank.planning.latency import SavedLatencies
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -136,11 +136,11 @@ def read_counts(option: str, text: str | None) -> tuple[int | None, ...]:
     return tuple(map(int, parts))
 
 
-def read_latency(path: Path) -> LatencyTable:
+def read_latency(path: Path) -> SavedLatencies:
     """Read a table of latencies; raise PlanError where it is none."""
-    from onnx_lowrank.planning.latency import LatencyTable
+    from onnx_lowrank.planning.latency import SavedLatencies
 
     try:
-        return LatencyTable.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        return SavedLatencies.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise PlanError(f"cannot read the latencies {path}: {error}; give a JSON file") from None

@@ -1,10 +1,12 @@
-"""How long candidates take beside their layer: measured once, kept by structure."""
+"""How long candidates take beside their layer: measured once, kept by structure, or on file."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from math import inf
+from statistics import median
+from typing import Any, ClassVar
 
 from onnx_lowrank.errors import PlanError
 
@@ -31,24 +33,28 @@ class Timed:
         """Whether the candidate is faster beyond doubt."""
         return self.high < 1
 
+    def to_list(self) -> list[float]:
+        """Return the figures, ready for JSON."""
+        return [self.seconds, self.ratio, self.low, self.high]
+
+    @classmethod
+    def from_list(cls, row: Any) -> Timed:
+        """Read what `to_list` gave; raise ValueError or TypeError for anything else."""
+        timed = cls(*map(float, row))
+        if not (timed.seconds > 0 and 0 < timed.low <= timed.ratio <= timed.high < inf):
+            raise ValueError(f"{row} is no latency with its ratio and interval")
+        return timed
+
 
 Timer = Callable[[Sequence[str]], Mapping[str, Timed]]
 """Times the structures of these keys, all beside the dense layer of the first."""
 
 
 class LatencyTable:
-    """Measured latencies by key; a key tells structure, sizes, threads, provider and versions.
+    """Measured latencies by key; a key tells structure, sizes, threads, provider and versions."""
 
-    Parameters
-    ----------
-    known : mapping, optional
-        What is known already.
-    """
-
-    FORMAT = 1
-
-    def __init__(self, known: Mapping[str, Timed] | None = None) -> None:
-        self.known = dict(known or {})
+    def __init__(self) -> None:
+        self.known: dict[str, Timed] = {}
 
     def measured(self, keys: Sequence[str], timer: Timer) -> list[Timed]:
         """Return the latencies of `keys`, the dense layer first; the missing ones are timed now.
@@ -61,22 +67,120 @@ class LatencyTable:
             self.known.update(timer([keys[0], *missing]))
         return [self.known[key] for key in keys]
 
+
+@dataclass(frozen=True, kw_only=True)
+class SavedLatencies:
+    """What a machine measured of a model's layers and their candidates, for use on another.
+
+    Attributes
+    ----------
+    model : str
+        Key of the model's structure and input shapes; values of weights do not count.
+    name : str
+        What the model was called.
+    machine : mapping
+        Processor, cores, instruction sets, system, versions.
+    provider : str
+        Where the models ran.
+    threads : int or None
+        Intra-op threads; None is onnxruntime's own choice.
+    batch : int
+        Samples at once.
+    input_shapes : mapping of str to tuple of int
+        As given for inputs whose sizes the model leaves open.
+    whole : Timed
+        The whole original.
+    assembled : tuple of (float, Timed)
+        Whole models of many candidates: what the sum of the layers predicted, as a share of the
+        original's latency, and what was measured.
+    known : mapping of str to Timed
+        Layers and candidates by key; a key tells structure and sizes.
+    """
+
+    model: str
+    name: str
+    machine: Mapping[str, Any]
+    provider: str
+    threads: int | None
+    batch: int
+    input_shapes: Mapping[str, tuple[int, ...]]
+    whole: Timed
+    assembled: tuple[tuple[float, Timed], ...]
+    known: Mapping[str, Timed]
+
+    FORMAT: ClassVar[int] = 1
+
+    @property
+    def scale(self) -> float:
+        """What whole models save over what the sum of their layers saves: the median.
+
+        Single layers are timed with the change of layout at their ends, which neighbours share.
+        """
+        saved = [(1 - timed.ratio, 1 - ratio) for ratio, timed in self.assembled if ratio < 1]
+        return max(median(seen / told for seen, told in saved), 0.0) if saved else 1.0
+
+    def forecast(self, ratio: float) -> Timed:
+        """Return the latency of a whole model whose layers, scaled, add up to a share `ratio`.
+
+        The interval reaches as far as any of the assembled models was off, their own intervals
+        included.
+        """
+        off = 1.0
+        for told, timed in self.assembled:
+            expected = 1 - self.scale * (1 - told)
+            if expected > 0:
+                off = max(off, timed.high / expected, expected / timed.low)
+        return Timed(self.whole.seconds * ratio, ratio, ratio / off, ratio * off)
+
+    @property
+    def origin(self) -> str:
+        """The machine and its settings, in a clause."""
+        versions = self.machine.get("versions", {})
+        runtime = " ".join(f"{n} {v}" for n, v in versions.items() if n.startswith("onnxruntime"))
+        threads = "threads as onnxruntime chooses"
+        if self.threads is not None:
+            threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        where = (self.machine["cpu"], runtime, self.provider, threads, f"batch {self.batch}")
+        return ", ".join(str(part) for part in where if part)
+
     def to_dict(self) -> dict[str, Any]:
-        """Return the table as JSON-ready data."""
-        entries = {
-            key: [timed.seconds, timed.ratio, timed.low, timed.high]
-            for key, timed in sorted(self.known.items())
+        """Return plain data, ready for JSON."""
+        return {
+            "kind": "latency",
+            "version": self.FORMAT,
+            "model": self.model,
+            "name": self.name,
+            "machine": dict(self.machine),
+            "provider": self.provider,
+            "threads": self.threads,
+            "batch": self.batch,
+            "input_shapes": {name: list(shape) for name, shape in self.input_shapes.items()},
+            "whole": self.whole.to_list(),
+            "assembled": [[ratio, timed.to_list()] for ratio, timed in self.assembled],
+            "latencies": {key: timed.to_list() for key, timed in sorted(self.known.items())},
         }
-        return {"version": self.FORMAT, "latencies": entries}
 
     @classmethod
-    def from_dict(cls, data: Any) -> LatencyTable:
+    def from_dict(cls, data: Any) -> SavedLatencies:
         """Read what `to_dict` gave; raise PlanError for anything else."""
         try:
-            if data["version"] != cls.FORMAT:
-                raise ValueError(f"version {data['version']} is not {cls.FORMAT}")
-            return cls({key: Timed(*map(float, row)) for key, row in data["latencies"].items()})
+            if (data["kind"], data["version"]) != ("latency", cls.FORMAT):
+                raise ValueError(f"it is a {data['kind']}, version {data['version']}")
+            threads = data["threads"]
+            return cls(
+                model=str(data["model"]),
+                name=str(data["name"]),
+                machine={"cpu": "an unknown processor", **data["machine"]},
+                provider=str(data["provider"]),
+                threads=None if threads is None else int(threads),
+                batch=int(data["batch"]),
+                input_shapes={n: tuple(map(int, s)) for n, s in data["input_shapes"].items()},
+                whole=Timed.from_list(data["whole"]),
+                assembled=tuple((float(r), Timed.from_list(row)) for r, row in data["assembled"]),
+                known={key: Timed.from_list(row) for key, row in data["latencies"].items()},
+            )
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise PlanError(
-                f"not a table of latencies ({error}); make one with bench --save-latency"
+                f"not a table of latencies ({type(error).__name__}: {error}); "
+                "make one with bench --save-latency"
             ) from None

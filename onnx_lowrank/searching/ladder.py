@@ -1,16 +1,29 @@
-"""The layers worth a search and their candidates: one list wherever fits or timings are made."""
+"""What a search works on: the normalised model, its layers worth a search, their candidates."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+
+import onnx
 
 from onnx_lowrank.graph.layers import Layer
+from onnx_lowrank.passes.base import PassResult
+from onnx_lowrank.passes.normalize import normalisation
 from onnx_lowrank.planning.candidates import candidates
 from onnx_lowrank.planning.plan import applicable
 from onnx_lowrank.schemes import Scheme
 
 LEAST_SHARE = 0.005  # of all operations and of all parameters: a layer below both is kept
 Ladder = dict[str, tuple[Layer, tuple[Scheme, ...]]]
+
+
+def normalised(
+    original: onnx.ModelProto, names: Collection[str]
+) -> tuple[onnx.ModelProto, PassResult]:
+    """Return a copy with the constants and normalisations of some layers folded."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(original)
+    return copy, normalisation(names).run(copy)
 
 
 def ladder(layers: Sequence[Layer]) -> tuple[Ladder, dict[str, str]]:

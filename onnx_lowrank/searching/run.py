@@ -20,7 +20,7 @@ from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.layers import Layer, layer_bias, layer_weight
 from onnx_lowrank.planning.budget import Budget
 from onnx_lowrank.planning.fit import LayerFit
-from onnx_lowrank.planning.latency import LatencyTable, Timed
+from onnx_lowrank.planning.latency import LatencyTable, SavedLatencies, Timed
 from onnx_lowrank.planning.plan import Decision, Plan
 from onnx_lowrank.planning.search import (
     Picks,
@@ -78,8 +78,8 @@ class Search:
         How models are timed.
     store : Store
         Where fits, latencies and measurements are kept.
-    table : LatencyTable
-        Latencies known from elsewhere.
+    table : LatencyTable or SavedLatencies
+        Latencies known already; or all there are, where those of another machine count.
     input_shapes : mapping, optional
         Shapes of inputs that the model leaves open.
     seed : int
@@ -98,7 +98,7 @@ class Search:
     selection: Dataset
     stopwatch: Stopwatch
     store: Store
-    table: LatencyTable
+    table: LatencyTable | SavedLatencies
     input_shapes: Mapping[str, tuple[int, ...]] | None
     seed: int
     jobs: int
@@ -207,7 +207,8 @@ class Search:
 
     def feeds(self) -> dict[str, NDArray[Any]]:
         """Return random inputs of the size that is timed."""
-        return make_feeds(self.original, None, input_shapes=self.input_shapes, seed=self.seed)
+        batch = self.table.batch if isinstance(self.table, SavedLatencies) else None
+        return make_feeds(self.original, batch, input_shapes=self.input_shapes, seed=self.seed)
 
 
 @dataclass(frozen=True)
@@ -248,7 +249,7 @@ class _Run:
             fits, quality = self._best(picks)
             predicted = problem.predicted_latency(picks) / base
             search.progress("timing the whole model", correction, MAX_CORRECTIONS)
-            timed = self._time_models([search.original, self._assemble(fits)])[1]
+            timed = self._time_models([search.original, self._assemble(fits)], predicted)[1]
             wanted = budget.min_speedup
             if wanted is None or failures or 1 / timed.ratio >= wanted or timed.ratio >= 1:
                 break
@@ -274,12 +275,13 @@ class _Run:
         Single layers are timed with the change of layout at their ends, which neighbours share.
         """
         search = self._search
-        saved = 1 - problem.predicted_latency(picks) / problem.base_latency
+        predicted = problem.predicted_latency(picks) / problem.base_latency
+        saved = 1 - predicted
         if saved <= 0:
             return problem
         search.progress("timing the whole model", 0, 1)
         compressed = self._assemble(self._fits(picks))
-        ratio = self._time_models([search.original, compressed])[1].ratio
+        ratio = self._time_models([search.original, compressed], predicted)[1].ratio
         scale = max(1 - ratio, 0.0) / saved
         return replace(problem, latency=tuple(scale * values for values in problem.latency))
 
@@ -422,8 +424,13 @@ class _Run:
         search = self._search
         return assemble(search.normalised, fits, input_shapes=search.input_shapes)
 
-    def _time_models(self, models: Sequence[onnx.ModelProto]) -> list[Timed]:
+    def _time_models(
+        self, models: Sequence[onnx.ModelProto], predicted: float = 1.0
+    ) -> list[Timed]:
+        """Time whole models beside the first; with saved latencies, the prediction stands."""
         search = self._search
+        if isinstance(search.table, SavedLatencies):
+            return [search.table.forecast(ratio) for ratio in (1.0, predicted)][: len(models)]
         return search.stopwatch.compare(models, search.feeds(), seconds=MODEL_SECONDS)
 
     def _plan(self, picks: Picks, reasons: Mapping[str, str]) -> Plan:

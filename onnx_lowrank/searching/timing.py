@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnx_lowrank.planning.latency import LatencyTable, Timed, Timer
+from onnx_lowrank.errors import PlanError
+from onnx_lowrank.planning.latency import LatencyTable, SavedLatencies, Timed, Timer
 from onnx_lowrank.runtime import Provider
 from onnx_lowrank.runtime.bench import Contender, Progress, measure
 from onnx_lowrank.runtime.machine import describe_machine
@@ -24,6 +25,7 @@ LAYER_SECONDS = 0.25  # of runs of each structure in a round of repeats
 NARROW = 0.05  # half the interval of a ratio, relative, at which it is known well enough
 MAX_REPEATS = 2 * MIN_REPEATS
 GLANCE_REPEATS = 2
+ELSEWHERE = ""  # the settings in the keys of saved latencies: the table as a whole tells them
 CLEAR = 1.15  # ratio of two latencies at a glance that is no chance
 Feeds = Mapping[str, NDArray[Any]]
 
@@ -142,26 +144,32 @@ class Group:
     candidates : sequence of onnx.ModelProto
         What could replace it.
     errors : ndarray
-        The candidates' errors.
+        The candidates' errors; NaN where they are unknown, which beats nothing.
     """
 
     dense: onnx.ModelProto
     candidates: Sequence[onnx.ModelProto]
     errors: NDArray[np.float64]
 
+    def keys(self, settings: str) -> list[str]:
+        """Return the key of the layer and those of the candidates, under some settings."""
+        dense = key_of("latency", settings, structure(self.dense))
+        return [dense, *(key_of(dense, structure(model)) for model in self.candidates)]
+
 
 def time_layers(
     groups: Sequence[Group],
     stopwatch: Stopwatch,
     store: Store,
-    table: LatencyTable,
+    table: LatencyTable | SavedLatencies,
     *,
     progress: Progress,
 ) -> list[tuple[Timed, dict[int, Timed]]]:
     """Time the candidates of every layer beside it; what is known is not timed again.
 
     All get a glance; those that another one beats in error and clearly in latency are left out of
-    the measurement proper.
+    the measurement proper. With latencies saved on another machine, nothing is timed: candidates
+    that are not among them are left out.
 
     Parameters
     ----------
@@ -171,8 +179,8 @@ def time_layers(
         How to time.
     store : Store
         Where latencies are kept, layer by layer.
-    table : LatencyTable
-        What is known; measurements are added to it.
+    table : LatencyTable or SavedLatencies
+        What is known, to which measurements are added; or all that may be known.
     progress : callable
         Called with a sentence, the number of layers done, and their total.
 
@@ -180,14 +188,20 @@ def time_layers(
     -------
     list of (Timed, dict of int to Timed)
         For every layer its own latency, and those of the candidates that are worth it, by place.
+
+    Raises
+    ------
+    PlanError
+        The saved latencies lack a layer.
     """
+    if isinstance(table, SavedLatencies):
+        return [_saved(group, table) for group in groups]
     found = []
     settings = stopwatch.settings
     for done, group in enumerate(groups):
         progress("timing candidates", done, len(groups))
         feeds = layer_feeds(group.dense, seed=stopwatch.seed)
-        dense = key_of("latency", settings, structure(group.dense))
-        keys = [key_of(dense, structure(model)) for model in group.candidates]
+        dense, *keys = group.keys(settings)
         models = {dense: group.dense, **dict(zip(keys, group.candidates, strict=True))}
 
         def glance(
@@ -222,6 +236,23 @@ def time_layers(
     return found
 
 
+def _saved(group: Group, table: SavedLatencies) -> tuple[Timed, dict[int, Timed]]:
+    """Return what a table made elsewhere says of a layer, savings scaled to those of models."""
+    layer, *keys = group.keys(ELSEWHERE)
+    if layer not in table.known:
+        raise PlanError(
+            f"the latencies of {table.name} lack the layer '{group.dense.graph.node[0].name}': "
+            "they are of another model, input shape or opset; make them anew from this model"
+        )
+    dense = table.known[layer]
+    found = {}
+    for place, key in enumerate(keys):
+        if (timed := table.known.get(key)) is not None:
+            saved = table.scale * (dense.seconds - timed.seconds)
+            found[place] = replace(timed, seconds=dense.seconds - saved)
+    return dense, found
+
+
 def _kept(
     kind: str, keys: Sequence[str], store: Store, table: LatencyTable, timer: Timer
 ) -> list[Timed]:
@@ -233,7 +264,7 @@ def _kept(
     def storing(wanted: Sequence[str]) -> Mapping[str, Timed]:
         timed = timer(wanted)
         for key, each in timed.items():
-            store.put_data(key_of(kind, key), [each.seconds, each.ratio, each.low, each.high])
+            store.put_data(key_of(kind, key), each.to_list())
         return timed
 
     return table.measured(keys, storing)
