@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -11,7 +12,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnx_lowrank.calibrate import calibrate
+from onnx_lowrank.calibrate import StepwiseStatistics, calibrate
 from onnx_lowrank.data import Dataset
 from onnx_lowrank.errors import DataError
 from onnx_lowrank.graph.edit import GraphEditor
@@ -39,8 +40,7 @@ class Calibration:
         Inputs; not those on which the result is judged.
     asymmetric : bool
         Whether each layer is fitted to the original output from the inputs that it will see in the
-        compressed network, bottom up, so that errors do not pile up. It takes a run of both models
-        per layer.
+        compressed network, bottom up, so that errors do not pile up.
     cache_dir : path, optional
         Where statistics are kept.
     metric : {"covariance", "mahalanobis", "combined"}
@@ -108,24 +108,35 @@ def fit_model(
         if calibration.metric != "covariance":
             gradients = layer_gradients(model, calibration.dataset, list(chosen))
         if calibration.metric != "mahalanobis" and not calibration.asymmetric:
-            statistics = _statistics(model, calibration, list(chosen), seed, None)
+            statistics = calibrate(
+                model,
+                calibration.dataset,
+                list(chosen),
+                cache_dir=calibration.cache_dir,
+                seed=seed,
+            )
     fits: dict[str, LayerFit] = {}
-    for done, (name, scheme) in enumerate(chosen.items()):
-        progress(f"fitting {name} as {scheme.spec}", done, len(chosen))
+    below: StepwiseStatistics | None = None
+    with ExitStack() as stack:
         if calibration is not None and calibration.asymmetric:
-            below = _replaced(model, fits) if fits else None
-            statistics = _statistics(model, calibration, [name], seed, below)
-        weight, bias = layer_weight(editor, layers[name]), layer_bias(editor, layers[name])
-        spec = layers[name].spec
-        problem = layer_problem(
-            weight,
-            bias,
-            spec.group if spec else 1,
-            statistics=statistics.get(name),
-            gradients=gradients.get(name),
-        )
-        fit = fit_layer(name, scheme, problem, seed=seed)
-        fits[name] = fit if calibration is None else replace(fit, metric=calibration.metric)
+            below = stack.enter_context(
+                StepwiseStatistics(model, calibration.dataset, list(chosen), seed=seed)
+            )
+        for done, (name, scheme) in enumerate(chosen.items()):
+            progress(f"fitting {name} as {scheme.spec}", done, len(chosen))
+            if below is not None:
+                statistics = {name: below.next(name, _replaced(model, fits) if fits else None)}
+            weight, bias = layer_weight(editor, layers[name]), layer_bias(editor, layers[name])
+            spec = layers[name].spec
+            problem = layer_problem(
+                weight,
+                bias,
+                spec.group if spec else 1,
+                statistics=statistics.get(name),
+                gradients=gradients.get(name),
+            )
+            fit = fit_layer(name, scheme, problem, seed=seed)
+            fits[name] = fit if calibration is None else replace(fit, metric=calibration.metric)
     return fits
 
 
@@ -148,23 +159,6 @@ def layer_gradients(
 
     squares = squared_gradients(model, dataset, names)
     return {name: Mahalanobis.from_gradients(value) for name, value in squares.items()}
-
-
-def _statistics(
-    model: onnx.ModelProto,
-    calibration: Calibration,
-    names: list[str],
-    seed: int,
-    compressed: onnx.ModelProto | None,
-) -> Mapping[str, LayerStatistics]:
-    return calibrate(
-        model,
-        calibration.dataset,
-        names,
-        compressed=compressed,
-        cache_dir=calibration.cache_dir,
-        seed=seed,
-    )
 
 
 def _replaced(model: onnx.ModelProto, fits: Mapping[str, LayerFit]) -> onnx.ModelProto:

@@ -2,5 +2,6 @@
 
 from onnx_lowrank.calibrate.jobs import Survey
 from onnx_lowrank.calibrate.run import calibrate, statistics_keys
+from onnx_lowrank.calibrate.stepwise import StepwiseStatistics
 
-__all__ = ["Survey", "calibrate", "statistics_keys"]
+__all__ = ["StepwiseStatistics", "Survey", "calibrate", "statistics_keys"]

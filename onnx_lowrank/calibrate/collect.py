@@ -61,17 +61,18 @@ def measure_sizes(session: Session, dataset: Dataset, jobs: Sequence[Job]) -> li
     if not unknown:
         return list(jobs)
     found = _activations(session, next(iter(dataset)), dataset, list(dict.fromkeys(unknown)))
+    return [sized(job, found[job.tensor].shape) if job.tensor in found else job for job in jobs]
 
-    def sized(job: Job) -> Job:
-        if job.tensor not in found or job.conv.output_positions is not None:
-            return job
-        _, pieces, *shape = found[job.tensor].shape
-        inputs, outputs = _sizes(job.conv, shape)
-        # Pieces of an image are so many more positions.
-        conv = replace(job.conv, input_size=(pieces, *inputs), output_size=(pieces, *outputs))
-        return replace(job, conv=conv)
 
-    return [sized(job) for job in jobs]
+def sized(job: Job, shape: Sequence[int]) -> Job:
+    """Return a job with the sizes that its tensor has by image, if it does not know its own."""
+    if job.conv.output_positions is not None:
+        return job
+    _, pieces, *rest = shape
+    inputs, outputs = _sizes(job.conv, rest)
+    # Pieces of an image are so many more positions.
+    conv = replace(job.conv, input_size=(pieces, *inputs), output_size=(pieces, *outputs))
+    return replace(job, conv=conv)
 
 
 def _sizes(conv: ConvSpec, shape: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -116,16 +117,47 @@ def collect(
         values = [_activations(session, batch, dataset, tensors) for session in sessions]
         for job, accumulator in sums.items():
             activations = [value[job.tensor] for value in values]
-            if len({each.shape for each in activations}) > 1:
-                raise ModelError(
-                    f"tensor '{job.tensor}' differs in shape between the models; "
-                    "calibrate with a compressed form of the same model"
-                )
-            for index in range(batch.samples):
-                rng = np.random.default_rng([seed, done + index, *hashlib.sha256(job.key).digest()])
-                _add(accumulator, job.conv, [each[index] for each in activations], positions, rng)
+            add_batch(
+                accumulator,
+                job,
+                activations,
+                samples=batch.samples,
+                first=done,
+                positions=positions,
+                seed=seed,
+            )
         done += batch.samples
         yield done
+
+
+def add_batch(
+    accumulator: MomentAccumulator,
+    job: Job,
+    activations: Sequence[Images],
+    *,
+    samples: int,
+    first: int,
+    positions: int,
+    seed: int,
+) -> None:
+    """Add a batch of a job's tensor, by image as `by_image` gives it, as every model sees it.
+
+    The first `samples` images count; `first` is the number of images before the batch. The others
+    are as of `collect`.
+
+    Raises
+    ------
+    ModelError
+        The models' tensors differ in shape.
+    """
+    if len({each.shape for each in activations}) > 1:
+        raise ModelError(
+            f"tensor '{job.tensor}' differs in shape between the models; "
+            "calibrate with a compressed form of the same model"
+        )
+    for index in range(samples):
+        rng = np.random.default_rng([seed, first + index, *hashlib.sha256(job.key).digest()])
+        _add(accumulator, job.conv, [each[index] for each in activations], positions, rng)
 
 
 def _add(
@@ -164,20 +196,31 @@ def _activations(
     """Return tensors as ``(images, pieces, ...)``: a model may cut an image into several."""
     wanted = [name for name in tensors if name not in batch.feeds]
     values = {**batch.feeds, **session.run(batch.feeds, wanted)} if wanted else batch.feeds
+    rows = rows_of(batch, dataset)
+    return {name: by_image(name, values[name], rows) for name in tensors}
+
+
+def rows_of(batch: Batch, dataset: Dataset) -> int:
+    """Return the number of images that a batch feeds."""
     batched = batched_inputs(dataset.inputs)
-    rows = next(len(batch.feeds[name]) for name, carries in batched.items() if carries)
-    activations = {}
-    for name in tensors:
-        value = values[name]
-        if value.ndim < 2 or len(value) == 0 or len(value) % rows:
-            raise DataError(
-                f"tensor '{name}' of shape {list(value.shape)} has no axis of {rows} images; "
-                "leave its layer out"
-            )
-        if not np.isfinite(value).all():
-            raise DataError(
-                f"NaN or Inf in tensor '{name}'; check the preprocessing, and the model on "
-                "these inputs"
-            )
-        activations[name] = value.reshape(rows, -1, *value.shape[1:])
-    return activations
+    return next(len(batch.feeds[name]) for name, carries in batched.items() if carries)
+
+
+def by_image(name: str, value: Images, rows: int) -> Images:
+    """Return a tensor of `rows` images as ``(images, pieces, ...)``.
+
+    Raises
+    ------
+    DataError
+        It has no axis of images, or holds NaN or Inf.
+    """
+    if value.ndim < 2 or len(value) == 0 or len(value) % rows:
+        raise DataError(
+            f"tensor '{name}' of shape {list(value.shape)} has no axis of {rows} images; "
+            "leave its layer out"
+        )
+    if not np.isfinite(value).all():
+        raise DataError(
+            f"NaN or Inf in tensor '{name}'; check the preprocessing, and the model on these inputs"
+        )
+    return value.reshape(rows, -1, *value.shape[1:])

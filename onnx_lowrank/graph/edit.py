@@ -47,13 +47,13 @@ class GraphEditor:
     def _register(self, node: onnx.NodeProto) -> None:
         for name in filter(None, node.output):
             self._producers[name] = node
-        for name in dict.fromkeys(_reads(node)):
+        for name in dict.fromkeys(reads(node)):
             self._consumers.setdefault(name, []).append(node)
 
     def _unregister(self, node: onnx.NodeProto) -> None:
         for name in filter(None, node.output):
             del self._producers[name]
-        for name in dict.fromkeys(_reads(node)):
+        for name in dict.fromkeys(reads(node)):
             self._consumers[name] = [other for other in self._consumers[name] if other is not node]
 
     # Reading
@@ -222,7 +222,7 @@ class GraphEditor:
 
     def _forget(self, node: onnx.NodeProto) -> None:
         self._unregister(node)
-        self._unused.update(dict.fromkeys(_reads(node)))
+        self._unused.update(dict.fromkeys(reads(node)))
         self._gone.update(filter(None, node.output))
 
     def _position(self, node: onnx.NodeProto) -> int:
@@ -270,7 +270,7 @@ class GraphEditor:
             if node is not None:
                 if not any(self._is_used(output) for output in node.output):
                     nodes[id(node)] = node
-                    pending.extend(_reads(node))
+                    pending.extend(reads(node))
                     self._forget(node)
             elif self._initializers.pop(name, None) is not None:
                 tensors.add(name)
@@ -332,14 +332,14 @@ def _names(graph: onnx.GraphProto) -> Iterator[str]:
             yield from _names(body)
 
 
-def _reads(node: onnx.NodeProto) -> list[str]:
+def reads(node: onnx.NodeProto) -> list[str]:
     """Return the names that a node reads, those of outer tensors read in its bodies included."""
     names = [name for name in node.input if name]
     for _, body in bodies(node):
         own = {value.name for value in body.input} | {t.name for t in body.initializer}
         own |= {sparse.values.name for sparse in body.sparse_initializer}
         own |= {name for inner in body.node for name in inner.output}
-        used = [name for inner in body.node for name in _reads(inner)]
+        used = [name for inner in body.node for name in reads(inner)]
         names += [n for n in [*used, *(value.name for value in body.output)] if n not in own]
     return names
 

@@ -1,0 +1,205 @@
+"""Statistics of one layer after another, of what the network compressed so far feeds it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from onnx_lowrank.calibrate.collect import add_batch, by_image, rows_of, sized
+from onnx_lowrank.calibrate.jobs import Job, Passes, Survey, find_jobs
+from onnx_lowrank.calibrate.run import MEMORY_LIMIT, POSITIONS
+from onnx_lowrank.data import Dataset
+from onnx_lowrank.graph.section import cut_section, find_section
+from onnx_lowrank.metrics.moments import LayerStatistics
+from onnx_lowrank.runtime import Session, open_session
+
+Tensor = NDArray[Any]
+
+
+@dataclass
+class _Side:
+    """One of the two networks: what has been computed of it so far, a file for each batch."""
+
+    model: onnx.ModelProto
+    files: dict[str, tuple[Path, ...]] = field(default_factory=dict)
+
+
+class StepwiseStatistics:
+    """Statistics for asymmetric fits, without running the network from its start each time.
+
+    The inputs of layers are kept in files: those of the next layer follow from them by the part of
+    the network in between. Layers are asked for in graph order, each with the network in which
+    those before it are replaced. A context manager: the files go when it ends.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+        The original model.
+    dataset : Dataset
+        Samples; read once for each layer.
+    layers : sequence of str
+        Names of all layers that will be asked for, in graph order.
+    positions : int
+        Most output positions of an image that are looked at.
+    seed : int
+        Seed of their choice, as of `calibrate`.
+    threads : int, optional
+        Threads of each session.
+
+    Raises
+    ------
+    PlanError
+        A layer is unknown, or cannot be read.
+    DataError
+        What the data set raises.
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        dataset: Dataset,
+        layers: Sequence[str],
+        *,
+        positions: int = POSITIONS,
+        seed: int = 0,
+        threads: int | None = None,
+    ) -> None:
+        self._dataset = dataset
+        self._positions = positions
+        self._seed = seed
+        self._threads = threads
+        survey = Survey.of(dataset)
+        self._images = survey.images
+        self._jobs = find_jobs(model, layers, survey.shapes)
+        self._waiting = list(layers)
+        self._original = _Side(model)
+        self._compressed: _Side | None = None
+        self._folder = TemporaryDirectory(prefix="onnx_lowrank-")
+        self._count = 0
+
+    def __enter__(self) -> StepwiseStatistics:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._folder.cleanup()
+
+    def next(self, name: str, compressed: onnx.ModelProto | None) -> LayerStatistics:
+        """Return the statistics of the next layer.
+
+        Parameters
+        ----------
+        name : str
+            The layer: the first of `layers` that was not asked for yet.
+        compressed : onnx.ModelProto or None
+            The model with the layers before it replaced, its tensors' names kept; None as long as
+            no layer is.
+
+        Raises
+        ------
+        ModelError, ProviderError
+            A model does not run, or the compressed one lacks a tensor.
+        DataError
+            NaN or Inf in an activation, one without an axis of images, or a layer too large.
+        """
+        assert name == self._waiting[0], f"{name} is asked for before {self._waiting[0]}"
+        self._waiting.pop(0)
+        job = self._jobs[name]
+        if compressed is not None:
+            if self._compressed is None:
+                self._compressed = _Side(compressed, dict(self._original.files))
+            self._compressed.model = compressed
+        sides = [s for s in (self._original, self._compressed) if s is not None]
+        for side in sides:
+            self._advance(side, job.tensor)
+        found = self._statistics(job, sides)
+        self._forget(sides)
+        return found
+
+    def _advance(self, side: _Side, tensor: str) -> None:
+        """Compute a tensor of a side for all batches, where it is not known yet."""
+        fed = {value.name for value in self._dataset.inputs}
+        section = find_section(side.model, tensor, fed | side.files.keys())
+        if not section.nodes:
+            return
+        files = []
+        session: Session | None = None
+        for number, batch in enumerate(self._dataset):
+            values = {
+                name: _read(side.files[name][number]) if name in side.files else batch.feeds[name]
+                for name in section.starts
+            }
+            if session is None:
+                cut = cut_section(side.model, section, values)
+                session = open_session(cut, threads=self._threads)
+            found = session.run(values, [tensor])[tensor]
+            files.append(Path(self._folder.name) / f"{self._count}.npy")
+            self._count += 1
+            np.save(files[-1], found, allow_pickle=False)
+        side.files[tensor] = tuple(files)
+
+    def _statistics(self, job: Job, sides: Sequence[_Side]) -> LayerStatistics:
+        sums = None
+        done = 0
+        for number, batch in enumerate(self._dataset):
+            rows = rows_of(batch, self._dataset)
+            images = []
+            for side in sides:
+                known = side.files.get(job.tensor)
+                value = batch.feeds[job.tensor] if known is None else _read(known[number])
+                images.append(by_image(job.tensor, value, rows))
+            if sums is None:
+                job = sized(job, images[0].shape)
+                passes = Passes(
+                    images=self._images,
+                    batch=self._dataset.batch,
+                    positions=self._positions,
+                    asymmetric=len(sides) > 1,
+                )
+                passes.group([job], MEMORY_LIMIT)
+                sums = passes.accumulators([job])[job]
+            add_batch(
+                sums,
+                job,
+                images,
+                samples=batch.samples,
+                first=done,
+                positions=self._positions,
+                seed=self._seed,
+            )
+            done += batch.samples
+        assert sums is not None, "a data set has a batch"
+        return sums.result()
+
+    def _forget(self, sides: Sequence[_Side]) -> None:
+        """Delete the files that no later layer follows from."""
+        fed = {value.name for value in self._dataset.inputs}
+        kept: set[Path] = set()
+        for side in sides:
+            known = fed | side.files.keys()
+            ends = [self._jobs[name].tensor for name in self._waiting]
+            needed = {
+                start for end in ends for start in find_section(side.model, end, known).starts
+            }
+            side.files = {name: files for name, files in side.files.items() if name in needed}
+            kept |= {path for files in side.files.values() for path in files}
+        for path in Path(self._folder.name).iterdir():
+            if path not in kept:
+                path.unlink()
+
+
+def _read(path: Path) -> Tensor:
+    value: Tensor = np.load(path, allow_pickle=False)
+    return value
