@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, helper, numpy_helper
 
 from onnx_lowrank.lowering.functions import DOMAIN, VERSION, functions
 
@@ -23,20 +23,27 @@ def model(
     *,
     domain: str = DOMAIN,
     function: bool = True,
+    dtype: Any = np.float32,
+    opset: int = OPSET,
 ) -> ModelProto:
-    """One node of `op` on X, with or without its function body."""
+    """One node of `op` on X, with or without its function body; X and weights are of `dtype`."""
+    element = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    constants = {
+        key: value.astype(dtype) if value.dtype == np.float32 else value
+        for key, value in constants.items()
+    }
     graph = helper.make_graph(
         [helper.make_node(op, inputs, ["Y"], domain=domain, name="layer", **attributes)],
         "layer",
-        [helper.make_tensor_value_info("X", TensorProto.FLOAT, ["N", *x_shape[1:]])],
-        [helper.make_tensor_value_info("Y", TensorProto.FLOAT, [None] * len(x_shape))],
+        [helper.make_tensor_value_info("X", element, ["N", *x_shape[1:]])],
+        [helper.make_tensor_value_info("Y", element, [None] * len(x_shape))],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
-    opsets = [helper.make_opsetid("", OPSET)]
+    opsets = [helper.make_opsetid("", opset)]
     bodies = []
     if domain:
         opsets.append(helper.make_opsetid(domain, VERSION))
-        bodies = [functions(OPSET)[op]] if function else []
+        bodies = [functions(opset)[op]] if function else []
     return helper.make_model(graph, opset_imports=opsets, functions=bodies, ir_version=8)
 
 

@@ -15,6 +15,7 @@ from onnx_lowrank.graph.edit import opset_version
 DOMAIN = "onnx_lowrank"
 VERSION = 1
 OLDEST_OPSET = 7  # the oldest that onnxruntime runs
+_CAST_LIKE_OPSET = 15
 _FUNCTIONS_IR = 8  # the first IR with model-local functions
 _CONSTANT_INPUTS_IR = 4  # below, every initializer is listed among the inputs
 
@@ -168,8 +169,11 @@ def _activation(source: str, target: str, opset: int) -> list[NodeProto]:
         return [_refer(clip, min="min", max="max"), _refer(slope, alpha="alpha")]
     nodes = []
     for bound in _ACTIVATION:
-        node = helper.make_node("Constant", [], [bound])
-        nodes.append(_refer(node, value_float=bound))
+        typed = opset >= _CAST_LIKE_OPSET
+        constant = f"{bound}_float" if typed else bound
+        nodes.append(_refer(helper.make_node("Constant", [], [constant]), value_float=bound))
+        if typed:  # float16 and bfloat16 nodes have bounds of their own type
+            nodes.append(helper.make_node("CastLike", [constant, source], [bound]))
     nodes.append(helper.make_node("Clip", [source, "min", "max"], ["clipped"]))
     nodes.append(helper.make_node("PRelu", ["clipped", "alpha"], [target]))
     return nodes

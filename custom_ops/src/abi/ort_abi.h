@@ -20,7 +20,7 @@ struct OrtApiBase {
 };
 
 enum ErrorCode : int { kFail = 1, kInvalidArgument = 2 };                      // OrtErrorCode
-enum ElementType : int { kFloat = 1, kInt64 = 7 };                             // ONNXTensorElementDataType
+enum ElementType : int { kFloat = 1, kInt64 = 7, kFloat16 = 10, kBFloat16 = 16 };  // ONNXTensorElementDataType
 
 // X(name, slot, return type, parameters)
 #define ONNX_LOWRANK_ABI_MEMBERS(X)                                                                        \
