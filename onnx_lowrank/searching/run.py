@@ -129,7 +129,7 @@ class Search:
         if not options:
             return self._nothing(reasons, "no layer has a candidate that is measurably faster")
         self.progress("measuring the original", 0, 1)
-        meter = QualityMeter(self.original, self.selection, threads=self.stopwatch.threads)
+        meter = QualityMeter(self.original, self.selection)
         if self.budget.max_drop is not None and not meter.has_classes:
             raise PlanError(
                 "max_drop needs one output with a score for each class; "

@@ -21,7 +21,7 @@ from onnx_lowrank.runtime.statistics import MIN_REPEATS, log_ratios, ratio_inter
 from onnx_lowrank.searching.single_layer import layer_feeds, structure
 from onnx_lowrank.store import Store, key_of
 
-LAYER_SECONDS = 0.25  # of runs of each structure in a round of repeats
+LAYER_SECONDS = 0.1  # of runs of each structure in a round of repeats
 NARROW = 0.05  # half the interval of a ratio, relative, at which it is known well enough
 MAX_REPEATS = 2 * MIN_REPEATS
 GLANCE_REPEATS = 2
