@@ -23,6 +23,7 @@ VERSIONS: Mapping[str, int] = {
     "finetune": 1,
     "cascade": 1,
     "bench": 1,
+    "latency": 1,  # bench --save-latency
     "profile": 1,
     "report": 1,
     "doctor": 1,

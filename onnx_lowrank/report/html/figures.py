@@ -116,7 +116,7 @@ def draw_frontier(
             x, y = zip(*places, strict=True)
             fill = SERIES[0] if passed else "none"
             axes.scatter(x, y, 28, facecolors=fill, edgecolors=SERIES[0], label=title)
-    axes.scatter(*chosen, 110, marker="*", color=SERIES[1], label="chosen, as measured", zorder=3)
+    axes.scatter(*chosen, 110, marker="*", color=SERIES[1], label="chosen, as a whole", zorder=3)
     if bound is not None:
         axes.axhline(bound, color=SERIES[3], linewidth=1, linestyle="--")
     axes.set_xlabel("latency over the original's (less is faster)")

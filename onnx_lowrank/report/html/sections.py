@@ -36,7 +36,7 @@ def sections(
             "frontier",
             "Accuracy and latency",
             "Whole models that the search measured on its way. Latencies of the points are sums "
-            "over layers; that of the chosen one was measured beside the original.",
+            "over layers; that of the chosen one is of the whole model.",
             _each(runs, _frontier),
         ),
         ("latency", "Latency of whole models", "", _each(runs, measured.bench)),
@@ -90,7 +90,9 @@ def _summary(run: Run) -> list[Block]:
         entries.append(("Verdict", "passed" if run.data["passed"] else "failed", within))
         timed = run.data["search"]["latency"]
         interval = f"latency {timed['ratio']:.3f} ({timed['low']:.3f} to {timed['high']:.3f})"
-        entries.append(("Speed", _times(1 / timed["ratio"]), f"measured; {interval}"))
+        there = run.data["latency_predicted_for"]
+        how = "measured" if there is None else f"predicted for {there}"
+        entries.append(("Speed", _times(1 / timed["ratio"]), f"{how}; {interval}"))
     elif run.verdict:
         passed = run.verdict["passed"]
         within = "within tolerance" if passed else "out of tolerance"
