@@ -36,6 +36,7 @@ from onnx_lowrank.results import CompressReport, CompressResult, CostReport, Lay
 from onnx_lowrank.runtime import fix_shapes, model_inputs
 from onnx_lowrank.runtime.doctor import Diagnosis, diagnose
 from onnx_lowrank.runtime.library import loads
+from onnx_lowrank.score import Score, ScoreSource
 from onnx_lowrank.verification import Tolerance, VerifyReport
 from onnx_lowrank.verification import verify as verify_models
 
@@ -114,6 +115,7 @@ def verify(
     limit: int | None = None,
     tolerance: Tolerance | None = None,
     seed: int = 0,
+    score: ScoreSource | None = None,
 ) -> VerifyReport:
     """Run two models on the same inputs in onnxruntime and compare every output.
 
@@ -137,10 +139,16 @@ def verify(
         What passes.
     seed : int
         Seed of random inputs.
+    score : str or callable, optional
+        A user's figure of merit, ``"module:callable"`` or a callable, as of
+        `onnx_lowrank.score.Score`.
     """
     reference = load_model(original)
     dataset = _dataset(reference, data, preprocess, labels_from, strict, input_shapes, limit, seed)
-    return verify_models(reference, load_model(compressed), dataset, tolerance=tolerance)
+    judge = None if score is None else Score.open(score)
+    return verify_models(
+        reference, load_model(compressed), dataset, tolerance=tolerance, score=judge
+    )
 
 
 def compress(

@@ -25,7 +25,9 @@ from onnx_lowrank.planning.cost import plan_costs
 from onnx_lowrank.planning.latency import LatencyTable, SavedLatencies
 from onnx_lowrank.results import CompressReport, CompressResult, CostReport
 from onnx_lowrank.runtime import Provider, fix_shapes, model_inputs
+from onnx_lowrank.score import Score
 from onnx_lowrank.searching.ladder import normalised
+from onnx_lowrank.searching.outlook import Prediction
 from onnx_lowrank.searching.result import SearchResult
 from onnx_lowrank.searching.run import Search
 from onnx_lowrank.searching.tabulate import measure_latencies, model_key
@@ -59,17 +61,45 @@ class BudgetResult:
         Which bounds it misses; empty if it is within the budget and faster.
     latency : SavedLatencies or None
         The latencies of another machine that the search went by; None where it measured here.
+    expected : Prediction or None
+        The loss on the samples of the verdict as told from those of the search alone; None where
+        nothing was replaced, or there is nothing to tell it from.
     """
 
     compressed: CompressResult
     search: SearchResult
     failures: tuple[str, ...]
     latency: SavedLatencies | None = None
+    expected: Prediction | None = None
 
     @property
     def passed(self) -> bool:
         """Whether the model is within the budget and faster than the original."""
         return not self.failures
+
+    @property
+    def seen(self) -> float | None:
+        """What of `expected` was then seen in the verdict, on its first provider."""
+        report = self.compressed.report.verification
+        if self.expected is None or report is None:
+            return None
+        first = next(iter(report.results.values()))
+        values: dict[str, float | None] = {
+            "accuracy": first.accuracy.get("drop_points"),
+            "agreement": 100 * (1 - (first.agreement["top1"] or 0)),
+            "score": first.score.get("drop"),
+            "sqnr_db": min(
+                (o["sqnr_db"] for o in first.outputs if o["sqnr_db"] is not None), default=None
+            ),
+        }
+        return values[self.expected.quantity]
+
+    @property
+    def as_expected(self) -> bool | None:
+        """Whether the verdict was within the interval of what was expected."""
+        if self.expected is None or self.seen is None:
+            return None
+        return self.expected.holds(self.seen)
 
     @property
     def predicted_for(self) -> str | None:
@@ -96,6 +126,9 @@ class BudgetResult:
             **self.compressed.report.to_dict(),
             "plan": self.compressed.plan.to_dict(),
             "search": self.search.to_dict(),
+            "expected_drop": None
+            if self.expected is None
+            else {**self.expected.to_dict(), "seen": self.seen, "within": self.as_expected},
             "latency_measured_here": self.latency is None,
             "latency_predicted_for": self.predicted_for,
             "passed": self.passed,
@@ -167,6 +200,7 @@ def compress_to_budget(
     ModelError, PlanError, DataError, ProviderError
         If an input is at fault; the message names the remedy.
     """
+    score = None if budget.score is None else Score.open(budget.score)
     original = load_model(model)
     check_model(original)
     names = frozenset(layer.name for layer in find_layers(original) if layer.reason is None)
@@ -211,6 +245,7 @@ def compress_to_budget(
         seed=seed,
         jobs=jobs,
         progress=progress,
+        score=score,
     ).run()
 
     progress("rewriting", 0, 1)
@@ -222,7 +257,9 @@ def compress_to_budget(
     ).run(rewritten)
     check_model(rewritten)
     progress("verifying on samples that the search did not see", 0, 1)
-    report = verify_models(original, rewritten, verdict, tolerance=_tolerance(budget, verdict))
+    report = verify_models(
+        original, rewritten, verdict, tolerance=_tolerance(budget, verdict), score=score
+    )
     layers = find_layers(original, input_shapes=input_shapes)
     result = CompressResult(
         model=rewritten,
@@ -242,7 +279,8 @@ def compress_to_budget(
         if latency is not None:
             why = f"it is not faster for certain: up to {found.latency.high:.3f} of the time"
         failures = (*failures, why)
-    return BudgetResult(result, found, failures, latency)
+    expected = None if found.outlook is None else found.outlook.predict(report.samples)
+    return BudgetResult(result, found, failures, latency, expected)
 
 
 def _check_latency(
@@ -277,6 +315,10 @@ def _check_latency(
 
 def _tolerance(budget: Budget, verdict: Dataset) -> Tolerance:
     """Return what the verdict asks for: points of accuracy, or of agreement without labels."""
+    if budget.score is not None:
+        return Tolerance(
+            min_sqnr_db=budget.min_sqnr_db, max_drop=None, max_score_drop=budget.max_drop
+        )
     labelled = next(iter(verdict)).labels is not None
     agreement = budget.max_drop is not None and not labelled
     return Tolerance(

@@ -26,7 +26,8 @@ ALLOWED: dict[str, set[str]] = {
     "runtime": BASE | {"graph"},
     "documents": BASE | {"runtime"},
     "data": BASE | {"runtime"},
-    "verification": BASE | {"runtime", "data"},
+    "score": BASE | {"data"},
+    "verification": BASE | {"runtime", "data", "score"},
     "calibrate": BASE | {"metrics", "graph", "runtime", "data"},
     "workload": BASE | {"graph", "runtime", "data", "verification"},
     "benchmarking": BASE | {"runtime", "data", "workload"},
@@ -40,10 +41,10 @@ ALLOWED: dict[str, set[str]] = {
     "store": BASE,
     "searching": NUMERICS
     | {"planning", "graph", "passes", "runtime", "data", "calibrate", "store", "workload"}
-    | {"fit_model"},
+    | {"fit_model", "score"},
     "to_budget": NUMERICS
     | {"planning", "graph", "passes", "runtime", "data", "verification", "results"}
-    | {"searching", "store", "workload"},
+    | {"score", "searching", "store", "workload"},
     "results": NUMERICS | {"planning", "graph", "passes", "verification"},
     "spectra": BASE | {"graph"},
     "report": NUMERICS
@@ -51,7 +52,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"sweeping", "graph", "searching", "to_budget", "spectra", "documents"},
     "api": NUMERICS
     | {"planning", "graph", "lowering", "passes", "runtime", "data", "verification", "results"}
-    | {"calibrate", "fit_model"},
+    | {"calibrate", "fit_model", "score"},
     "cascade": BASE | {"api", "data", "finetune", "graph", "planning", "runtime"},
     "cli": {"api", "benchmarking", "cascade", "errors", "finetune", "profiling", "report"}
     | {"spectra", "sweeping"}

@@ -23,6 +23,7 @@ from onnx_lowrank.cli.options import (
     Preset,
     Provider,
     Quiet,
+    ScoreOption,
     Seed,
     Strict,
     read_latency,
@@ -91,6 +92,7 @@ def compress(
     min_sqnr: MinSqnr = None,
     max_drop: MaxDrop = None,
     min_top1: MinTop1 = None,
+    score: ScoreOption = None,
     min_speedup: Annotated[
         float | None,
         typer.Option("--min-speedup", help="Least measured speed, times the original's."),
@@ -164,6 +166,7 @@ def compress(
                 macs=macs,
                 params=params,
                 size_mb=size_mb,
+                score=score,
                 objective=cast("Objective", objective),
             ),
             output,
@@ -185,6 +188,10 @@ def compress(
             jobs=jobs,
             latency=None if latency is None else read_latency(latency),
             seed=seed,
+        )
+    if score is not None:
+        raise PlanError(
+            "--score is for a search within a budget; after a plan, give it to the command verify"
         )
     with show_progress(quiet=quiet) as progress:
         result = api.compress(

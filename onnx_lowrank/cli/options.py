@@ -71,7 +71,19 @@ MinSqnr = Annotated[
 ]
 MaxDrop = Annotated[
     float | None,
-    typer.Option("--max-drop", help="Most points of accuracy to lose, where labels are given."),
+    typer.Option(
+        "--max-drop",
+        help="Most points of accuracy to lose, where labels are given; of --score, in its units.",
+    ),
+]
+ScoreOption = Annotated[
+    str | None,
+    typer.Option(
+        "--score",
+        metavar="MODULE:CALLABLE",
+        help="A figure of merit of your own, called as f(outputs, reference, labels): the higher, "
+        "the better.",
+    ),
 ]
 MinTop1 = Annotated[
     float | None,
@@ -117,12 +129,17 @@ def read_shapes(texts: list[str] | None) -> dict[str, tuple[int, ...]] | None:
 
 
 def read_tolerance(
-    min_sqnr: float | None, max_drop: float | None, min_top1: float | None
+    min_sqnr: float | None,
+    max_drop: float | None,
+    min_top1: float | None,
+    *,
+    score: str | None = None,
 ) -> Tolerance:
     """Return the tolerance of the bounds given; the defaults stand for the others."""
     from onnx_lowrank import api
 
-    given = {"min_sqnr_db": min_sqnr, "max_drop": max_drop, "min_top1": min_top1}
+    drop = "max_drop" if score is None else "max_score_drop"
+    given = {"min_sqnr_db": min_sqnr, drop: max_drop, "min_top1": min_top1}
     return api.Tolerance(**{name: value for name, value in given.items() if value is not None})
 
 

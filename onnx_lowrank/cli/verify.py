@@ -18,6 +18,7 @@ from onnx_lowrank.cli.options import (
     MinTop1,
     Preset,
     Quiet,
+    ScoreOption,
     Seed,
     Strict,
     read_shapes,
@@ -38,6 +39,7 @@ def verify(
     min_sqnr: MinSqnr = None,
     max_drop: MaxDrop = None,
     min_top1: MinTop1 = None,
+    score: ScoreOption = None,
     seed: Seed = 0,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -58,7 +60,8 @@ def verify(
             strict=strict,
             limit=limit,
             input_shapes=read_shapes(input_shape),
-            tolerance=read_tolerance(min_sqnr, max_drop, min_top1),
+            tolerance=read_tolerance(min_sqnr, max_drop, min_top1, score=score),
+            score=score,
             seed=seed,
         )
     print_result(

@@ -10,7 +10,7 @@ import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -155,6 +155,36 @@ def load_callable(spec: str) -> Callable[[], Iterator[Any]]:
     DataError
         The module cannot be imported or has no such callable.
     """
+    target = import_callable(spec, "a function that returns an iterable of feeds")
+
+    def feeds() -> Iterator[Any]:
+        try:
+            yield from _iterate(target())
+        except DataError:
+            raise
+        except Exception as error:
+            raise DataError(
+                f"'{spec}' failed: {type(error).__name__}: {error}; repair it"
+            ) from error
+
+    return feeds
+
+
+def import_callable(spec: str, wanted: str) -> Callable[..., Any]:
+    """Import ``module:callable``, also from the working directory.
+
+    Parameters
+    ----------
+    spec : str
+        Dotted module, a colon, dotted name of the callable in it.
+    wanted : str
+        What the callable should be, in a phrase for the error.
+
+    Raises
+    ------
+    DataError
+        The module cannot be imported or has no such callable.
+    """
     module_name, _, name = spec.partition(":")
     sys.path.insert(0, os.getcwd())
     try:
@@ -169,21 +199,8 @@ def load_callable(spec: str) -> Callable[[], Iterator[Any]]:
     finally:
         sys.path.remove(os.getcwd())
     if not callable(target):
-        raise DataError(
-            f"'{spec}' is not callable; give a function that returns an iterable of feeds"
-        )
-
-    def feeds() -> Iterator[Any]:
-        try:
-            yield from _iterate(target())
-        except DataError:
-            raise
-        except Exception as error:
-            raise DataError(
-                f"'{spec}' failed: {type(error).__name__}: {error}; repair it"
-            ) from error
-
-    return feeds
+        raise DataError(f"'{spec}' is not callable; give {wanted}")
+    return cast("Callable[..., Any]", target)
 
 
 def _opener(source: Any) -> tuple[Callable[[], Iterator[Any]], bool]:

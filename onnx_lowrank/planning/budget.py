@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from typing import Literal, get_args
 
 from onnx_lowrank.errors import PlanError
@@ -27,6 +29,9 @@ class Budget:
         Largest share of the original's multiply-adds and of its parameters, 0 to 1.
     size_mb : float or None
         Largest size of the file, in 10^6 bytes.
+    score : str or callable or None
+        A user's figure of merit, the higher the better, ``"module:callable"`` or a callable as of
+        `onnx_lowrank.score.Score`: `max_drop` is then in its units.
     objective : {"latency", "macs", "params"}
         What is minimised within the bounds.
     """
@@ -37,10 +42,16 @@ class Budget:
     macs: float | None = None
     params: float | None = None
     size_mb: float | None = None
+    score: str | Callable[..., float] | None = None
     objective: Objective = "latency"
 
     def __post_init__(self) -> None:
-        if self.max_drop is not None and not 0 <= self.max_drop < 100:
+        if self.score is not None and self.max_drop is not None:
+            if not 0 <= self.max_drop < inf:
+                raise PlanError(
+                    f"max_drop is {self.max_drop:g}; give 0 or more, in the score's units"
+                )
+        elif self.max_drop is not None and not 0 <= self.max_drop < 100:
             raise PlanError(f"max_drop is {self.max_drop:g}; give points from 0 to below 100")
         if self.min_speedup is not None and not self.min_speedup >= 1:
             raise PlanError(f"min_speedup is {self.min_speedup:g}; give 1 or more, such as 2")

@@ -13,6 +13,13 @@ from onnx_lowrank.report.console import (
 from onnx_lowrank.report.tables import print_verification
 from onnx_lowrank.to_budget import BudgetResult
 
+_QUANTITIES = {
+    "accuracy": "points of accuracy lost",
+    "agreement": "points of top-1 agreement lost",
+    "score": "lost of the score",
+    "sqnr_db": "SQNR in dB",
+}
+
 
 def print_search(result: BudgetResult) -> None:
     """Print the plan, the models tried on the way, the speed, and the verdict."""
@@ -68,6 +75,13 @@ def print_search(result: BudgetResult) -> None:
     if report.verification:
         print("verdict, on samples that the search did not see:")
         print_verification(report.verification)
+    if (expected := result.expected) is not None and (seen := result.seen) is not None:
+        print(
+            f"{_QUANTITIES[expected.quantity]}: {seen:.4g}, expected {expected.low:.4g} .. "
+            f"{expected.high:.4g} ({expected.confidence:.0%} interval from the samples of the "
+            f"search, which gave {expected.value:.4g}): "
+            f"{'within' if result.as_expected else 'OUTSIDE'}"
+        )
     for failure in search.failures:
         print(f"FAILED: {failure}")
     if speed.high >= 1:

@@ -120,6 +120,8 @@ def print_verification(report: VerifyReport) -> None:
         facts += [f"{k} agreement {v:.2%}" for k, v in result.agreement.items() if v is not None]
         if accuracy := result.accuracy:
             facts.append(f"accuracy {accuracy['original']:.2%} -> {accuracy['compressed']:.2%}")
+        if score := result.score:
+            facts.append(f"{score['name']} {score['original']:.5g} -> {score['compressed']:.5g}")
         print(", ".join(facts))
     for provider, reason in report.unchecked.items():
         print(f"{provider.upper()} not checked: {reason}")

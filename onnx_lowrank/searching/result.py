@@ -9,6 +9,7 @@ from typing import Any
 from onnx_lowrank.planning.fit import LayerFit
 from onnx_lowrank.planning.latency import Timed
 from onnx_lowrank.planning.plan import Plan
+from onnx_lowrank.searching.outlook import Outlook
 from onnx_lowrank.searching.quality import Quality
 
 
@@ -89,6 +90,8 @@ class SearchResult:
         Its latency over the original's as the sum of the layers said.
     failures : tuple of str
         Which bounds the nearest plan misses; empty where all hold on the samples of the search.
+    outlook : Outlook or None
+        What those samples say of the loss on others; None where there is none to tell.
     """
 
     plan: Plan
@@ -99,6 +102,7 @@ class SearchResult:
     latency: Timed
     predicted_ratio: float
     failures: tuple[str, ...]
+    outlook: Outlook | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, ready for JSON."""

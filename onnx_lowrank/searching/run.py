@@ -30,6 +30,7 @@ from onnx_lowrank.planning.search import (
     widen,
     worth_trying,
 )
+from onnx_lowrank.score import Score
 from onnx_lowrank.searching.assembly import Fits, assemble
 from onnx_lowrank.searching.fits import FORMAT, LayerProblem, fit_all, from_arrays, to_arrays
 from onnx_lowrank.searching.ladder import Ladder, ladder
@@ -88,6 +89,8 @@ class Search:
         Processes for fits; timing never runs beside them.
     progress : callable
         Called with a sentence, the number of steps done, and their total.
+    score : Score, optional
+        A user's figure of merit, of which the budget bounds the loss.
     """
 
     original: onnx.ModelProto
@@ -103,6 +106,7 @@ class Search:
     seed: int
     jobs: int
     progress: Progress
+    score: Score | None = None
 
     def run(self) -> SearchResult:
         """Search.
@@ -129,10 +133,10 @@ class Search:
         if not options:
             return self._nothing(reasons, "no layer has a candidate that is measurably faster")
         self.progress("measuring the original", 0, 1)
-        meter = QualityMeter(self.original, self.selection)
-        if self.budget.max_drop is not None and not meter.has_classes:
+        meter = QualityMeter(self.original, self.selection, score=self.score)
+        if self.budget.max_drop is not None and not meter.has_drop:
             raise PlanError(
-                "max_drop needs one output with a score for each class; "
+                "max_drop needs one output with a score for each class, or a score of your own; "
                 "give min_sqnr, or leave max_drop out"
             )
         return _Run(self, options, problems, meter).result(reasons)
@@ -236,7 +240,7 @@ class _Run:
         self._explored: list[Explored] = []
         digests = Survey.of(search.selection)
         self._head = key_of(
-            "quality", model_digest(search.original), digests.digest, digests.labels
+            "quality", model_digest(search.original), digests.digest, digests.labels, meter.digest
         )
         self._digests = {name: problem.digest for name, problem in problems.items()}
 
@@ -267,6 +271,7 @@ class _Run:
             latency=timed,
             predicted_ratio=predicted,
             failures=tuple(failures),
+            outlook=self._meter.outlook(self._assemble(fits), budget),
         )
 
     def _corrected(self, problem: Problem, picks: Picks) -> Problem:

@@ -20,12 +20,15 @@ class Tolerance:
         Least share of samples whose first class is the same in both models.
     min_equal : float or None
         Least share of equal entries of every integer, boolean or string output.
+    max_score_drop : float or None
+        Most that may be lost of a user's score, where one is given.
     """
 
     min_sqnr_db: float | None = 20.0
     max_drop: float | None = 1.0
     min_top1: float | None = None
     min_equal: float | None = 0.9
+    max_score_drop: float | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,8 @@ class ProviderResult:
         Wilson score interval, at 95 %, of the top-1 agreement.
     failures : tuple of str
         Sentences; empty if passed.
+    score : dict
+        Of a user's score: ``name``, ``original``, ``compressed``, ``drop``; empty without one.
     """
 
     outputs: tuple[dict[str, Any], ...]
@@ -54,6 +59,7 @@ class ProviderResult:
     accuracy: dict[str, Any]
     top1_interval: tuple[float, float] | None
     failures: tuple[str, ...]
+    score: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -106,6 +112,7 @@ class VerifyReport:
             "outputs": [dict(o) for o in first.outputs],
             "agreement": dict(first.agreement),
             "accuracy": dict(first.accuracy),
+            "score": dict(first.score),
             "providers": {
                 **{
                     name: {
@@ -114,6 +121,7 @@ class VerifyReport:
                         "outputs": [dict(o) for o in result.outputs],
                         "agreement": dict(result.agreement),
                         "accuracy": dict(result.accuracy),
+                        "score": dict(result.score),
                         "top1_interval": result.top1_interval and list(result.top1_interval),
                     }
                     for name, result in self.results.items()

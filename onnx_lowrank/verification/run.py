@@ -6,9 +6,13 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from onnx_lowrank.data import Batch, Dataset, random_dataset
 from onnx_lowrank.errors import DataError, ProviderError
 from onnx_lowrank.runtime import Provider, Session, TensorInfo, check_provider, open_session
+from onnx_lowrank.score import OutputRows, Score
 from onnx_lowrank.verification.comparison import Classification, OutputStatistics
 from onnx_lowrank.verification.report import ProviderResult, Tolerance, VerifyReport
 
@@ -31,11 +35,12 @@ def verify(
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     threads: int | None = None,
     seed: int = 0,
+    score: Score | None = None,
 ) -> VerifyReport:
     """Run two models on the same inputs and compare every output.
 
     Errors are accumulated in float64, batch by batch: memory does not grow with the number of
-    samples.
+    samples, unless a score is to be told, which takes all outputs at once.
 
     Parameters
     ----------
@@ -57,12 +62,14 @@ def verify(
         Threads of each session.
     seed : int
         Seed of the random samples.
+    score : Score, optional
+        A user's figure of merit.
 
     Raises
     ------
     DataError
         The data do not fit the model, are empty, or have labels out of range; `output` is no such
-        output.
+        output; the score fails.
     ProviderError
         onnxruntime or a provider that was named is missing.
     ModelError
@@ -91,7 +98,7 @@ def verify(
             data = random_dataset(
                 first.inputs, count=RANDOM_SAMPLES, seed=seed, input_shapes=input_shapes
             )
-        comparison = _Comparison(first, second, output)
+        comparison = _Comparison(first, second, output, score)
         if comparison.runnable:
             for batch in data:
                 comparison.add(batch)
@@ -106,7 +113,9 @@ def verify(
 class _Comparison:
     """Two sessions and what their outputs were found to be so far."""
 
-    def __init__(self, original: Session, compressed: Session, output: str | None) -> None:
+    def __init__(
+        self, original: Session, compressed: Session, output: str | None, score: Score | None
+    ) -> None:
         self._original = original
         self._compressed = compressed
         self.samples = 0
@@ -117,6 +126,9 @@ class _Comparison:
         self.runnable = same_inputs and bool(self._common)
         self._statistics = {o.name: OutputStatistics(o.name) for o in self._common}
         self._output = output
+        self._score = score
+        self._rows = OutputRows(), OutputRows()
+        self._labels: list[NDArray[np.int64]] = []
         known = [o.name for o in original.outputs]
         if output is not None and output not in known:
             raise DataError(f"the model has no output '{output}'; it has {', '.join(known)}")
@@ -142,6 +154,10 @@ class _Comparison:
                     values[name] = value[: batch.samples]
         if self.samples == 0:
             self._find_classifier(ours, batch)
+        if self._score is not None:
+            for rows, values in zip(self._rows, (ours, theirs), strict=True):
+                rows.add(values, batch.samples)
+            self._labels += [] if batch.labels is None else [batch.labels]
         for name in names:
             self._statistics[name].add(ours[name], theirs[name])
         if self.classifier is not None and self._classes is not None:
@@ -205,7 +221,28 @@ class _Comparison:
         elif tolerance.min_top1 is not None and not failures:
             failures.append("top-1 agreement is asked for, but no single output is [N, classes]")
         outputs = tuple(s.to_dict() for s in self._statistics.values()) if self.runnable else ()
-        return ProviderResult(outputs, agreement, accuracy, interval, tuple(failures))
+        score = self._judge() if self.runnable else {}
+        most = tolerance.max_score_drop
+        if score and most is not None and score["drop"] > most:
+            failures.append(
+                f"the score '{score['name']}' fell by {score['drop']:.4g}, from "
+                f"{score['original']:.4g} to {score['compressed']:.4g}; at most {most:g} is allowed"
+            )
+        return ProviderResult(outputs, agreement, accuracy, interval, tuple(failures), score)
+
+    def _judge(self) -> dict[str, Any]:
+        """Return the user's score of both models."""
+        if self._score is None:
+            return {}
+        reference, outputs = (rows.result() for rows in self._rows)
+        labels = np.concatenate(self._labels) if self._labels else None
+        before, after = (self._score(each, reference, labels) for each in (reference, outputs))
+        return {
+            "name": self._score.name,
+            "original": before,
+            "compressed": after,
+            "drop": before - after,
+        }
 
 
 def _is_tensor(info: TensorInfo) -> bool:

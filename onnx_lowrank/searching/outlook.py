@@ -1,0 +1,189 @@
+"""What a search has seen of a model's loss, and what that says of other samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from onnx_lowrank.data.split import RUN
+
+Quantity = Literal["accuracy", "agreement", "score", "sqnr_db"]
+CONFIDENCE = 0.95
+DRAWS = 20_000
+GROUPS = 20  # left out in turn
+_TAILS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What is expected on some samples that were not seen.
+
+    Attributes
+    ----------
+    quantity : {"accuracy", "agreement", "score", "sqnr_db"}
+        Points of accuracy or of top-1 agreement lost, a loss of the user's score, or the least
+        signal-to-error ratio in dB.
+    value : float
+        What was seen.
+    low, high : float
+        The interval that holds the figure of the other samples with probability `confidence`.
+    confidence : float
+        0 to 1.
+    """
+
+    quantity: Quantity
+    value: float
+    low: float
+    high: float
+    confidence: float = CONFIDENCE
+
+    def holds(self, value: float) -> bool:
+        """Whether a figure is within the interval."""
+        return self.low <= value <= self.high
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, ready for JSON."""
+        return vars(self)
+
+
+@dataclass(frozen=True)
+class CountedOutlook:
+    """Samples that were won or lost, of which others are predicted.
+
+    Attributes
+    ----------
+    quantity : {"accuracy", "agreement"}
+        What was lost.
+    lost, gained, same : int
+        Number of samples.
+    design : float
+        How many times wider than of independent samples the spread of a mean is: neighbours in a
+        data set are often alike.
+    """
+
+    quantity: Quantity
+    lost: int
+    gained: int
+    same: int
+    design: float
+
+    @classmethod
+    def of(cls, quantity: Quantity, outcomes: NDArray[np.int64]) -> CountedOutlook:
+        """Summarise outcomes in the order of the data: 1 lost, -1 gained, 0 as before."""
+        lost, gained, same = (int(np.count_nonzero(outcomes == kind)) for kind in (1, -1, 0))
+        return cls(quantity, lost, gained, same, design_effect(outcomes))
+
+    def predict(self, samples: int) -> Prediction:
+        """Return what is expected on that many other samples.
+
+        The predictive distribution of the counts under Jeffreys's prior, by draws: uncertain are
+        both the shares, known from the samples of the search, and the counts among the others.
+        """
+        seen = np.array([self.lost, self.gained, self.same], np.float64)
+        prior = np.full(3, 0.5)
+        if self.quantity == "agreement":  # nothing can be gained
+            prior[1] = 1e-9
+        count = max(round(samples / self.design), 1)
+        rng = np.random.default_rng(0)
+        shares = rng.dirichlet(seen / self.design + prior, DRAWS)
+        lost, gained, _ = rng.multinomial(count, shares).T
+        low, high = np.quantile(100 * (lost - gained) / count, _TAILS)
+        value = 100 * (self.lost - self.gained) / seen.sum()
+        return Prediction(self.quantity, float(value), float(low), float(high))
+
+
+@dataclass(frozen=True)
+class MeanOutlook:
+    """A figure of all samples, with its standard error.
+
+    Attributes
+    ----------
+    quantity : {"score", "sqnr_db"}
+        What it is.
+    value, error : float
+        The figure and its standard error.
+    groups : int
+        Of samples, which the error was told from.
+    samples : int
+        Of the search.
+    """
+
+    quantity: Quantity
+    value: float
+    error: float
+    groups: int
+    samples: int
+
+    @classmethod
+    def of(
+        cls,
+        quantity: Quantity,
+        samples: int,
+        figure: Callable[[NDArray[np.int64]], float],
+        *,
+        units: int | None = None,
+    ) -> MeanOutlook | None:
+        """Leave out groups of neighbours in turn (the delete-a-group jackknife).
+
+        Parameters
+        ----------
+        quantity : {"score", "sqnr_db"}
+            What `figure` is.
+        samples : int
+            How many there are.
+        figure : callable
+            Gives the figure of the units at some places.
+        units : int, optional
+            Of how many units, such as batches, the samples are; each is one by default.
+
+        Returns
+        -------
+        MeanOutlook or None
+            None where there are fewer than two units, or the figure is not finite.
+        """
+        places = np.arange(samples if units is None else units)
+        groups = min(GROUPS, len(places))
+        if groups < 2:
+            return None
+        label = places * groups // len(places)
+        value = figure(places)
+        without = np.array([figure(places[label != group]) for group in range(groups)])
+        if not (np.isfinite(value) and np.isfinite(without).all()):
+            return None
+        spread = (groups - 1) / groups * np.sum((without - without.mean()) ** 2)
+        return cls(quantity, value, float(np.sqrt(spread)), groups, samples)
+
+    def predict(self, samples: int) -> Prediction:
+        """Return what is expected on that many other samples, by Student's distribution."""
+        both = self.error * np.sqrt(1 + self.samples / samples)
+        reach = float(stats.t.ppf(_TAILS[1], self.groups - 1)) * float(both)
+        return Prediction(self.quantity, self.value, self.value - reach, self.value + reach)
+
+
+Outlook = CountedOutlook | MeanOutlook
+
+
+def design_effect(outcomes: NDArray[np.int64]) -> float:
+    """Return the variance of the means of runs of neighbours over that of independent samples.
+
+    Parameters
+    ----------
+    outcomes : ndarray, shape (N,)
+        In the order of the data.
+
+    Returns
+    -------
+    float
+        From 1 to the length of a run; 1 where there are fewer than two runs.
+    """
+    runs = len(outcomes) // RUN
+    variance = float(np.var(outcomes))
+    if runs < 2 or variance == 0:
+        return 1.0
+    means = outcomes[: runs * RUN].reshape(runs, RUN).mean(axis=1)
+    return float(np.clip(RUN * np.var(means, ddof=1) / variance, 1, RUN))
