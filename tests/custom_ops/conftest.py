@@ -14,6 +14,17 @@ SOURCE = Path(__file__).parents[2] / "custom_ops"
 sys.path.insert(0, str(SOURCE / "bench"))
 
 
+def build(folder: Path, target: str, *options: str) -> Path:
+    """Build one target of the working tree; return the folder it lies in."""
+    for command in (
+        ["cmake", "-S", SOURCE, "-B", folder, *options],
+        ["cmake", "--build", folder, "-j2", "--target", target],
+    ):
+        made = subprocess.run(command, capture_output=True, text=True)
+        assert made.returncode == 0, made.stdout[-2000:] + made.stderr[-4000:]
+    return folder
+
+
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A fresh build of the working tree, or the one that ONNX_LOWRANK_LIBRARY names."""
@@ -21,7 +32,29 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> str:
         return named
     if shutil.which("cmake") is None or shutil.which("c++") is None:
         pytest.skip("no cmake or C++ compiler")
-    build = tmp_path_factory.mktemp("ops")
-    subprocess.run(["cmake", "-S", SOURCE, "-B", build], check=True, capture_output=True)
-    subprocess.run(["cmake", "--build", build, "-j2"], check=True, capture_output=True)
-    return str(build / "libonnx_lowrank_ops.so")
+    folder = tmp_path_factory.mktemp("ops")
+    build(folder, "onnx_lowrank_ops", "-DONNX_LOWRANK_CUDA=OFF")
+    return str(folder / "libonnx_lowrank_ops.so")
+
+
+@pytest.fixture(scope="session")
+def emulated_library(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The CUDA ops, their kernels emulated on the host, as a library for the CPU provider."""
+    if shutil.which("cmake") is None or shutil.which("c++") is None:
+        pytest.skip("no cmake or C++ compiler")
+    folder = tmp_path_factory.mktemp("emulated")
+    build(folder, "emulated_cuda_ops", "-DONNX_LOWRANK_CUDA=OFF", "-DONNX_LOWRANK_TESTS=ON")
+    return str(folder / "libemulated_cuda_ops.so")
+
+
+@pytest.fixture(scope="session")
+def cuda_library(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A fresh build of the CUDA library, or the one that ONNX_LOWRANK_CUDA_LIBRARY names."""
+    if named := os.environ.get("ONNX_LOWRANK_CUDA_LIBRARY"):
+        return named
+    for tool in ("cmake", "c++", "nvcc"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"no {tool}")
+    folder = tmp_path_factory.mktemp("cuda")
+    build(folder, "onnx_lowrank_cuda_ops", "-DONNX_LOWRANK_CUDA=ON")
+    return str(folder / "libonnx_lowrank_cuda_ops.so")

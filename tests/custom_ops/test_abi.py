@@ -20,6 +20,9 @@ VALUES = {
     "kInt64": "ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64",
     "kFloat16": "ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16",
     "kBFloat16": "ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16",
+    "kHostInput": "OrtMemTypeCPUInput",
+    "kDeviceMemory": "OrtMemTypeDefault",
+    "kCpu": "OrtMemoryInfoDeviceType_CPU",
 }
 
 
@@ -48,7 +51,7 @@ def assertions() -> str:
     values = {
         real: int(match[1])
         for ours, real in VALUES.items()
-        if (match := re.search(rf"\b{ours} = (\d+)", text))
+        if (match := re.search(rf"\b{ours} = (-?\d+)", text))
     }
     assert len(values) == len(VALUES)
     version = re.search(r"kApiVersion = (\d+)", text)

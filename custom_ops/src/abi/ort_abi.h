@@ -6,7 +6,7 @@
 #include <cstdint>
 
 struct OrtStatus; struct OrtSessionOptions; struct OrtCustomOpDomain; struct OrtKernelInfo; struct OrtKernelContext;
-struct OrtValue; struct OrtTensorTypeAndShapeInfo; struct OrtCustomOp;
+struct OrtValue; struct OrtTensorTypeAndShapeInfo; struct OrtCustomOp; struct OrtMemoryInfo;
 
 namespace abi {
 
@@ -21,6 +21,8 @@ struct OrtApiBase {
 
 enum ErrorCode : int { kFail = 1, kInvalidArgument = 2 };                      // OrtErrorCode
 enum ElementType : int { kFloat = 1, kInt64 = 7, kFloat16 = 10, kBFloat16 = 16 };  // ONNXTensorElementDataType
+enum MemoryType : int { kHostInput = -2, kDeviceMemory = 0 };                  // OrtMemType: of an input of a kernel on a device
+enum DeviceType : int { kCpu = 0 };                                            // OrtMemoryInfoDeviceType; pinned host memory is the CPU's
 
 // X(name, slot, return type, parameters)
 #define ONNX_LOWRANK_ABI_MEMBERS(X)                                                                        \
@@ -42,6 +44,9 @@ enum ElementType : int { kFloat = 1, kInt64 = 7, kFloat16 = 10, kBFloat16 = 16 }
   X(ReleaseStatus, 93, void, OrtStatus*)                                                                   \
   X(ReleaseTensorTypeAndShapeInfo, 99, void, OrtTensorTypeAndShapeInfo*)                                   \
   X(KernelInfoGetAttributeArray_int64, 163, OrtStatus*, const OrtKernelInfo*, const char*, int64_t*, size_t*) \
+  X(KernelContext_GetGPUComputeStream, 193, OrtStatus*, const OrtKernelContext*, void**)                   \
+  X(GetTensorMemoryInfo, 194, OrtStatus*, const OrtValue*, const OrtMemoryInfo**)                          \
+  X(MemoryInfoGetDeviceType, 225, void, const OrtMemoryInfo*, int*)                                        \
   X(KernelInfo_GetNodeName, 244, OrtStatus*, const OrtKernelInfo*, char*, size_t*)                         \
   X(KernelInfoGetConstantInput_tensor, 249, OrtStatus*, const OrtKernelInfo*, size_t, int*, const OrtValue**) \
   X(KernelContext_ParallelFor, 274, OrtStatus*, const OrtKernelContext*, void (*)(void*, size_t), size_t, size_t, void*)
