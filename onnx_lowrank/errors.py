@@ -34,6 +34,10 @@ class ProviderError(OnnxLowRankError):
     """An execution provider is missing, or onnxruntime did not use the one asked for."""
 
 
+class ClusterError(OnnxLowRankError):
+    """A cluster cannot be reached, or cannot do the work."""
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'a' or 'b'?"`` for names near `name`, else ``""``.
 

@@ -151,6 +151,7 @@ def compress_to_budget(
     threads: int | None = None,
     provider: Provider = "cpu",
     jobs: int = 1,
+    dask: str | None = None,
     latency: SavedLatencies | None = None,
     cache_dir: Path | None = None,
     seed: int = 0,
@@ -185,6 +186,9 @@ def compress_to_budget(
         Where it will run.
     jobs : int
         Processes for the fits.
+    dask : str, optional
+        Address of a Dask scheduler whose workers make the fits instead; extra ``dask``. Everything
+        else, timing above all, is done here.
     latency : SavedLatencies, optional
         Latencies measured on another machine, for which the model is then made: nothing is timed
         here, and threads, provider and input shapes are those of that measurement.
@@ -197,7 +201,7 @@ def compress_to_budget(
 
     Raises
     ------
-    ModelError, PlanError, DataError, ProviderError
+    ModelError, PlanError, DataError, ProviderError, ClusterError
         If an input is at fault; the message names the remedy.
     """
     score = None if budget.score is None else Score.open(budget.score)
@@ -246,6 +250,7 @@ def compress_to_budget(
         jobs=jobs,
         progress=progress,
         score=score,
+        cluster=dask,
     ).run()
 
     progress("rewriting", 0, 1)

@@ -116,6 +116,14 @@ def compress(
     ] = None,
     provider: Provider = "cpu",
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="Processes for the fits.")] = 1,
+    dask: Annotated[
+        str | None,
+        typer.Option(
+            "--dask",
+            metavar="SCHEDULER",
+            help="Make the fits on the workers of this Dask scheduler, such as tcp://host:8786.",
+        ),
+    ] = None,
     latency: Annotated[
         Path | None,
         typer.Option("--latency", metavar="FILE", help="Latencies measured on another machine."),
@@ -186,6 +194,7 @@ def compress(
             threads=threads,
             provider=cast("Any", provider),
             jobs=jobs,
+            dask=dask,
             latency=None if latency is None else read_latency(latency),
             seed=seed,
         )

@@ -32,11 +32,12 @@ from onnx_lowrank.planning.search import (
 )
 from onnx_lowrank.score import Score
 from onnx_lowrank.searching.assembly import Fits, assemble
+from onnx_lowrank.searching.cluster import fit_on_cluster
 from onnx_lowrank.searching.fits import FORMAT, LayerProblem, fit_all, from_arrays, to_arrays
 from onnx_lowrank.searching.ladder import Ladder, ladder
 from onnx_lowrank.searching.quality import Quality, QualityMeter
 from onnx_lowrank.searching.result import Explored, LayerChoice, SearchResult
-from onnx_lowrank.searching.single_layer import replaced, single_layer_model
+from onnx_lowrank.searching.single_layer import replaced, single_layer_model, structure
 from onnx_lowrank.searching.timing import Group, Stopwatch, time_layers
 from onnx_lowrank.store import Store, key_of
 from onnx_lowrank.workload import make_feeds
@@ -91,6 +92,8 @@ class Search:
         Called with a sentence, the number of steps done, and their total.
     score : Score, optional
         A user's figure of merit, of which the budget bounds the loss.
+    cluster : str, optional
+        Address of a Dask scheduler whose workers make the fits; timing is done here.
     """
 
     original: onnx.ModelProto
@@ -107,6 +110,7 @@ class Search:
     jobs: int
     progress: Progress
     score: Score | None = None
+    cluster: str | None = None
 
     def run(self) -> SearchResult:
         """Search.
@@ -122,6 +126,14 @@ class Search:
         if not found:
             return self._nothing(reasons, "no layer can be approximated")
         problems = self._problems(found)
+        if self.cluster is not None:
+            fit_on_cluster(
+                self.cluster,
+                list(problems.values()),
+                self.store,
+                seed=self.seed,
+                progress=self.progress,
+            )
         fits = fit_all(
             list(problems.values()),
             self.store,
@@ -129,7 +141,7 @@ class Search:
             jobs=self.jobs,
             progress=self.progress,
         )
-        options = self._options(fits, reasons)
+        base, options = self._options(fits, reasons)
         if not options:
             return self._nothing(reasons, "no layer has a candidate that is measurably faster")
         self.progress("measuring the original", 0, 1)
@@ -139,7 +151,7 @@ class Search:
                 "max_drop needs one output with a score for each class, or a score of your own; "
                 "give min_sqnr, or leave max_drop out"
             )
-        return _Run(self, options, problems, meter).result(reasons)
+        return _Run(self, base, options, problems, meter).result(reasons)
 
     def _nothing(self, reasons: Mapping[str, str], why: str) -> SearchResult:
         """Return the original as what the search found."""
@@ -173,8 +185,8 @@ class Search:
 
     def _options(
         self, fits: Mapping[str, Sequence[LayerFit]], reasons: dict[str, str]
-    ) -> dict[str, tuple[_Option, ...]]:
-        """Return the candidates of every layer that are faster and not dominated."""
+    ) -> tuple[float, dict[str, tuple[_Option, ...]]]:
+        """Return the original's latency, and each layer's candidates: faster and not dominated."""
         by_name = {layer.name: layer for layer in self.layers}
         batch = next(iter(self.feeds().values())).shape[0]
         chosen: dict[str, list[tuple[LayerFit, int, int]]] = {}
@@ -192,12 +204,16 @@ class Search:
             errors = np.array([fit.error for fit, *_ in chosen[name]])
             groups.append(Group(single, models, errors))
         times = time_layers(groups, self.stopwatch, self.store, self.table, progress=self.progress)
+        base, layers = self._shares([group.dense for group in groups], [t[0] for t in times])
         options = {}
-        for (name, counted), (dense, timed) in zip(chosen.items(), times, strict=True):
+        for (name, counted), (dense, timed), layer in zip(
+            chosen.items(), times, layers, strict=True
+        ):
+            scale = layer / dense.seconds
             found = [
                 _Option(
                     counted[place][0],
-                    replace(each, seconds=each.seconds - dense.seconds),
+                    replace(each, seconds=scale * (each.seconds - dense.seconds)),
                     *counted[place][1:],
                 )
                 for place, each in timed.items()
@@ -207,7 +223,24 @@ class Search:
                 options[name] = tuple(found)
             else:
                 reasons[name] = "no candidate is measurably faster"
-        return options
+        return base, options
+
+    def _shares(
+        self, singles: Sequence[onnx.ModelProto], timed: Sequence[Timed]
+    ) -> tuple[float, list[float]]:
+        """Return the latency of the original and those of its layers, as measured together."""
+        if isinstance(self.table, SavedLatencies):
+            return self.table.whole.seconds, [each.seconds for each in timed]
+        parts = [structure(model) for model in (self.original, *singles)]
+        key = key_of("side by side", self.stopwatch.settings, *parts)
+        rows = self.store.data(key)
+        if rows is None:
+            self.progress("timing layers beside the model", 0, 1)
+            found = self.stopwatch.side_by_side(self.original, self.feeds(), singles)
+            rows = [each.to_list() for each in found]
+            self.store.put_data(key, rows)
+        whole, *layers = (Timed.from_list(row) for row in rows)
+        return whole.seconds, [each.seconds for each in layers]
 
     def feeds(self) -> dict[str, NDArray[Any]]:
         """Return random inputs of the size that is timed."""
@@ -229,11 +262,13 @@ class _Run:
     def __init__(
         self,
         search: Search,
+        base: float,
         options: Mapping[str, tuple[_Option, ...]],
         problems: Mapping[str, LayerProblem],
         meter: QualityMeter,
     ) -> None:
         self._search = search
+        self._base = base
         self._options = options
         self._names = tuple(options)
         self._meter = meter
@@ -246,12 +281,11 @@ class _Run:
 
     def result(self, reasons: Mapping[str, str]) -> SearchResult:
         search, budget = self._search, self._search.budget
-        base = self._time_models([search.original])[0].seconds
-        problem = self._problem(base)
+        problem = self._problem()
         for correction in range(MAX_CORRECTIONS):
             problem, picks, failures = self._choose(problem, self._targets(problem))
             fits, quality = self._best(picks)
-            predicted = problem.predicted_latency(picks) / base
+            predicted = problem.predicted_latency(picks) / self._base
             search.progress("timing the whole model", correction, MAX_CORRECTIONS)
             timed = self._time_models([search.original, self._assemble(fits)], predicted)[1]
             wanted = budget.min_speedup
@@ -331,7 +365,7 @@ class _Run:
         best = min((0, 1), key=lambda kind: (not passed[kind], seen[kind].noise))
         return both[best], seen[best]
 
-    def _problem(self, base: float) -> Problem:
+    def _problem(self) -> Problem:
         """Return all options in numbers; damages from how a probe of each layer carries through."""
         search = self._search
         specs = {layer.name: layer.spec for layer in search.layers}
@@ -354,7 +388,7 @@ class _Run:
             latency=tuple(latency),
             macs=tuple(macs),
             params=tuple(params),
-            base_latency=base,
+            base_latency=self._base,
             base_macs=float(sum(spec.macs or 0 for spec in known)),
             base_params=float(sum(spec.params for spec in known)),
         )

@@ -1,0 +1,216 @@
+"""Fits on a real cluster of processes that share no folder, one of which is killed at work."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper, parser
+from threadpoolctl import threadpool_limits
+
+import onnx_lowrank
+from onnx_lowrank.errors import ClusterError
+from onnx_lowrank.graph.layers import find_layers
+from onnx_lowrank.planning.budget import Budget
+from onnx_lowrank.planning.latency import SavedLatencies, Timed
+from onnx_lowrank.searching import cluster
+from onnx_lowrank.searching.ladder import ladder, normalised
+from onnx_lowrank.searching.single_layer import replaced, single_layer_model
+from onnx_lowrank.searching.synthetic import synthetic_fits
+from onnx_lowrank.searching.tabulate import model_key
+from onnx_lowrank.searching.timing import ELSEWHERE, Group
+from onnx_lowrank.workload import make_feeds
+
+distributed = pytest.importorskip("distributed")
+
+NET = """
+<ir_version: 8, opset_import: ["" : 13]>
+net (float[N,16,12,12] x) => (float[N,48,12,12] y) {
+    a = Conv<pads=[1,1,1,1]>(x, w1)
+    b = Relu(a)
+    c = Conv<pads=[1,1,1,1]>(b, w2)
+    d = Relu(c)
+    e = Conv<pads=[1,1,1,1]>(d, w3)
+    f = Relu(e)
+    y = Conv<pads=[1,1,1,1]>(f, w4)
+}
+"""
+SHAPES = {"w1": (48, 16, 3, 3), "w2": (48, 48, 3, 3), "w3": (48, 48, 3, 3), "w4": (48, 48, 3, 3)}
+
+
+def net() -> onnx.ModelProto:
+    rng = np.random.default_rng(0)
+    model = parser.parse_model(NET)
+    for name, shape in SHAPES.items():
+        weight = rng.standard_normal((shape[0], 8)) @ rng.standard_normal((8, shape[1] * 9))
+        weight += 0.3 * rng.standard_normal(weight.shape)
+        weight /= np.linalg.norm(weight, axis=1, keepdims=True)
+        value = weight.reshape(shape).astype(np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(value, name))
+    for index, node in enumerate(model.graph.node):
+        node.name = f"node{index}"
+    return model
+
+
+def latencies(model: onnx.ModelProto) -> SavedLatencies:
+    """Return latencies in proportion to multiply-adds: with a clock, no two runs are the same."""
+    names = [layer.name for layer in find_layers(model)]
+    prepared, _ = normalised(model, names)
+    known = {}
+    for name, (layer, schemes) in ladder(find_layers(prepared))[0].items():
+        spec = layer.spec
+        assert spec is not None
+        assert spec.macs is not None
+        fits = [fit for scheme in schemes for fit in synthetic_fits(name, scheme, spec)]
+        single = single_layer_model(prepared, layer, batch=1)
+        group = Group(single, [replaced(single, fit) for fit in fits], np.zeros(len(fits)))
+        ratios = [1.0, *((fit.scheme.macs(spec) or 0) / spec.macs for fit in fits)]
+        for key, ratio in zip(group.keys(ELSEWHERE), ratios, strict=True):
+            known[key] = Timed(1e-10 * spec.macs * ratio, ratio, ratio, ratio)
+    dense = sum(each.seconds for each in known.values() if each.ratio == 1)
+    return SavedLatencies(
+        model=model_key(model, make_feeds(model, None)),
+        name="net",
+        machine={"cpu": "one that counts multiply-adds"},
+        provider="cpu",
+        threads=1,
+        batch=1,
+        input_shapes={},
+        whole=Timed(1.5 * dense, 1, 1, 1),
+        assembled=(),
+        known=known,
+    )
+
+
+@dataclass
+class Cluster:
+    """A scheduler and its workers, as processes."""
+
+    address: str = ""
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def start(self, folder: Path, module: str, *arguments: str) -> None:
+        folder.mkdir()
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        # No folder in common: not even that of the cache.
+        environment["ONNX_LOWRANK_CACHE"] = str(folder / "cache")
+        root = str(Path(onnx_lowrank.__file__).parents[1])
+        environment["PYTHONPATH"] = os.pathsep.join([root, environment.get("PYTHONPATH", "")])
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", f"distributed.cli.{module}", *arguments],
+                cwd=folder,
+                env=environment,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+            )
+        self.processes.append(process)
+
+
+@pytest.fixture
+def workers(tmp_path: Path) -> Iterator[Cluster]:
+    found, file = Cluster(), tmp_path / "scheduler.json"
+    common = ("--scheduler-file", str(file), "--no-dashboard")
+    try:
+        found.start(
+            *(tmp_path / "scheduler", "dask_scheduler", *common),
+            *("--host", "127.0.0.1", "--port", "0"),
+        )
+        for number in range(2):
+            found.start(
+                *(tmp_path / f"worker{number}", "dask_worker", *common),
+                *("--no-nanny", "--nthreads", "1", "--host", "127.0.0.1"),
+            )
+        while not file.exists() or not file.read_text():
+            assert found.processes[0].poll() is None
+            time.sleep(0.05)
+        found.address = json.loads(file.read_text())["address"]
+        yield found
+    finally:
+        for process in reversed(found.processes):
+            process.kill()
+            process.wait()
+
+
+def search(folder: Path, **options: Any) -> onnx_lowrank.BudgetResult:
+    rng = np.random.default_rng(5)
+    data = [{"x": rng.standard_normal((4, 16, 12, 12)).astype(np.float32)} for _ in range(12)]
+    model = net()
+    with threadpool_limits(1):  # as on the workers: sums of other orders round otherwise
+        return onnx_lowrank.compress_to_budget(
+            model,
+            Budget(min_sqnr_db=12),
+            data=data,
+            cache_dir=folder,
+            latency=latencies(model),
+            **options,
+        )
+
+
+def killer(client: Any, pids: dict[str, int], killed: list[str]) -> Callable[..., None]:
+    """Return a progress callback that kills a worker at work, once a layer has come back."""
+
+    def show(step: str, done: int, total: int) -> None:
+        if "cluster" not in step or killed or not 0 < done < total:
+            return
+        busy = [address for address, tasks in client.processing().items() if tasks]
+        assert busy, "no worker was at work"
+        os.kill(pids[busy[0]], signal.SIGKILL)
+        killed.append(busy[0])
+
+    return show
+
+
+def test_a_killed_worker_changes_nothing(workers: Cluster, tmp_path: Path) -> None:
+    killed: list[str] = []
+    with distributed.Client(workers.address, set_as_default=False) as client:
+        client.wait_for_workers(2, timeout=30)
+        pids = client.run(os.getpid)
+        show = killer(client, pids, killed)
+        far = search(tmp_path / "far", dask=workers.address, progress=show)
+        assert len(killed) == 1
+        assert killed[0] not in client.scheduler_info(n_workers=-1)["workers"]
+    near = search(tmp_path / "near")
+    assert near.compressed.plan.chosen
+    assert far.compressed.plan == near.compressed.plan
+    assert far.compressed.model == near.compressed.model
+    kept = {path.name for path in (tmp_path / "far" / "search").glob("*.npz")}
+    assert kept == {path.name for path in (tmp_path / "near" / "search").glob("*.npz")}
+    for number in range(2):  # nothing was kept over there
+        assert not (tmp_path / f"worker{number}" / "cache").exists()
+    # What was kept is not sent again: the cluster may be gone.
+    for process in workers.processes:
+        process.kill()
+    again = search(tmp_path / "far", dask=workers.address)
+    assert again.compressed.model == far.compressed.model
+
+
+def test_a_scheduler_that_is_not_there_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "PATIENCE", 1.0)
+    with pytest.raises(ClusterError, match=r"cannot reach the Dask scheduler .*; check the addr"):
+        search(tmp_path, dask="tcp://127.0.0.1:1")
+
+
+def test_without_workers_there_is_one_line(
+    tmp_path: Path, workers: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for process in workers.processes[1:]:
+        process.kill()
+        process.wait()
+    time.sleep(1)  # the scheduler sees the connections close
+    monkeypatch.setattr(cluster, "PATIENCE", 2.0)
+    with pytest.raises(ClusterError, match="has no worker after 2 seconds; start some"):
+        search(tmp_path / "far", dask=workers.address)
