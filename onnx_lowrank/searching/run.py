@@ -37,7 +37,7 @@ from onnx_lowrank.searching.fits import FORMAT, LayerProblem, fit_all, from_arra
 from onnx_lowrank.searching.ladder import Ladder, ladder
 from onnx_lowrank.searching.quality import Quality, QualityMeter
 from onnx_lowrank.searching.result import Explored, LayerChoice, SearchResult
-from onnx_lowrank.searching.single_layer import replaced, single_layer_model, structure
+from onnx_lowrank.searching.single_layer import replaced, single_layer_model
 from onnx_lowrank.searching.timing import Group, Stopwatch, time_layers
 from onnx_lowrank.store import Store, key_of
 from onnx_lowrank.workload import make_feeds
@@ -141,7 +141,7 @@ class Search:
             jobs=self.jobs,
             progress=self.progress,
         )
-        base, options = self._options(fits, reasons)
+        options = self._options(fits, reasons)
         if not options:
             return self._nothing(reasons, "no layer has a candidate that is measurably faster")
         self.progress("measuring the original", 0, 1)
@@ -151,7 +151,7 @@ class Search:
                 "max_drop needs one output with a score for each class, or a score of your own; "
                 "give min_sqnr, or leave max_drop out"
             )
-        return _Run(self, base, options, problems, meter).result(reasons)
+        return _Run(self, options, problems, meter).result(reasons)
 
     def _nothing(self, reasons: Mapping[str, str], why: str) -> SearchResult:
         """Return the original as what the search found."""
@@ -185,8 +185,8 @@ class Search:
 
     def _options(
         self, fits: Mapping[str, Sequence[LayerFit]], reasons: dict[str, str]
-    ) -> tuple[float, dict[str, tuple[_Option, ...]]]:
-        """Return the original's latency, and each layer's candidates: faster and not dominated."""
+    ) -> dict[str, tuple[_Option, ...]]:
+        """Return the candidates of every layer that are faster and not dominated."""
         by_name = {layer.name: layer for layer in self.layers}
         batch = next(iter(self.feeds().values())).shape[0]
         chosen: dict[str, list[tuple[LayerFit, int, int]]] = {}
@@ -204,16 +204,12 @@ class Search:
             errors = np.array([fit.error for fit, *_ in chosen[name]])
             groups.append(Group(single, models, errors))
         times = time_layers(groups, self.stopwatch, self.store, self.table, progress=self.progress)
-        base, layers = self._shares([group.dense for group in groups], [t[0] for t in times])
         options = {}
-        for (name, counted), (dense, timed), layer in zip(
-            chosen.items(), times, layers, strict=True
-        ):
-            scale = layer / dense.seconds
+        for (name, counted), (dense, timed) in zip(chosen.items(), times, strict=True):
             found = [
                 _Option(
                     counted[place][0],
-                    replace(each, seconds=scale * (each.seconds - dense.seconds)),
+                    replace(each, seconds=each.seconds - dense.seconds),
                     *counted[place][1:],
                 )
                 for place, each in timed.items()
@@ -223,24 +219,7 @@ class Search:
                 options[name] = tuple(found)
             else:
                 reasons[name] = "no candidate is measurably faster"
-        return base, options
-
-    def _shares(
-        self, singles: Sequence[onnx.ModelProto], timed: Sequence[Timed]
-    ) -> tuple[float, list[float]]:
-        """Return the latency of the original and those of its layers, as measured together."""
-        if isinstance(self.table, SavedLatencies):
-            return self.table.whole.seconds, [each.seconds for each in timed]
-        parts = [structure(model) for model in (self.original, *singles)]
-        key = key_of("side by side", self.stopwatch.settings, *parts)
-        rows = self.store.data(key)
-        if rows is None:
-            self.progress("timing layers beside the model", 0, 1)
-            found = self.stopwatch.side_by_side(self.original, self.feeds(), singles)
-            rows = [each.to_list() for each in found]
-            self.store.put_data(key, rows)
-        whole, *layers = (Timed.from_list(row) for row in rows)
-        return whole.seconds, [each.seconds for each in layers]
+        return options
 
     def feeds(self) -> dict[str, NDArray[Any]]:
         """Return random inputs of the size that is timed."""
@@ -262,13 +241,11 @@ class _Run:
     def __init__(
         self,
         search: Search,
-        base: float,
         options: Mapping[str, tuple[_Option, ...]],
         problems: Mapping[str, LayerProblem],
         meter: QualityMeter,
     ) -> None:
         self._search = search
-        self._base = base
         self._options = options
         self._names = tuple(options)
         self._meter = meter
@@ -281,11 +258,12 @@ class _Run:
 
     def result(self, reasons: Mapping[str, str]) -> SearchResult:
         search, budget = self._search, self._search.budget
-        problem = self._problem()
+        base = self._time_models([search.original])[0].seconds
+        problem = self._problem(base)
         for correction in range(MAX_CORRECTIONS):
             problem, picks, failures = self._choose(problem, self._targets(problem))
             fits, quality = self._best(picks)
-            predicted = problem.predicted_latency(picks) / self._base
+            predicted = problem.predicted_latency(picks) / base
             search.progress("timing the whole model", correction, MAX_CORRECTIONS)
             timed = self._time_models([search.original, self._assemble(fits)], predicted)[1]
             wanted = budget.min_speedup
@@ -365,7 +343,7 @@ class _Run:
         best = min((0, 1), key=lambda kind: (not passed[kind], seen[kind].noise))
         return both[best], seen[best]
 
-    def _problem(self) -> Problem:
+    def _problem(self, base: float) -> Problem:
         """Return all options in numbers; damages from how a probe of each layer carries through."""
         search = self._search
         specs = {layer.name: layer.spec for layer in search.layers}
@@ -388,7 +366,7 @@ class _Run:
             latency=tuple(latency),
             macs=tuple(macs),
             params=tuple(params),
-            base_latency=self._base,
+            base_latency=base,
             base_macs=float(sum(spec.macs or 0 for spec in known)),
             base_params=float(sum(spec.params for spec in known)),
         )
