@@ -32,3 +32,10 @@ def test_bounds_on_quality_and_targets_are_told_apart() -> None:
     assert Budget(min_sqnr_db=30).limits_quality
     assert Budget(size_mb=3).has_target
     assert not Budget(min_speedup=2).limits_quality
+
+
+def test_a_drop_of_a_score_is_in_its_own_units() -> None:
+    assert Budget(max_drop=250.0, score="metrics:psnr").limits_quality
+    for wrong in (-1.0, float("inf"), float("nan")):
+        with pytest.raises(PlanError, match="in the score's units"):
+            Budget(max_drop=wrong, score="metrics:psnr")

@@ -8,9 +8,11 @@ import pytest
 from onnx import numpy_helper, parser
 
 from onnx_lowrank.data import Dataset, open_dataset
-from onnx_lowrank.errors import ModelError
+from onnx_lowrank.errors import DataError, ModelError
 from onnx_lowrank.planning.budget import Budget
 from onnx_lowrank.runtime import model_inputs
+from onnx_lowrank.score import Score
+from onnx_lowrank.searching.outlook import CountedOutlook, MeanOutlook
 from onnx_lowrank.searching.quality import QualityMeter
 
 NET = """
@@ -95,3 +97,70 @@ def test_a_model_without_float_outputs_is_refused() -> None:
     )
     with pytest.raises(ModelError, match="there is no loss to measure"):
         QualityMeter(model, data(model, np.zeros((2, 8)), None))
+
+
+def test_a_score_of_the_user_takes_the_place_of_points() -> None:
+    weight, other, x = case(0.2)
+    model, compressed = net(weight, "Identity"), net(other, "Identity")
+    labels = (x @ weight).argmax(axis=1)
+    seen = []
+
+    def likelihood(
+        outputs: dict[str, np.ndarray], reference: dict[str, np.ndarray], labels: np.ndarray
+    ) -> float:
+        seen.append(reference["y"])
+        logits = outputs["y"].astype(float)
+        rest = np.log(np.exp(logits).sum(axis=1))
+        return float(np.mean(logits[np.arange(len(logits)), labels] - rest))
+
+    meter = QualityMeter(model, data(model, x, labels), score=Score("likelihood", likelihood))
+    quality = meter.measure(compressed)
+    first, second = (x @ w for w in (weight, other))
+    expected = likelihood({"y": first}, {"y": first}, labels)
+    expected -= likelihood({"y": second}, {"y": first}, labels)
+    # Float32 outputs of size 3: errors of 1e-6 in a mean.
+    assert quality.drop == pytest.approx(expected, abs=3e-6)
+    assert quality.expected_drop is None
+    assert quality.within(Budget(max_drop=expected + 1e-5, score=likelihood))
+    assert not quality.within(Budget(max_drop=expected - 1e-5, score=likelihood))
+    np.testing.assert_allclose(seen[0], first, rtol=1e-5, atol=1e-6)
+    outlook = meter.outlook(compressed, Budget(max_drop=1, score=likelihood))
+    assert isinstance(outlook, MeanOutlook)
+    assert outlook.value == pytest.approx(quality.drop)
+    assert outlook.predict(300).holds(quality.drop)
+
+
+def test_a_failing_score_is_said_before_anything_is_measured() -> None:
+    weight, _, x = case(0)
+    model = net(weight)
+    with pytest.raises(DataError, match="the score 'broken' returned nan"):
+        QualityMeter(model, data(model, x, None), score=Score("broken", lambda *_: math.nan))
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_what_is_expected_of_others_is_what_was_counted(labelled: bool) -> None:
+    weight, other, x = case(0.2)
+    model = net(weight)
+    labels = (x @ other).argmax(axis=1) if labelled else None
+    meter = QualityMeter(model, data(model, x, labels))
+    quality = meter.measure(net(other))
+    outlook = meter.outlook(net(other), Budget(max_drop=1))
+    assert isinstance(outlook, CountedOutlook)
+    prediction = outlook.predict(300)
+    assert prediction.quantity == ("accuracy" if labelled else "agreement")
+    assert prediction.value == pytest.approx(quality.drop)
+    assert prediction.low < prediction.value < prediction.high
+
+
+def test_where_only_the_signal_is_bounded_it_is_what_is_expected() -> None:
+    weight, other, x = case(0.2)
+    model = net(weight, "Identity")
+    meter = QualityMeter(model, data(model, x, None))
+    quality = meter.measure(net(other, "Identity"))
+    outlook = meter.outlook(net(other, "Identity"), Budget(min_sqnr_db=5))
+    assert outlook is not None
+    prediction = outlook.predict(300)
+    assert prediction.quantity == "sqnr_db"
+    assert prediction.value == pytest.approx(quality.sqnr_db)
+    assert 0 < prediction.high - prediction.low < 6
+    assert meter.outlook(model, Budget(min_sqnr_db=5)) is None  # no error to tell of
