@@ -110,6 +110,8 @@ def benchmark(
         show("reading the models", 0, 1)
         entries = _entries(models)
         notes: list[str] = []
+        if provider == "cuda":
+            notes.append("on CUDA: TF32 off, cuDNN's algorithms by exhaustive search, one stream")
         if int8:
             show("quantising to int8", 0, 1)
             entries.append(_int8(entries[0], Path(folder), data, preprocess, input_shapes, seed))

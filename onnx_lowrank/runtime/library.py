@@ -14,27 +14,41 @@ if TYPE_CHECKING:
     import onnxruntime
 
 PATH_VARIABLE = "ONNX_LOWRANK_LIBRARY"
-_NAME = "libonnx_lowrank_ops" + (".dll" if sys.platform == "win32" else ".so")
+CUDA_PATH_VARIABLE = "ONNX_LOWRANK_CUDA_LIBRARY"
+_SUFFIX = ".dll" if sys.platform == "win32" else ".so"
+# Per provider: the variable that names another library, and the library's own name.
+_LIBRARIES = {
+    "cpu": (PATH_VARIABLE, f"libonnx_lowrank_ops{_SUFFIX}"),
+    "cuda": (CUDA_PATH_VARIABLE, f"libonnx_lowrank_cuda_ops{_SUFFIX}"),
+}
 
 
-def library_path() -> Path | None:
+def library_path(provider: str = "cpu") -> Path | None:
     """Return the kernel library, or None where it was not built; `missing_reason` then says why.
 
-    The environment variable ``ONNX_LOWRANK_LIBRARY`` names another one, e.g. of a build under test.
+    The environment variables ``ONNX_LOWRANK_LIBRARY`` and, for the provider "cuda",
+    ``ONNX_LOWRANK_CUDA_LIBRARY`` name another one, e.g. of a build under test.
     """
-    if named := os.environ.get(PATH_VARIABLE):
+    variable, name = _LIBRARIES[provider]
+    if named := os.environ.get(variable):
         return Path(named) if Path(named).is_file() else None
     # In an editable install the package has several paths: sources in one, the library in another.
-    found = files("onnx_lowrank").joinpath("_lib", _NAME)
+    found = files("onnx_lowrank").joinpath("_lib", name)
     return Path(str(found)) if found.is_file() else None
 
 
-def missing_reason() -> str | None:
+def missing_reason(provider: str = "cpu") -> str | None:
     """Return why there is no kernel library, in one sentence, or None if there is one."""
-    if library_path() is not None:
+    if library_path(provider) is not None:
         return None
-    if named := os.environ.get(PATH_VARIABLE):
-        return f"{PATH_VARIABLE} names '{named}', which is not a file"
+    variable = _LIBRARIES[provider][0]
+    if named := os.environ.get(variable):
+        return f"{variable} names '{named}', which is not a file"
+    if provider == "cuda":
+        return (
+            "the CUDA kernels were not built (portable nodes run through their standard ops); "
+            "reinstall onnx_lowrank with ONNX_LOWRANK_CUDA=ON in the environment and nvcc installed"
+        )
     return (
         "the kernels were not built, as there was no C++17 compiler when the package was installed "
         "(portable nodes run through their standard ops); reinstall onnx_lowrank with a compiler"

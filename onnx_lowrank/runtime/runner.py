@@ -47,8 +47,15 @@ class OrtRunner:
         Where to run; anything else that onnxruntime used instead is an error.
     threads : int, optional
         Intra-op threads; onnxruntime's own choice by default.
+    tf32, stream, custom_ops
+        As of `open_session`.
     configure : callable, optional
         Changes onnxruntime's session options, as of `open_session`.
+
+    Attributes
+    ----------
+    settings : dict of str to str
+        Settings of the CUDA provider, as of `Session`.
 
     Raises
     ------
@@ -63,16 +70,23 @@ class OrtRunner:
         *,
         provider: Provider = "cpu",
         threads: int | None = None,
+        tf32: bool = False,
+        stream: int | None = None,
+        custom_ops: bool = True,
         configure: Callable[[Any], None] | None = None,
     ) -> None:
         self._session = open_session(
             model,
             provider=provider,
             threads=threads,
+            tf32=tf32,
+            stream=stream,
+            custom_ops=custom_ops,
             # Idle threads of one session must not spin on the cores that another one is timed on.
             options={"session.force_spinning_stop": "1"},
             configure=configure,
         )
+        self.settings = self._session.settings
         for output in self._session.outputs:
             if not output.type.startswith("tensor("):
                 raise ModelError(
@@ -90,9 +104,18 @@ class OrtRunner:
 
     def run(self) -> None:
         """Run the model once and wait for the device."""
+        self._run(None)
+        self._binding.synchronize_outputs()
+
+    def queue(self) -> None:
+        """Run the model once; on CUDA return when all of it is queued on the stream, not done."""
+        options = importlib.import_module("onnxruntime").RunOptions()
+        options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        self._run(options)
+
+    def _run(self, options: Any) -> None:
         try:
-            self._session.raw.run_with_iobinding(self._binding)
-            self._binding.synchronize_outputs()
+            self._session.raw.run_with_iobinding(self._binding, options)
         except Exception as error:  # onnxruntime's exceptions share no base class
             raise ModelError(
                 f"onnxruntime cannot run the model: {' '.join(str(error).split())}; "

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     import onnx
 
 Provider = Literal["cpu", "cuda"]
+ConvSearch = Literal["EXHAUSTIVE", "HEURISTIC", "DEFAULT"]
 PROVIDERS: dict[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+# Provider options that a figure from CUDA is worth nothing without.
+_STATED = ("device_id", "use_tf32", "cudnn_conv_algo_search", "cudnn_conv_use_max_workspace")
 # onnxruntime's log levels; what goes wrong reaches the caller as exceptions, not as stray lines.
 _WARNING, _FATAL = 2, 4
 
@@ -37,11 +40,16 @@ class Session:
         The provider asked for, checked to be the one in use.
     custom_ops : str or None
         Path of the registered kernel library; None where there is none.
+    settings : dict of str to str
+        What bears on speed and accuracy on CUDA, as onnxruntime itself reports it: device_id,
+        use_tf32, cudnn_conv_algo_search, cudnn_conv_use_max_workspace; empty on the CPU.
     raw : onnxruntime.InferenceSession
         The session itself.
     """
 
     def __init__(self, raw: Any, *, provider: Provider, name: str, custom_ops: str | None) -> None:
+        found = raw.get_provider_options().get(PROVIDERS[provider], {})
+        self.settings = {key: str(found[key]) for key in _STATED if key in found}
         self.raw = raw
         self.provider: Provider = provider
         self.custom_ops = custom_ops
@@ -111,6 +119,8 @@ def open_session(
     threads: int | None = None,
     optimise: bool = True,
     tf32: bool = False,
+    conv_search: ConvSearch = "EXHAUSTIVE",
+    stream: int | None = None,
     custom_ops: bool = True,
     options: Mapping[str, str] | None = None,
     configure: Callable[[Any], None] | None = None,
@@ -129,8 +139,13 @@ def open_session(
         Whether onnxruntime may optimise the graph.
     tf32 : bool
         Whether CUDA may round float32 products to 10 bits of mantissa: off, for comparisons.
+    conv_search : {"EXHAUSTIVE", "HEURISTIC", "DEFAULT"}
+        How cuDNN's algorithm for a Conv is found: by timing all, by its own guess, or not at all.
+        Timing all is what makes comparisons of speed fair; it costs time when a shape first runs.
+    stream : int, optional
+        Handle of the CUDA stream to run on, which must outlive the session; its own by default.
     custom_ops : bool
-        Whether to register the package's own kernel library on the CPU, where it is present.
+        Whether to register the package's own kernels for the provider, where they are present.
     options : mapping of str to str, optional
         Session configuration entries, as onnxruntime names them.
     configure : callable, optional
@@ -139,7 +154,8 @@ def open_session(
     Raises
     ------
     ProviderError
-        onnxruntime is missing or broken, the provider is missing, or onnxruntime did not use it.
+        onnxruntime is missing or broken, the provider is missing, or onnxruntime did not use it or
+        its settings.
     ModelError
         onnxruntime does not accept the model.
     """
@@ -158,8 +174,8 @@ def open_session(
         settings.add_session_config_entry(key, value)
     if configure is not None:
         configure(settings)
-    # The kernels are the CPU's; on another provider the bodies of portable nodes run there.
-    library = custom_ops_library()[0] if custom_ops and provider == "cpu" else None
+    # Each provider has its own library: a CPU kernel amid a model on the GPU would copy to and fro.
+    library = custom_ops_library(provider)[0] if custom_ops else None
     if library is not None:
         try:
             settings.register_custom_ops_library(library)
@@ -170,7 +186,8 @@ def open_session(
             ) from error
     said = io.StringIO()
     with _captured(ort, said) if provider == "cuda" else contextlib.nullcontext():
-        raw = _load(ort, model, settings, _provider_list(ort, provider, tf32))
+        asked = _provider_options(provider, tf32, conv_search, stream)
+        raw = _load(ort, model, settings, _provider_list(ort, provider, asked))
     used = raw.get_providers()[0]
     if used != PROVIDERS[provider]:
         why = next((f" ({_one_line(line)})" for line in said.getvalue().splitlines() if line), "")
@@ -179,13 +196,20 @@ def open_session(
             "check the GPU, its driver and the CUDA and cuDNN libraries "
             "(pip install 'onnx_lowrank[gpu]' brings the libraries)"
         )
-    return Session(raw, provider=provider, name=_name(model), custom_ops=library)
+    opened = Session(raw, provider=provider, name=_name(model), custom_ops=library)
+    for key, value in opened.settings.items():
+        if value != asked.get(key, value):
+            raise ProviderError(
+                f"onnxruntime was asked for {key} {asked[key]} and uses {value}; "
+                "install another version of onnxruntime-gpu"
+            )
+    return opened
 
 
-def custom_ops_library() -> tuple[str | None, str]:
-    """Return the path of the kernel library, or None and a sentence that says why."""
-    path = kernels.library_path()
-    return (str(path), "") if path else (None, kernels.missing_reason() or "")
+def custom_ops_library(provider: Provider = "cpu") -> tuple[str | None, str]:
+    """Return the path of a provider's kernel library, or None and a sentence that says why."""
+    path = kernels.library_path(provider)
+    return (str(path), "") if path else (None, kernels.missing_reason(provider) or "")
 
 
 def _onnxruntime() -> Any:
@@ -219,14 +243,30 @@ def _captured(ort: Any, said: io.StringIO) -> Iterator[None]:
         ort.set_default_logger_severity(_WARNING)  # onnxruntime's default; it cannot be asked for
 
 
-def _provider_list(ort: Any, provider: Provider, tf32: bool) -> list[Any]:
+def _provider_options(
+    provider: Provider, tf32: bool, conv_search: ConvSearch, stream: int | None
+) -> dict[str, str]:
+    if provider == "cpu":
+        return {}
+    asked = {
+        "device_id": "0",
+        "use_tf32": "1" if tf32 else "0",
+        "cudnn_conv_algo_search": conv_search,
+        "cudnn_conv_use_max_workspace": "1",
+    }
+    if stream is not None:
+        asked["user_compute_stream"] = str(stream)
+    return asked
+
+
+def _provider_list(ort: Any, provider: Provider, options: dict[str, str]) -> list[Any]:
     if provider == "cpu":
         return [PROVIDERS["cpu"]]
     # onnxruntime-gpu finds the CUDA libraries that pip installed only when told to look.
     preload = getattr(ort, "preload_dlls", None)
     if preload is not None:
         preload()
-    return [(PROVIDERS["cuda"], {"use_tf32": "1" if tf32 else "0"}), PROVIDERS["cpu"]]
+    return [(PROVIDERS["cuda"], options), PROVIDERS["cpu"]]
 
 
 def _load(

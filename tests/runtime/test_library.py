@@ -43,3 +43,19 @@ def test_the_environment_names_another_library(
     assert not library.loads()
     with pytest.raises(ProviderError, match=r"cannot load other\.so"):
         library.session_options()
+
+
+def test_each_provider_has_its_own_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("ONNX_LOWRANK_CUDA_LIBRARY", raising=False)
+    monkeypatch.setattr(library, "files", lambda _: tmp_path)
+    monkeypatch.setenv("ONNX_LOWRANK_LIBRARY", __file__)
+    assert library.library_path("cuda") is None
+    assert "with ONNX_LOWRANK_CUDA=ON in the environment" in str(library.missing_reason("cuda"))
+    monkeypatch.setenv("ONNX_LOWRANK_CUDA_LIBRARY", str(tmp_path / "none.so"))
+    assert "ONNX_LOWRANK_CUDA_LIBRARY names" in str(library.missing_reason("cuda"))
+    (tmp_path / "_lib").mkdir()
+    built = tmp_path / "_lib" / "libonnx_lowrank_cuda_ops.so"
+    built.write_bytes(b"")
+    monkeypatch.delenv("ONNX_LOWRANK_CUDA_LIBRARY")
+    assert library.library_path("cuda") == built
+    assert library.missing_reason("cuda") is None

@@ -43,7 +43,7 @@ def test_memory_holds_the_weights(tmp_path: Path) -> None:
     # Neither this process's memory nor the runtime itself is part of it.
     assert small.resident < weights
     assert large.baseline == pytest.approx(small.baseline, rel=0.5)
-    assert set(large.to_dict()) == {"resident", "peak", "baseline"}
+    assert set(large.to_dict()) == {"resident", "peak", "baseline", "device"}
 
 
 @linux
