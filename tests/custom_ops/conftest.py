@@ -4,25 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 SOURCE = Path(__file__).parents[2] / "custom_ops"
-sys.path.insert(0, str(SOURCE / "bench"))
+sys.path[:0] = [str(SOURCE / "bench"), str(Path(__file__).parent)]
 
-
-def build(folder: Path, target: str, *options: str) -> Path:
-    """Build one target of the working tree; return the folder it lies in."""
-    for command in (
-        ["cmake", "-S", SOURCE, "-B", folder, *options],
-        ["cmake", "--build", folder, "-j2", "--target", target],
-    ):
-        made = subprocess.run(command, capture_output=True, text=True)
-        assert made.returncode == 0, made.stdout[-2000:] + made.stderr[-4000:]
-    return folder
+from building import build  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -56,5 +46,6 @@ def cuda_library(tmp_path_factory: pytest.TempPathFactory) -> str:
         if shutil.which(tool) is None:
             pytest.skip(f"no {tool}")
     folder = tmp_path_factory.mktemp("cuda")
-    build(folder, "onnx_lowrank_cuda_ops", "-DONNX_LOWRANK_CUDA=ON")
+    architectures = "-DCMAKE_CUDA_ARCHITECTURES=75-real;80-real;86-real;89-real;90"
+    build(folder, "onnx_lowrank_cuda_ops", "-DONNX_LOWRANK_CUDA=ON", architectures)
     return str(folder / "libonnx_lowrank_cuda_ops.so")
