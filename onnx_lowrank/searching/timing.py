@@ -22,6 +22,7 @@ from onnx_lowrank.searching.single_layer import layer_feeds, structure
 from onnx_lowrank.store import Store, key_of
 
 LAYER_SECONDS = 0.1  # of runs of each structure in a round of repeats
+PART_SECONDS = 1.0  # of runs of a model and of each of its layers, side by side
 NARROW = 0.05  # half the interval of a ratio, relative, at which it is known well enough
 MAX_REPEATS = 2 * MIN_REPEATS
 GLANCE_REPEATS = 2
@@ -86,7 +87,36 @@ class Stopwatch:
         list of Timed
             In the order of `models`; the first one's ratio is 1.
         """
-        contenders = self._contenders(models, feeds)
+        return self._compare([(model, feeds) for model in models], seconds, narrow, progress)
+
+    def side_by_side(
+        self, whole: onnx.ModelProto, feeds: Feeds, parts: Sequence[onnx.ModelProto]
+    ) -> list[Timed]:
+        """Time a model and its layers, as models of their own, in one interleaved run.
+
+        The machine may have been faster when one layer was timed with its candidates than when
+        another was; what share of the model each takes shows only beside it.
+
+        Parameters
+        ----------
+        whole : onnx.ModelProto
+            The model; every ratio is to its latency.
+        feeds : mapping of str to ndarray
+            Its input.
+        parts : sequence of onnx.ModelProto
+            Its layers.
+        """
+        layers = [(part, layer_feeds(part, seed=self.seed)) for part in parts]
+        return self._compare([(whole, feeds), *layers], PART_SECONDS, NARROW, None)
+
+    def _compare(
+        self,
+        models: Sequence[tuple[onnx.ModelProto, Feeds]],
+        seconds: float,
+        narrow: float,
+        progress: Progress | None,
+    ) -> list[Timed]:
+        contenders = self._contenders(models)
         rng = np.random.default_rng(self.seed)
         logs: list[list[NDArray[np.float64]]] = [[] for _ in models]
         base: list[NDArray[np.float64]] = []
@@ -113,7 +143,7 @@ class Stopwatch:
     def glance(self, models: Sequence[onnx.ModelProto], feeds: Feeds) -> NDArray[np.float64]:
         """Return roughly the latency of each model over the first one's, in little time."""
         timings, _ = measure(
-            self._contenders(models, feeds),
+            self._contenders([(model, feeds) for model in models]),
             repeats=GLANCE_REPEATS,
             seconds=0.0,  # the fewest rounds
             one_thread=self.threads == 1 and self.provider == "cpu",
@@ -123,13 +153,13 @@ class Stopwatch:
         logs = [log_ratios(timing.block_medians, reference).mean() for timing in timings]
         return np.asarray(np.exp(logs))
 
-    def _contenders(self, models: Sequence[onnx.ModelProto], feeds: Feeds) -> list[Contender]:
+    def _contenders(self, models: Sequence[tuple[onnx.ModelProto, Feeds]]) -> list[Contender]:
         return [
             Contender(
                 str(index),
                 partial(OrtRunner, model, feeds, provider=self.provider, threads=self.threads),
             )
-            for index, model in enumerate(models)
+            for index, (model, feeds) in enumerate(models)
         ]
 
 
