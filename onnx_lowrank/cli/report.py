@@ -17,7 +17,7 @@ def report(
         list[Path],
         typer.Argument(
             metavar="RUN.json...",
-            help="What compress, bench, profile, verify, cost, inspect (--json) or sweep wrote.",
+            help="What any other command but doctor printed with --json, or sweep wrote.",
             show_default=False,
         ),
     ],

@@ -11,7 +11,10 @@ from typing import Any
 from onnx_lowrank.documents import VERSIONS
 from onnx_lowrank.errors import DataError
 
-KINDS = ("search", "compress", "bench", "profile", "sweep", "verify", "cost", "inspect")
+KINDS = (
+    *("search", "compress", "bench", "profile", "sweep", "verify", "cost", "inspect"),
+    *("correct", "finetune", "cascade"),
+)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from onnx_lowrank.report.console import number, short_count
-from onnx_lowrank.report.html import figures, measured
+from onnx_lowrank.report.html import figures, measured, training
 from onnx_lowrank.report.html.content import Block, Drawing, Facts, Notes, Section, Table
 from onnx_lowrank.report.html.runs import Run
 from onnx_lowrank.report.html.spectrum import spectra_section
@@ -54,6 +54,7 @@ def sections(
             "Of the rewritten model against the original, in onnxruntime.",
             _each(runs, _errors),
         ),
+        ("training", "Training and correction", "", _each(runs, training.training)),
         ("sweep", "Sweep", "", _each(runs, measured.sweep)),
         ("notes", "Notes", "", _each(runs, _notes)),
         ("environment", "Environment", "", measured.environment(runs, machine)),
@@ -123,6 +124,7 @@ def _summary(run: Run) -> list[Block]:
             entries.append(("Signal to error", f"{min(known):.1f} dB", f"{samples} samples"))
     if run.kind in ("bench", "profile"):
         entries += measured.summary(run)
+    entries += training.summary(run)
     if run.kind == "inspect":
         layers = run.data["layers"]
         usable = sum(not layer["reason"] for layer in layers)
