@@ -26,17 +26,28 @@ def objects(schema: Any) -> Iterator[dict[str, Any]]:
         yield schema
 
 
+def read(name: str) -> Any:
+    """Read a schema; of two keys of one name, JSON would silently keep the last."""
+
+    def closed(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        assert len(found) == len(pairs), f"{name}: {[key for key, _ in pairs]}"
+        return found
+
+    return json.loads(FILES[name].read_text(encoding="utf-8"), object_pairs_hook=closed)
+
+
 def test_every_kind_has_a_schema_of_its_version() -> None:
     assert set(FILES) == {*documents.VERSIONS, "common", "plan"}
     for kind, version in documents.VERSIONS.items():
-        schema = json.loads(FILES[kind].read_text(encoding="utf-8"))
+        schema = read(kind)
         assert schema["properties"]["kind"] == {"const": kind}
         assert schema["properties"]["version"] == {"const": version}
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_schemas_are_valid_and_closed(name: str) -> None:
-    schema = json.loads(FILES[name].read_text(encoding="utf-8"))
+    schema = read(name)
     jsonschema.Draft202012Validator.check_schema(schema)
     assert schema["$id"] == FILES[name].name
     for each in objects(schema):
@@ -63,7 +74,7 @@ def test_where_it_was_measured_is_told() -> None:
     "fault", [{"more": 1}, {"bytes": -1}, {"sections": [1]}, {"version": 2}, {"output": None}]
 )
 def test_a_schema_refuses_another_content(fault: dict[str, Any]) -> None:
-    schema = json.loads(FILES["report"].read_text(encoding="utf-8"))
+    schema = read("report")
     validator = jsonschema.Draft202012Validator(schema)
     made = documents.document("report", REPORT)
     assert validator.is_valid(made)
