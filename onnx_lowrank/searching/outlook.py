@@ -159,7 +159,11 @@ class MeanOutlook:
         return cls(quantity, value, float(np.sqrt(spread)), groups, samples)
 
     def predict(self, samples: int) -> Prediction:
-        """Return what is expected on that many other samples, by Student's distribution."""
+        """Return what is expected on that many other samples, by Student's distribution.
+
+        Where few samples carry the figure, the interval is too narrow: of a mean log-likelihood
+        over digits, with 440 samples seen, it held 82 to 89 % of the time, not 95 %.
+        """
         both = self.error * np.sqrt(1 + self.samples / samples)
         reach = float(stats.t.ppf(_TAILS[1], self.groups - 1)) * float(both)
         return Prediction(self.quantity, self.value, self.value - reach, self.value + reach)
