@@ -11,6 +11,7 @@
 #include "scratch.inl"
 #include "threads.inl"
 #include "lanes.inl"
+#include "winograd.inl"
 #include "monochromatic.inl"
 #include "tucker2.inl"
 #include "cp.inl"

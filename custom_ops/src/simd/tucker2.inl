@@ -7,7 +7,9 @@ class Tucker2Kernel : public Kernel {
     for (int64_t f = 0; f < d.filters; ++f) position_[d.output_order[f]] = f;
     for (int64_t b = 0; b < G * H; ++b) {
       a_.emplace_back(K1, per_in, [&](int64_t m, int64_t t) { return d.a[(b * K1 + m) * per_in + t]; });
-      core_.emplace_back(K2, K1 * taps, [&](int64_t m, int64_t t) { return d.core[(b * K2 + m) * K1 * taps + t]; });
+      const float* core = d.core.data() + b * K2 * K1 * taps;
+      if (Winograd::fits(d.window, K1, K2)) winograd_.emplace_back(core, K1, K2);
+      else core_.emplace_back(K2, K1 * taps, [&](int64_t m, int64_t t) { return core[m * K1 * taps + t]; });
     }
     for (int64_t h = 0; h < H; ++h)
       b_.emplace_back(per_out, G * K2, [&](int64_t m, int64_t t) { return d.b[(h * per_out + m) * G * K2 + t]; });
@@ -24,7 +26,10 @@ class Tucker2Kernel : public Kernel {
     const int64_t budget = (weights > 400 * 1024 ? 900 : 400) * 1024;
     const int64_t row = ow * G * K2 + d_.window.stride[1] * iw * (per_in + K1);
     const auto plan = threads_.plan();
-    const int64_t strip = strip_rows(oh, std::max<int64_t>(4, budget / row), in.batch * H, plan.count), strips = ceil_div(oh, strip);
+    int64_t strip = strip_rows(oh, std::max<int64_t>(4, budget / row), in.batch * H, plan.count);
+    const bool winograd = !winograd_.empty();
+    if (winograd) strip = round_up(strip, 2);
+    const int64_t strips = ceil_div(oh, strip), tiles = ceil_div(ow, 2), tile_rows = winograd ? rows_of_tiles(strip / 2, tiles) : 0;
     const Layout lay(d_.window, iw, strip);
     const int64_t in_rows = (strip - 1) * lay.sy + (lay.ky - 1) * lay.dy + 1;
     const int64_t xp = odd_lines(in_rows * iw), tp = odd_lines(strip * ow), fp = round_up(lay.positions(strip), L) + L;
@@ -32,10 +37,13 @@ class Tucker2Kernel : public Kernel {
     for (int64_t c = 0; c < per_in; ++c) x_offset[c] = c * xp;
     for (int64_t k = 0; k < G * K2; ++k) t_offset[k] = k * tp;
     const auto offset = lay.offsets(K1);
+    const int64_t wp = odd_lines(tile_rows * tiles), up = K1 * wp + 16, mp = K2 * wp + 16;
+    std::vector<int64_t> u_offset(K1 + kAhead);
+    for (int64_t k = 0; k < K1; ++k) u_offset[k] = k * wp;
     // Every buffer starts on a cache line.
     const size_t xs = round_up(per_in * xp + kSlack, 16), zs = round_up(K1 * lay.plane + kSlack, 16),
-                 ts = round_up(G * K2 * tp + kSlack, 16), us = round_up(std::max(K1 * xp, K2 * fp) + kSlack + lay.padded_size(), 16),
-                 ps = lay.padded_size();
+                 ts = round_up(G * K2 * tp + kSlack, 16), ps = lay.padded_size(),
+                 us = round_up(std::max({K1 * xp, winograd ? 0 : K2 * fp, winograd ? Winograd::kTerms * (up + mp) : 0}) + kSlack + ps, 16);
     threads_.run(plan, parallel, in.batch * H * strips, [&](size_t task) {
       const int64_t h = task % H, s = task / H % strips, n = task / H / strips;
       const int64_t y0 = s * strip, count = std::min(strip, oh - y0);
@@ -70,6 +78,12 @@ class Tucker2Kernel : public Kernel {
             if (!bare) Layout::copy(padded + lay.left, from, iw);
             lay.put(z + k * lay.plane, r - first, bare ? from : padded);
           }
+        if (winograd) {
+          for (int64_t q = 0; q < ceil_div(count, 2); q += tile_rows)
+            patches(winograd_[block], z + 2 * q * lay.pitch, lay, std::min(tile_rows, ceil_div(count, 2) - q), count - 2 * q, wp, u_offset.data(), u,
+                    t + g * K2 * tp + 2 * q * ow, tp);
+          continue;
+        }
         multiply(core_[block], z, offset.data(), lay.positions(count), nullptr, nullptr, [&](int64_t m) { return u + m * fp; });
         for (int64_t k = 0; k < K2; ++k)
           for (int64_t r = 0; r < count; ++r) Layout::copy(t + (g * K2 + k) * tp + r * ow, u + k * fp + r * lay.pitch, ow);
@@ -80,9 +94,34 @@ class Tucker2Kernel : public Kernel {
   }
 
  private:
+  // How many rows of tiles to transform at once: what fits, with the fewest lanes left empty.
+  int64_t rows_of_tiles(int64_t most, int64_t tiles) const {
+    most = std::clamp<int64_t>(kTiles * 1024 / (Winograd::kTerms * (d_.rank1 + d_.rank2) * tiles), 1, most);
+    int64_t best = 1;
+    for (int64_t r = 2; r <= most; ++r)
+      if (round_up(r * tiles, L) * best <= round_up(best * tiles, L) * r) best = r;
+    return best;
+  }
+  // T of `rows` rows of tiles, i.e. of at most `count` rows of outputs, from the padded Z.
+  void patches(const Winograd& w, const float* z, const Layout& lay, int64_t rows, int64_t count, int64_t wp, const int64_t* u_offset,
+               float* u, float* t, int64_t tp) const {
+    const int64_t tiles = ceil_div(lay.out_width, 2), up = d_.rank1 * wp + 16, mp = d_.rank2 * wp + 16;
+    float* m = u + Winograd::kTerms * up;
+    for (int64_t k = 0; k < d_.rank1; ++k)
+      for (int64_t r = 0; r < rows; ++r)
+        Winograd::input(z + k * lay.plane + 2 * r * lay.pitch, lay.pitch, tiles, u + k * wp + r * tiles, up);
+    for (int64_t p = 0; p < Winograd::kTerms; ++p)
+      multiply(w.panel(p), u + p * up, u_offset, rows * tiles, nullptr, nullptr, [&](int64_t k) { return m + p * mp + k * wp; });
+    for (int64_t k = 0; k < d_.rank2; ++k)
+      for (int64_t r = 0; r < rows; ++r)
+        Winograd::output(m + k * wp + r * tiles, mp, lay.out_width, 2 * r + 1 < count, t + k * tp + 2 * r * lay.out_width);
+  }
+  static constexpr int64_t kTiles = 160;  // KiFloats of transformed tiles
+
   LowRank d_;
   std::vector<int64_t> position_;
   std::vector<Panel> a_, core_, b_;
+  std::vector<Winograd> winograd_;
   Scratch scratch_;
   Threads threads_;
 };

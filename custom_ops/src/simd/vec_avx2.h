@@ -38,4 +38,7 @@ struct Vec {
   static T even(T a, T b) { return ordered(_mm256_shuffle_ps(a, b, 0x88)); }
   static T odd(T a, T b) { return ordered(_mm256_shuffle_ps(a, b, 0xdd)); }
   static T ordered(T v) { return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(v), 0xd8)); }
+  // a0 b0 a1 b1 ..., first and second half
+  static T low(T a, T b) { return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x20); }
+  static T high(T a, T b) { return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x31); }
 };
