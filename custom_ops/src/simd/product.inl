@@ -11,7 +11,7 @@ void tile(const float* z, const int64_t* offset, int64_t terms, const float* w, 
           int64_t at, int last, const Activation& act) {
   // Outputs are mostly far from the first cache level: their lines are asked for while the sums grow. Long sums would push
   // them out again.
-  if (kAct && terms < 512)
+  if (kAct && terms < 256)
     for (int m = 0; m < MR; ++m)
       for (int n = 0; n < NR; n += 16 / L) __builtin_prefetch(y[m] + at + n * L, 1);
   Vec::T acc[MR][NR];
