@@ -91,10 +91,35 @@ struct Panel {
   }
 };
 
+// Lines that later work will touch, asked for a few at a time between tiles.
+class Ahead {
+ public:
+  // `planes` runs of `length` floats, `pitch` floats apart; in the order of the calls, two at most.
+  void add(const float* base, int64_t planes, int64_t pitch, int64_t length) {
+    if (planes > 0 && length > 0) parts_[count_++] = {base, planes, pitch, length};
+  }
+  void step(int64_t lines) {
+    for (; lines > 0 && now_ < count_; --lines) {
+      Part& p = parts_[now_];
+      __builtin_prefetch(p.base + done_, 0, 2);  // to the second cache level
+      if ((done_ += 16) < p.length) continue;
+      done_ = 0;
+      p.base += p.pitch;
+      if (--p.planes == 0) ++now_;
+    }
+  }
+
+ private:
+  struct Part { const float* base; int64_t planes, pitch, length; };
+  std::array<Part, 2> parts_{};
+  int count_ = 0, now_ = 0;
+  int64_t done_ = 0;
+};
+
 // y[row][at .. at + count) for all rows of `panel`; `y(row)` is where a row goes.
 template <class Out>
 void multiply(const Panel& panel, const float* z, const int64_t* offset, int64_t count, const float* bias,
-              const Activation* act, const Out& y) {
+              const Activation* act, const Out& y, Ahead* ahead = nullptr) {
   const int64_t vectors = ceil_div(count, L);
   static const Activation none;
   const auto& table = act ? kActive : kPlain;
@@ -109,6 +134,7 @@ void multiply(const Panel& panel, const float* z, const int64_t* offset, int64_t
       table[(b.rows - 1) * kMaxVectors + n - 1](z + v * L, offset, panel.terms, panel.data.data() + b.at,
                                                 bias ? bias + b.first : nullptr, rows, v * L, last, act ? *act : none);
       v += n;
+      if (ahead) ahead->step(panel.terms);  // as many lines as terms: outputs and inputs of a layer are fewer
     }
   }
 }

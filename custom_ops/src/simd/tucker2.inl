@@ -1,4 +1,4 @@
-// Tucker2Conv: three products over a block of rows.
+// Tucker2Conv: three products over a block of rows, the second by Winograd where it can be.
 class Tucker2Kernel : public Kernel {
  public:
   explicit Tucker2Kernel(const LowRank& d) : d_(d), position_(d.filters) {
@@ -20,21 +20,27 @@ class Tucker2Kernel : public Kernel {
     const int64_t G = d_.input_groups, H = d_.output_groups, K1 = d_.rank1, K2 = d_.rank2, C = d_.channels;
     const int64_t per_in = C / G, per_out = d_.filters / H;
     const int64_t ih = in.size[1], iw = in.size[2], oh = d_.window.output(1, ih), ow = d_.window.output(2, iw);
-    // A task keeps X and Z of one block and T of one output group. Smaller tasks read the weights again and compute the rows
-    // they share twice; larger ones leave the second cache level. Measured best: 1.6 MB, more where the weights are larger still.
     const int64_t weights = G * H * (K1 * per_in + K2 * K1 * d_.window.taps()) + d_.filters * G * K2;
-    const int64_t budget = (weights > 400 * 1024 ? 900 : 400) * 1024;
     const int64_t row = ow * G * K2 + d_.window.stride[1] * iw * (per_in + K1);
     const auto plan = threads_.plan();
-    int64_t strip = strip_rows(oh, std::max<int64_t>(4, budget / row), in.batch * H, plan.count);
     const bool winograd = !winograd_.empty();
+    // With one block and stride 1 a task goes down the image in strips that stay in the second cache level, and keeps the rows
+    // of Z that two strips share. Otherwise a task is one strip: smaller ones read the weights again and compute the shared rows
+    // twice, larger ones leave the second level. Sizes in KiFloats were measured best.
+    const bool rolls = G == 1 && H == 1 && d_.window.stride[1] == 1 && d_.window.stride[2] == 1;
+    const int64_t budget = rolls ? (weights > 32 * 1024 ? 200 : 60) : weights > 400 * 1024 ? 900 : 400;
+    const int64_t most = std::max<int64_t>(rolls ? 1 : 4, budget * 1024 / row);
+    const int64_t rows = strip_rows(oh, rolls ? oh : most, in.batch * H, plan.count), tasks = ceil_div(oh, rows);
+    int64_t strip = ceil_div(rows, ceil_div(rows, std::min(most, rows)));
     if (winograd) strip = round_up(strip, 2);
-    const int64_t strips = ceil_div(oh, strip), tiles = ceil_div(ow, 2), tile_rows = winograd ? rows_of_tiles(strip / 2, tiles) : 0;
+    const int64_t tiles = ceil_div(ow, 2), tile_rows = winograd ? rows_of_tiles(strip / 2, tiles) : 0;
     const Layout lay(d_.window, iw, strip);
     const int64_t in_rows = (strip - 1) * lay.sy + (lay.ky - 1) * lay.dy + 1;
     const int64_t xp = odd_lines(in_rows * iw), tp = odd_lines(strip * ow), fp = round_up(lay.positions(strip), L) + L;
     std::vector<int64_t> x_offset(per_in + kAhead), t_offset(G * K2 + kAhead);
-    for (int64_t c = 0; c < per_in; ++c) x_offset[c] = c * xp;
+    // X is read where it is, unless a row ends inside a vector or many blocks of A would read it again.
+    const bool in_place = rolls && iw % L == 0 && K1 <= 2 * kMaxRows;
+    for (int64_t c = 0; c < per_in; ++c) x_offset[c] = in_place ? d_.input_order[c] * ih * iw : c * xp;
     for (int64_t k = 0; k < G * K2; ++k) t_offset[k] = k * tp;
     const auto offset = lay.offsets(K1);
     const int64_t wp = odd_lines(tile_rows * tiles), up = K1 * wp + 16, mp = K2 * wp + 16;
@@ -44,52 +50,66 @@ class Tucker2Kernel : public Kernel {
     const size_t xs = round_up(per_in * xp + kSlack, 16), zs = round_up(K1 * lay.plane + kSlack, 16),
                  ts = round_up(G * K2 * tp + kSlack, 16), ps = lay.padded_size(),
                  us = round_up(std::max({K1 * xp, winograd ? 0 : K2 * fp, winograd ? Winograd::kTerms * (up + mp) : 0}) + kSlack + ps, 16);
-    threads_.run(plan, parallel, in.batch * H * strips, [&](size_t task) {
-      const int64_t h = task % H, s = task / H % strips, n = task / H / strips;
-      const int64_t y0 = s * strip, count = std::min(strip, oh - y0);
-      const int64_t r0 = std::max<int64_t>(0, lay.first_row(y0)), r1 = std::min(ih, lay.last_row(y0, count));
-      const int64_t px = std::max<int64_t>(0, r1 - r0) * iw;
+    threads_.run(plan, parallel, in.batch * H * tasks, [&](size_t task) {
+      const int64_t h = task % H, n = task / H / tasks, ya = task / H % tasks * rows, yb = std::min(oh, ya + rows);
       Scratch::Lease lease(scratch_, xs + zs + ts + us + ps);
       float *xb = lease.data(), *z = xb + xs, *t = z + zs, *u = t + ts, *padded = u + us;
       std::fill_n(padded, ps, 0.0f);
-      const int64_t first = lay.first_row(y0), last = lay.last_row(y0, count);
       const bool direct = lay.sx == 1;  // then only the image's columns are written, the padding stays zero
       // Without column padding a row is split where it stands; what lies behind it reaches only positions that are dropped.
       const bool bare = d_.window.begin[2] == 0 && d_.window.end[2] == 0;
-      if (direct) {
-        std::fill_n(z, K1 * lay.plane, 0.0f);
-      } else {
-        for (int64_t k = 0; k < K1; ++k)
-          for (int64_t r = first; r < last; ++r)
-            if (r < 0 || r >= ih) lay.clear(z + k * lay.plane, r - first);
-      }
-      for (int64_t g = 0; g < G; ++g) {
-        const int64_t block = g * H + h;
-        for (int64_t c = 0; c < per_in; ++c)
-          Layout::copy(xb + c * xp, x + ((n * C + d_.input_order[g * per_in + c]) * ih + r0) * iw, px);
-        if (px) multiply(a_[block], xb, x_offset.data(), px, nullptr, nullptr, [&](int64_t m) { return u + m * xp; });
-        for (int64_t k = 0; k < K1; ++k)
-          for (int64_t r = r0; r < r1; ++r) {
-            const float* from = u + k * xp + (r - r0) * iw;
-            if (direct) {
-              lay.put_inside(z + k * lay.plane, r - first, from);
-              continue;
-            }
-            if (!bare) Layout::copy(padded + lay.left, from, iw);
-            lay.put(z + k * lay.plane, r - first, bare ? from : padded);
-          }
-        if (winograd) {
-          for (int64_t q = 0; q < ceil_div(count, 2); q += tile_rows)
-            patches(winograd_[block], z + 2 * q * lay.pitch, lay, std::min(tile_rows, ceil_div(count, 2) - q), count - 2 * q, wp, u_offset.data(), u,
-                    t + g * K2 * tp + 2 * q * ow, tp);
-          continue;
+      const int64_t shared = (lay.ky - 1) * lay.dy;
+      for (int64_t y0 = ya; y0 < yb; y0 += strip) {
+        const int64_t count = std::min(strip, yb - y0), first = lay.first_row(y0), last = lay.last_row(y0, count);
+        const int64_t fresh = y0 > ya ? first + shared : first;
+        const int64_t r0 = std::max<int64_t>(0, fresh), r1 = std::max(r0, std::min(ih, last)), px = (r1 - r0) * iw;
+        Ahead ahead;
+        if (rolls) {
+          ahead.add(y + (n * d_.filters * oh + y0) * ow, d_.filters, oh * ow, count * ow);
+          if (y0 + strip < yb) ahead.add(x + (n * C * ih + r1) * iw, C, ih * iw, std::min(strip, ih - r1) * iw);
         }
-        multiply(core_[block], z, offset.data(), lay.positions(count), nullptr, nullptr, [&](int64_t m) { return u + m * fp; });
-        for (int64_t k = 0; k < K2; ++k)
-          for (int64_t r = 0; r < count; ++r) Layout::copy(t + (g * K2 + k) * tp + r * ow, u + k * fp + r * lay.pitch, ow);
+        if (y0 > ya) {
+          for (int64_t k = 0; k < K1; ++k) {
+            float* plane = z + k * lay.plane;
+            std::copy_n(plane + strip * lay.pitch, shared * lay.pitch, plane);
+            for (int64_t r = std::max(ih, fresh); r < last; ++r) lay.clear(plane, r - first);
+          }
+        } else if (direct) {
+          std::fill_n(z, K1 * lay.plane, 0.0f);
+        } else {
+          for (int64_t k = 0; k < K1; ++k)
+            for (int64_t r = first; r < last; ++r)
+              if (r < 0 || r >= ih) lay.clear(z + k * lay.plane, r - first);
+        }
+        for (int64_t g = 0; g < G; ++g) {
+          const int64_t block = g * H + h;
+          for (int64_t c = 0; c < per_in && !in_place; ++c)
+            Layout::copy(xb + c * xp, x + ((n * C + d_.input_order[g * per_in + c]) * ih + r0) * iw, px);
+          const float* from_x = in_place ? x + (n * C * ih + r0) * iw : xb;
+          if (px) multiply(a_[block], from_x, x_offset.data(), px, nullptr, nullptr, [&](int64_t m) { return u + m * xp; }, &ahead);
+          for (int64_t k = 0; k < K1; ++k)
+            for (int64_t r = r0; r < r1; ++r) {
+              const float* from = u + k * xp + (r - r0) * iw;
+              if (direct) {
+                lay.put_inside(z + k * lay.plane, r - first, from);
+                continue;
+              }
+              if (!bare) Layout::copy(padded + lay.left, from, iw);
+              lay.put(z + k * lay.plane, r - first, bare ? from : padded);
+            }
+          if (winograd) {
+            for (int64_t q = 0; q < ceil_div(count, 2); q += tile_rows)
+              patches(winograd_[block], z + 2 * q * lay.pitch, lay, std::min(tile_rows, ceil_div(count, 2) - q), count - 2 * q, wp, u_offset.data(), u,
+                      t + g * K2 * tp + 2 * q * ow, tp, ahead);
+            continue;
+          }
+          multiply(core_[block], z, offset.data(), lay.positions(count), nullptr, nullptr, [&](int64_t m) { return u + m * fp; }, &ahead);
+          for (int64_t k = 0; k < K2; ++k)
+            for (int64_t r = 0; r < count; ++r) Layout::copy(t + (g * K2 + k) * tp + r * ow, u + k * fp + r * lay.pitch, ow);
+        }
+        multiply(b_[h], t, t_offset.data(), count * ow, d_.bias.data() + h * per_out, &d_.activation,
+                 [&](int64_t m) { return y + ((n * d_.filters + position_[h * per_out + m]) * oh + y0) * ow; }, &ahead);
       }
-      multiply(b_[h], t, t_offset.data(), count * ow, d_.bias.data() + h * per_out, &d_.activation,
-               [&](int64_t m) { return y + ((n * d_.filters + position_[h * per_out + m]) * oh + y0) * ow; });
     });
   }
 
@@ -104,14 +124,14 @@ class Tucker2Kernel : public Kernel {
   }
   // T of `rows` rows of tiles, i.e. of at most `count` rows of outputs, from the padded Z.
   void patches(const Winograd& w, const float* z, const Layout& lay, int64_t rows, int64_t count, int64_t wp, const int64_t* u_offset,
-               float* u, float* t, int64_t tp) const {
+               float* u, float* t, int64_t tp, Ahead& ahead) const {
     const int64_t tiles = ceil_div(lay.out_width, 2), up = d_.rank1 * wp + 16, mp = d_.rank2 * wp + 16;
     float* m = u + Winograd::kTerms * up;
     for (int64_t k = 0; k < d_.rank1; ++k)
       for (int64_t r = 0; r < rows; ++r)
         Winograd::input(z + k * lay.plane + 2 * r * lay.pitch, lay.pitch, tiles, u + k * wp + r * tiles, up);
     for (int64_t p = 0; p < Winograd::kTerms; ++p)
-      multiply(w.panel(p), u + p * up, u_offset, rows * tiles, nullptr, nullptr, [&](int64_t k) { return m + p * mp + k * wp; });
+      multiply(w.panel(p), u + p * up, u_offset, rows * tiles, nullptr, nullptr, [&](int64_t k) { return m + p * mp + k * wp; }, &ahead);
     for (int64_t k = 0; k < d_.rank2; ++k)
       for (int64_t r = 0; r < rows; ++r)
         Winograd::output(m + k * wp + r * tiles, mp, lay.out_width, 2 * r + 1 < count, t + k * tp + 2 * r * lay.out_width);
