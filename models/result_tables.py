@@ -145,6 +145,34 @@ def write_planner(data: dict[str, Any]) -> list[str]:
     return [*cost_table(report), said, *verdict(report)]
 
 
+def write_vgg16(data: dict[str, Any]) -> list[str]:
+    rows: list[tuple[object, ...]] = []
+    for name, report in data.items():
+        search, found = report["search"], report["verification"]
+        timed, total = search["latency"], report["cost"]["total"]
+        rows.append(
+            (
+                name,
+                f"{timed['ratio']:.3f} ({timed['low']:.3f} to {timed['high']:.3f})",
+                f"{search['predicted_ratio']:.3f}",
+                f"{total['mac_reduction']:.2f}",
+                f"{total['param_reduction']:.2f}",
+                f"{100 * found['agreement']['top1']:.2f} %",
+                f"{min(output['sqnr_db'] for output in found['outputs']):.1f}",
+                "passed" if report["passed"] else f"failed: {'; '.join(report['failures'])}",
+            )
+        )
+    first = next(iter(data.values()))
+    columns = ("asked for", "time (99 % interval)", "predicted", "MACs", "parameters")
+    columns = (*columns, "top-1 agreement", "SQNR, dB", "verdict")
+    said = f"Agreement and SQNR on {first['verification']['samples']} crops of photographs that "
+    said += "neither fits nor search saw; time over the original's."
+    lines = [said, "", *table(columns, rows), *on_machine(first)]
+    for name, report in data.items():
+        lines += [f"{name}:", "", *cost_table(report)]
+    return lines
+
+
 def write_int8(data: dict[str, Any]) -> list[str]:
     return [
         line for name, report in data.items() for line in (f"`{name}`", "", *bench_table(report))
