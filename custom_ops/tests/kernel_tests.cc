@@ -85,13 +85,30 @@ int main() {
         Monochromatic few{2, 3 * rank, 3, w, {}, values(3 * 2), values(3 * rank * 9), values(3 * rank), shuffled(3 * rank)};
         compare("mono of few channels", few, Image{2, 2, {1, height, width}}, 2 * 3 * rank * plane);
         for (bool depthwise : {false, true}) {
-          const int64_t K1 = depthwise ? rank : rank < 8 ? 5 : 9;  // from 8 on by Winograd, at stride 1
+          const int64_t K1 = depthwise ? rank : 5;
           LowRank l{depthwise, C, F, G, H, K1, rank, w, {}, values(G * H * K1 * C / G), values(G * H * rank * (depthwise ? 1 : K1) * 9),
                     values(F * G * rank), values(F), shuffled(C), shuffled(F)};
           compare(depthwise ? "cp" : "tucker2", l, in, 2 * F * plane);
         }
+        // One block, at stride 1 and from rank 8 on by Winograd.
+        LowRank one{false, C, F, 1, 1, 9, rank, w, {}, values(9 * C), values(rank * 9 * 9), values(F * rank), values(F), shuffled(C), shuffled(F)};
+        compare("tucker2 of one block", one, in, 2 * F * plane);
         compare("lrn", Lrn{1 + 2 * (rank % 4), 0.1f, s == 1 ? 0.75f : s == 2 ? 0.5f : 0.3f, 1.0f}, in, 2 * C * height * width);
       }
+  // One block of many channels on a tall image: tasks that go down it in several strips and keep the rows these share.
+  for (int64_t width : {96, 112, 113})
+    for (int64_t height : {69, 70})
+      for (int64_t rank : {7, 9, 16, 17})
+        for (int64_t shape = 0; shape < 4; ++shape) {
+          const int64_t C = 24, F = 10, k = shape == 3 ? 5 : 3;
+          const Window w = window(k, 1, shape == 2 ? 2 : 1, shape == 1 ? 0 : 6);
+          const Image in{1, C, {1, height, width}};
+          for (bool depthwise : {false, true}) {
+            LowRank l{depthwise, C, F, 1, 1, rank, rank, w, {0.0f}, values(rank * C), values(rank * (depthwise ? 1 : rank) * k * k), values(F * rank),
+                      values(F), shuffled(C), shuffled(F)};
+            compare(depthwise ? "cp in strips" : "tucker2 in strips", l, in, F * w.output(1, height) * w.output(2, width));
+          }
+        }
   std::printf("%d cases, %d failures\n", cases, failures);
   return failures != 0;
 }

@@ -8,7 +8,8 @@ class Tucker2Kernel : public Kernel {
     for (int64_t b = 0; b < G * H; ++b) {
       a_.emplace_back(K1, per_in, [&](int64_t m, int64_t t) { return d.a[(b * K1 + m) * per_in + t]; });
       const float* core = d.core.data() + b * K2 * K1 * taps;
-      if (Winograd::fits(d.window, K1, K2)) winograd_.emplace_back(core, K1, K2);
+      // Of many blocks the transformed cores, 16 values for 9, would leave the second cache level.
+      if (G * H == 1 && Winograd::fits(d.window, K1, K2)) winograd_.emplace_back(core, K1, K2);
       else core_.emplace_back(K2, K1 * taps, [&](int64_t m, int64_t t) { return core[m * K1 * taps + t]; });
     }
     for (int64_t h = 0; h < H; ++h)
