@@ -18,9 +18,10 @@ from onnx_lowrank.schemes.preconditioner import Surrogate, preconditioner
 
 Array = NDArray[np.float64]
 
-MAX_SWEEPS = 12
+SWEEP_WORK = 30_000_000  # weights times sweeps in one fit
+LEAST_SWEEPS, MOST_SWEEPS = 12, 40
 MAX_STEPS = 8  # of conjugate gradients in one half-step
-TOLERANCE = 2e-3  # relative fall of the squared error in a sweep at which a fit has converged
+TOLERANCE = 2e-4  # relative fall of the squared error in a sweep at which a fit has converged
 STEP_TOLERANCE = 1e-2  # fall of the residual at which a half-step is solved well enough
 
 
@@ -29,7 +30,7 @@ def refine(
     weight: Weight,
     metric: Metric,
     *,
-    sweeps: int = MAX_SWEEPS,
+    sweeps: int | None = None,
     steps: int = MAX_STEPS,
     tolerance: float = STEP_TOLERANCE,
 ) -> Factors:
@@ -49,8 +50,10 @@ def refine(
         What to approximate.
     metric : Metric
         The inner product.
-    sweeps, steps : int
-        Most sweeps over all arrays, and most steps of conjugate gradients in a half-step.
+    sweeps : int, optional
+        Most sweeps over all arrays; what `SWEEP_WORK` allows if not given.
+    steps : int
+        Most steps of conjugate gradients in a half-step.
     tolerance : float
         Relative residual at which a half-step stops.
 
@@ -59,6 +62,8 @@ def refine(
     Factors
         Of the same structure and ranks.
     """
+    if sweeps is None:
+        sweeps = min(max(SWEEP_WORK // weight.size, LEAST_SWEEPS), MOST_SWEEPS)
     now = multilinear(factors)
     surrogate = Surrogate.of(metric, factors, weight.shape)
     residual = weight - now.dense()
