@@ -136,7 +136,6 @@ def sweep_subject(name: str, folder: Path, jobs: int) -> tuple[SweepReport, Swee
         if layer.spec is not None and layer.spec.in_channels <= 4:
             schemes.append(f"{layer.name}=mono:C=8")
     reports = []
-    reports = []
     for count in (subject.limit, FEW):
         samples = SweepData(
             held_out=held_out,
