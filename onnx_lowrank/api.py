@@ -33,7 +33,7 @@ from onnx_lowrank.planning.plan import (
     rules_from_json,
 )
 from onnx_lowrank.results import CompressReport, CompressResult, CostReport, LayerInfo
-from onnx_lowrank.runtime import fix_shapes, model_inputs
+from onnx_lowrank.runtime import Provider, fix_shapes, model_inputs, require_provider
 from onnx_lowrank.runtime.doctor import Diagnosis, diagnose
 from onnx_lowrank.runtime.library import loads
 from onnx_lowrank.score import Score, ScoreSource
@@ -116,6 +116,7 @@ def verify(
     tolerance: Tolerance | None = None,
     seed: int = 0,
     score: ScoreSource | None = None,
+    provider: Provider | None = None,
 ) -> VerifyReport:
     """Run two models on the same inputs in onnxruntime and compare every output.
 
@@ -142,12 +143,21 @@ def verify(
     score : str or callable, optional
         A user's figure of merit, ``"module:callable"`` or a callable, as of
         `onnx_lowrank.score.Score`.
+    provider : {"cpu", "cuda"}, optional
+        Where both run: that one must work. Otherwise on the CPU, and on CUDA where that works.
     """
+    if provider is not None:
+        require_provider(provider)
     reference = load_model(original)
     dataset = _dataset(reference, data, preprocess, labels_from, strict, input_shapes, limit, seed)
     judge = None if score is None else Score.open(score)
     return verify_models(
-        reference, load_model(compressed), dataset, tolerance=tolerance, score=judge
+        reference,
+        load_model(compressed),
+        dataset,
+        providers=None if provider is None else (provider,),
+        tolerance=tolerance,
+        score=judge,
     )
 
 
@@ -169,6 +179,7 @@ def compress(
     metric: MetricName | None = None,
     cache_dir: Path | None = None,
     lowering: Lowering = "standard",
+    provider: Provider = "cpu",
     seed: int = 0,
     progress: Progress = _silent,
 ) -> CompressResult:
@@ -200,6 +211,9 @@ def compress(
         What the new layers are made of. Standard ops; or nodes of the package's own ops, and LRN
         likewise, each with a body of standard ops: they run in any ONNX runtime, and faster where
         the kernel library is registered. ``auto``: portable where the library loads here.
+    provider : {"cpu", "cuda"}
+        Where models run over the data. The comparison at the end is on the CPU, and on CUDA where
+        that works; "cuda" must work, and the comparison is there alone.
     seed : int
         Fixes every random choice; two runs with one seed give the same bytes.
     progress : callable
@@ -214,8 +228,12 @@ def compress(
     ------
     ModelError, PlanError, SchemeError, DataError
         If an input is at fault; the message names the remedy.
+    ProviderError
+        The provider is missing or does not work.
     """
+    require_provider(provider)
     portable = _is_portable(lowering)
+    require_provider(provider)
     original = load_model(model)
     check_model(original)
     layers = _layers(original, input_shapes)
@@ -243,7 +261,7 @@ def compress(
             strict=strict,
             seed=seed,
         )
-        samples = Calibration(source, asymmetric, cache_dir, metric or "covariance")
+        samples = Calibration(source, asymmetric, cache_dir, metric or "covariance", provider)
     elif asymmetric:
         raise DataError("asymmetric fits need data; give calibration samples")
     elif metric is not None:
@@ -276,7 +294,13 @@ def compress(
     report = None
     if dataset is not None:
         progress("verifying", steps - 1, steps)
-        report = verify_models(original, rewritten, dataset, tolerance=tolerance)
+        report = verify_models(
+            original,
+            rewritten,
+            dataset,
+            providers=None if provider == "cpu" else (provider,),
+            tolerance=tolerance,
+        )
     return CompressResult(
         model=rewritten,
         report=CompressReport(

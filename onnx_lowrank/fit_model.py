@@ -25,6 +25,7 @@ from onnx_lowrank.metrics.target import fit_target
 from onnx_lowrank.passes.approximate_conv import ApproximateConvPass
 from onnx_lowrank.planning.fit import FitProblem, LayerFit, fit_layer
 from onnx_lowrank.planning.plan import Plan
+from onnx_lowrank.runtime import Provider
 
 Progress = Callable[[str, int, int], None]
 MetricName = Literal["covariance", "mahalanobis", "combined"]
@@ -47,6 +48,8 @@ class Calibration:
         What is minimised: the expected error of the layer's output, the error of its weights
         weighted by the gradients of the classifier's softmax output, or the first with each output
         weighted by these gradients. Gradients take torch.
+    provider : {"cpu", "cuda"}
+        Where onnxruntime runs the models over the data; gradients are torch's, on the CPU.
 
     Raises
     ------
@@ -58,6 +61,7 @@ class Calibration:
     asymmetric: bool = False
     cache_dir: Path | None = field(default=None)
     metric: MetricName = "covariance"
+    provider: Provider = "cpu"
 
     def __post_init__(self) -> None:
         if self.metric not in get_args(MetricName):
@@ -114,13 +118,20 @@ def fit_model(
                 list(chosen),
                 cache_dir=calibration.cache_dir,
                 seed=seed,
+                provider=calibration.provider,
             )
     fits: dict[str, LayerFit] = {}
     below: StepwiseStatistics | None = None
     with ExitStack() as stack:
         if calibration is not None and calibration.asymmetric:
             below = stack.enter_context(
-                StepwiseStatistics(model, calibration.dataset, list(chosen), seed=seed)
+                StepwiseStatistics(
+                    model,
+                    calibration.dataset,
+                    list(chosen),
+                    seed=seed,
+                    provider=calibration.provider,
+                )
             )
         for done, (name, scheme) in enumerate(chosen.items()):
             progress(f"fitting {name} as {scheme.spec}", done, len(chosen))

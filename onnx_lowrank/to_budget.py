@@ -24,7 +24,7 @@ from onnx_lowrank.planning.budget import Budget
 from onnx_lowrank.planning.cost import plan_costs
 from onnx_lowrank.planning.latency import LatencyTable, SavedLatencies
 from onnx_lowrank.results import CompressReport, CompressResult, CostReport
-from onnx_lowrank.runtime import Provider, fix_shapes, model_inputs
+from onnx_lowrank.runtime import Provider, fix_shapes, model_inputs, require_provider
 from onnx_lowrank.score import Score
 from onnx_lowrank.searching.ladder import normalised
 from onnx_lowrank.searching.outlook import Prediction
@@ -204,6 +204,9 @@ def compress_to_budget(
     ModelError, PlanError, DataError, ProviderError, ClusterError
         If an input is at fault; the message names the remedy.
     """
+    # By latencies of another machine nothing runs on its provider here.
+    here: Provider = "cpu" if latency is not None else provider
+    require_provider(here)
     score = None if budget.score is None else Score.open(budget.score)
     original = load_model(model)
     check_model(original)
@@ -242,7 +245,7 @@ def compress_to_budget(
         budget=budget,
         calibration=fitting,
         selection=selection,
-        stopwatch=Stopwatch(provider, threads, seed),
+        stopwatch=Stopwatch(here, threads, seed),
         store=Store((cache_dir or default_folder()) / "search"),
         table=latency or LatencyTable(),
         input_shapes=input_shapes,
@@ -263,7 +266,12 @@ def compress_to_budget(
     check_model(rewritten)
     progress("verifying on samples that the search did not see", 0, 1)
     report = verify_models(
-        original, rewritten, verdict, tolerance=_tolerance(budget, verdict), score=score
+        original,
+        rewritten,
+        verdict,
+        providers=None if here == "cpu" else (here,),
+        tolerance=_tolerance(budget, verdict),
+        score=score,
     )
     layers = find_layers(original, input_shapes=input_shapes)
     result = CompressResult(

@@ -34,7 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "profiling": BASE | {"graph", "runtime", "data", "workload"},
     "finetune": NUMERICS | {"calibrate", "graph", "runtime", "data"},
     "fit_model": NUMERICS
-    | {"calibrate", "data", "finetune", "graph", "lowering", "passes", "planning"},
+    | {"calibrate", "data", "finetune", "graph", "lowering", "passes", "planning", "runtime"},
     "sweeping": NUMERICS
     | {"planning", "graph", "passes", "runtime", "data", "verification", "calibrate"}
     | {"documents", "fit_model"},

@@ -14,7 +14,7 @@ import numpy as np
 from onnx_lowrank.benchmarking.result import BenchReport, ContenderResult, SettingResult
 from onnx_lowrank.data import Preprocess
 from onnx_lowrank.errors import ModelError, OnnxLowRankError
-from onnx_lowrank.runtime import Provider, check_provider, model_inputs
+from onnx_lowrank.runtime import Provider, model_inputs, require_provider
 from onnx_lowrank.runtime.bench import Contender, Progress, Timing, measure
 from onnx_lowrank.runtime.int8 import quantise
 from onnx_lowrank.runtime.machine import describe_machine
@@ -100,7 +100,7 @@ def benchmark(
         A model cannot be read, run, brought to a batch size, or takes other inputs than the first.
     """
     _check(models, threads, batches, repeats, seconds)
-    check_provider(provider)
+    require_provider(provider)
     show = progress or (lambda step, done, total: None)
     rng = np.random.default_rng(seed)
     feeds_of = partial(
@@ -249,10 +249,14 @@ def _setting(
     rng: np.random.Generator,
     progress: Callable[[str, int, int], None],
 ) -> SettingResult:
+    session: dict[str, str] = {}
+
     def load(path: Path, engine: Engine) -> Runner:
         if engine == "openvino":
             return OpenVinoRunner(path, feeds, threads=threads)
-        return OrtRunner(path, feeds, provider=provider, threads=threads)
+        runner = OrtRunner(path, feeds, provider=provider, threads=threads)
+        session.update(runner.settings)
+        return runner
 
     timings, noise = measure(
         [
@@ -286,7 +290,7 @@ def _setting(
             )
         )
     rounds = timings[0].blocks.shape[1]
-    return SettingResult(batch, threads, repeats, rounds, tuple(contenders), noise)
+    return SettingResult(batch, threads, repeats, rounds, tuple(contenders), noise, session)
 
 
 def _ratio(timing: Timing, reference: Timing) -> RatioInterval:

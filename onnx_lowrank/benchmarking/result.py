@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from onnx_lowrank.runtime import Provider
@@ -80,6 +80,9 @@ class SettingResult:
         In the order given.
     noise : Noise
         Signs of other work on the machine.
+    session : dict of str to str
+        Settings of onnxruntime's provider, the same for all contenders, as of
+        `onnx_lowrank.runtime.Session`.
     """
 
     batch: int
@@ -88,6 +91,7 @@ class SettingResult:
     rounds: int
     contenders: tuple[ContenderResult, ...]
     noise: Noise
+    session: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, ready for JSON."""
@@ -98,6 +102,7 @@ class SettingResult:
             "rounds": self.rounds,
             "contenders": [contender.to_dict() for contender in self.contenders],
             "noise": self.noise.to_dict(),
+            "session": dict(self.session),
         }
 
 

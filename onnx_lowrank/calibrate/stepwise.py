@@ -19,7 +19,7 @@ from onnx_lowrank.calibrate.run import MEMORY_LIMIT, POSITIONS
 from onnx_lowrank.data import Dataset
 from onnx_lowrank.graph.section import cut_section, find_section
 from onnx_lowrank.metrics.moments import LayerStatistics
-from onnx_lowrank.runtime import Session, open_session
+from onnx_lowrank.runtime import Provider, Session, open_session
 
 Tensor = NDArray[Any]
 
@@ -71,11 +71,13 @@ class StepwiseStatistics:
         positions: int = POSITIONS,
         seed: int = 0,
         threads: int | None = None,
+        provider: Provider = "cpu",
     ) -> None:
         self._dataset = dataset
         self._positions = positions
         self._seed = seed
         self._threads = threads
+        self._provider: Provider = provider
         survey = Survey.of(dataset)
         self._images = survey.images
         self._jobs = find_jobs(model, layers, survey.shapes)
@@ -143,7 +145,7 @@ class StepwiseStatistics:
             }
             if session is None:
                 cut = cut_section(side.model, section, values)
-                session = open_session(cut, threads=self._threads)
+                session = open_session(cut, provider=self._provider, threads=self._threads)
             found = session.run(values, [tensor])[tensor]
             files.append(Path(self._folder.name) / f"{self._count}.npy")
             self._count += 1

@@ -218,6 +218,7 @@ def compress(
             input_shapes=read_shapes(input_shape),
             tolerance=read_tolerance(min_sqnr, max_drop, min_top1),
             lowering=lowering,
+            provider=cast("Any", provider),
             seed=seed,
             progress=progress,
         )
@@ -226,7 +227,7 @@ def compress(
         api.write_text(save_plan, json.dumps(result.plan.to_dict(), indent=2) + "\n")
     print_result(
         lambda: measured(
-            "compress", {**result.report.to_dict(), "output": str(output)}, provider="cpu"
+            "compress", {**result.report.to_dict(), "output": str(output)}, provider=provider
         ),
         lambda: _print_tables(result.report, output),
         as_json=as_json,

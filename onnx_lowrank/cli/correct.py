@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from onnx_lowrank.cli.options import Json, Limit, Preset, Quiet, Seed
+from onnx_lowrank.cli.options import Json, Limit, Preset, Provider, Quiet, Seed
 from onnx_lowrank.cli.output import print_result, show_progress
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def correct(
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the new model.")],
     preprocess: Preset = None,
     limit: Limit = None,
+    provider: Provider = "cpu",
     seed: Seed = 0,
     force: Annotated[
         bool, typer.Option("--force", help="Allow the output to overwrite the compressed model.")
@@ -50,11 +51,12 @@ def correct(
             limit=limit,
             seed=seed,
             force=force,
+            provider=cast("Any", provider),
             progress=progress,
         )
     found = {"corrections": [asdict(each) for each in corrections], "output": str(output)}
     print_result(
-        lambda: measured("correct", found, provider="cpu"),
+        lambda: measured("correct", found, provider=provider),
         lambda: _print_table(corrections, output),
         as_json=as_json,
         quiet=quiet,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -14,6 +14,7 @@ from onnx_lowrank.cli.options import (
     Limit,
     Model,
     Preset,
+    Provider,
     Quiet,
     Seed,
     Strict,
@@ -76,6 +77,7 @@ def sweep(
     jobs: Annotated[
         int, typer.Option("--jobs", "-j", min=-1, help="Processes; -1 for one on each core.")
     ] = 1,
+    provider: Provider = "cpu",
     preprocess: Preset = None,
     limit: Limit = None,
     labels: Labels = None,
@@ -109,6 +111,7 @@ def sweep(
             metrics=metric or (("frobenius", "covariance") if calibrate else ("frobenius",)),
             network=network,
             jobs=jobs,
+            provider=cast("Any", provider),
             seed=seed,
             progress=progress,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -40,6 +40,15 @@ def verify(
     max_drop: MaxDrop = None,
     min_top1: MinTop1 = None,
     score: ScoreOption = None,
+    provider: Annotated[
+        str | None,
+        typer.Option(
+            "--provider",
+            metavar="cpu|cuda",
+            help="Where onnxruntime runs the models; on both, if CUDA works here, by default.",
+            show_default=False,
+        ),
+    ] = None,
     seed: Seed = 0,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -62,6 +71,7 @@ def verify(
             input_shapes=read_shapes(input_shape),
             tolerance=read_tolerance(min_sqnr, max_drop, min_top1, score=score),
             score=score,
+            provider=cast("Any", provider),
             seed=seed,
         )
     print_result(

@@ -18,7 +18,7 @@ from onnx_lowrank.graph.check import check_model
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.io import load_model, save_model
 from onnx_lowrank.graph.layers import attribute
-from onnx_lowrank.runtime import model_inputs
+from onnx_lowrank.runtime import Provider, model_inputs, require_provider
 
 Array = NDArray[np.float64]
 BATCH = 32  # images that run at once
@@ -51,6 +51,7 @@ def correct_statistics(
     compressed: onnx.ModelProto,
     dataset: Dataset,
     *,
+    provider: Provider = "cpu",
     progress: Callable[[str, int, int], None] = lambda step, done, total: None,
 ) -> list[Correction]:
     """Correct biases, and what BatchNormalization subtracts and divides by, in place.
@@ -73,6 +74,8 @@ def correct_statistics(
         The model, and one that `compress` made of it, which is changed.
     dataset : Dataset
         Images.
+    provider : {"cpu", "cuda"}
+        Where the models run.
     progress : callable
         Called with a sentence, the number of tensors done, and their total.
 
@@ -94,11 +97,11 @@ def correct_statistics(
             "the compressed model has no weight that the original lacks; give the original first, "
             "then a model made from it by compress"
         )
-    expected = _moments(original, dataset, sites)
+    expected = _moments(original, dataset, sites, provider)
     done = []
     for index, (tensor, output) in enumerate(sites.items()):
         progress(f"correcting {tensor}", index, len(sites))
-        found = _moments(compressed, dataset, {tensor: output})[tensor]
+        found = _moments(compressed, dataset, {tensor: output}, provider)[tensor]
         done.append(_correct(compressed, tensor, output, expected[tensor], found))
     return done
 
@@ -113,6 +116,7 @@ def correct_files(
     limit: int | None = None,
     seed: int = 0,
     force: bool = False,
+    provider: Provider = "cpu",
     progress: Callable[[str, int, int], None] = lambda step, done, total: None,
 ) -> list[Correction]:
     """Read two models, correct the compressed one and write it atomically; see above.
@@ -123,14 +127,22 @@ def correct_files(
         Files; `force` allows the last two to be one.
     data, preprocess, limit, seed
         As of `open_dataset`.
-    force, progress
+    force, provider, progress
         As of `save_model` and `correct_statistics`.
+
+    Raises
+    ------
+    ProviderError
+        The provider is missing or does not work.
     """
+    require_provider(provider)
     student = load_model(compressed)
     dataset = open_dataset(
         data, model_inputs(student), preprocess=preprocess, limit=limit, batch=BATCH, seed=seed
     )
-    done = correct_statistics(load_model(original), student, dataset, progress=progress)
+    done = correct_statistics(
+        load_model(original), student, dataset, provider=provider, progress=progress
+    )
     check_model(student)
     save_model(student, output, source=compressed, force=force)
     return done
@@ -166,10 +178,10 @@ def _sites(original: onnx.ModelProto, compressed: onnx.ModelProto) -> dict[str, 
 
 
 def _moments(
-    model: onnx.ModelProto, dataset: Dataset, sites: dict[str, str]
+    model: onnx.ModelProto, dataset: Dataset, sites: dict[str, str], provider: Provider
 ) -> dict[str, tuple[Array, Array]]:
     """Return mean and variance of tensors by channel."""
-    session = open_with_outputs(model, set(sites), "cpu", None)
+    session = open_with_outputs(model, set(sites), provider, None)
     sums: dict[str, list[Any]] = {name: [0, 0.0, 0.0] for name in sites}
     for batch in dataset:
         for name, value in session.run(batch.feeds, list(sites)).items():

@@ -13,7 +13,7 @@ from onnx_lowrank.data import Preprocess
 from onnx_lowrank.errors import OnnxLowRankError
 from onnx_lowrank.graph.layers import find_layers
 from onnx_lowrank.profiling.result import UNATTRIBUTED, ModelProfile, ProfileReport, Row
-from onnx_lowrank.runtime import Provider, check_provider
+from onnx_lowrank.runtime import Provider, check_provider, require_provider
 from onnx_lowrank.runtime.attribution import assign_rows, attribute
 from onnx_lowrank.runtime.bench import Progress, drift
 from onnx_lowrank.runtime.machine import NoiseMeter, describe_machine
@@ -78,6 +78,8 @@ def profile(
         # CUDA reads this when it starts: the profiler would else see launches end, not kernels.
         os.environ.setdefault("CUDA_LAUNCH_BLOCKING", "1")
         notes.append("every kernel was waited for (CUDA_LAUNCH_BLOCKING=1), in all runs")
+        notes.append("on CUDA: TF32 off, cuDNN's algorithms by exhaustive search, one stream")
+        require_provider(provider)
     show = progress or (lambda step, done, total: None)
     show("reading the model", 0, runs)
     sources = [model] if compare is None else [model, compare]
@@ -123,6 +125,7 @@ def profile(
             drift=max(drift(model.wall) for model in profiles),
         ),
         notes=tuple(notes),
+        session=recorders[0].settings,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -169,6 +169,8 @@ class ProfileReport:
         Signs of other work on the machine.
     notes : tuple of str
         Sentences on what the figures do not say.
+    session : dict of str to str
+        Settings of the provider, as of `onnx_lowrank.runtime.Session`.
     """
 
     model: ModelProfile
@@ -181,6 +183,7 @@ class ProfileReport:
     machine: dict[str, Any]
     noise: Noise
     notes: tuple[str, ...]
+    session: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, ready for JSON."""
@@ -196,4 +199,5 @@ class ProfileReport:
             "machine": self.machine,
             "noise": self.noise.to_dict(),
             "notes": list(self.notes),
+            "session": dict(self.session),
         }

@@ -1,5 +1,6 @@
 """Running models: the only package that imports onnxruntime, and only when a session is opened."""
 
+from onnx_lowrank.runtime.require import require_provider
 from onnx_lowrank.runtime.session import (
     Provider,
     Session,
@@ -18,4 +19,5 @@ __all__ = [
     "fix_shapes",
     "model_inputs",
     "open_session",
+    "require_provider",
 ]

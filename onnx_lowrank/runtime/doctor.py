@@ -7,18 +7,15 @@ import platform
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from onnx_lowrank.errors import OnnxLowRankError, ProviderError
+from onnx_lowrank.runtime.require import require_provider
 from onnx_lowrank.runtime.session import (
     PROVIDERS,
     available_providers,
     custom_ops_library,
-    open_session,
 )
-
-if TYPE_CHECKING:
-    import onnx
 
 _PACKAGES = (
     "onnx_lowrank",
@@ -113,7 +110,7 @@ def diagnose() -> Diagnosis:
         )
     elif providers:
         try:
-            open_session(_smallest_model(), provider="cuda")
+            require_provider("cuda")
         except OnnxLowRankError as error:
             what, _, remedy = str(error).partition("; ")
             lacks(f"a working CUDA provider: {what}", remedy)
@@ -135,18 +132,6 @@ def diagnose() -> Diagnosis:
         custom_ops=library,
         missing=tuple(missing),
     )
-
-
-def _smallest_model() -> onnx.ModelProto:
-    from onnx import TensorProto, helper
-
-    graph = helper.make_graph(
-        [helper.make_node("Relu", ["x"], ["y"])],
-        "smallest",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])],
-    )
-    return helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 13)])
 
 
 def _version(package: str) -> str | None:

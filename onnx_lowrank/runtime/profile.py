@@ -86,6 +86,11 @@ class Recorder:
         As of `OrtRunner`. On CUDA the profiler sees launches: start the process with
         ``CUDA_LAUNCH_BLOCKING=1``, so that a launch lasts as long as its kernel.
 
+    Attributes
+    ----------
+    settings : dict of str to str
+        Settings of the provider, as of `OrtRunner`.
+
     Raises
     ------
     ProviderError, ModelError
@@ -116,6 +121,7 @@ class Recorder:
                 options.add_session_config_entry(key, value)
 
         self._plain = OrtRunner(model, feeds, provider=provider, threads=threads)
+        self.settings = self._plain.settings
         self._profiled = OrtRunner(
             model, feeds, provider=provider, threads=threads, configure=configure
         )

@@ -24,7 +24,10 @@ Provider = Literal["cpu", "cuda"]
 ConvSearch = Literal["EXHAUSTIVE", "HEURISTIC", "DEFAULT"]
 PROVIDERS: dict[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 # Provider options that a figure from CUDA is worth nothing without.
-_STATED = ("device_id", "use_tf32", "cudnn_conv_algo_search", "cudnn_conv_use_max_workspace")
+_STATED = (
+    *("device_id", "use_tf32", "cudnn_conv_algo_search", "cudnn_conv_use_max_workspace"),
+    *("has_user_compute_stream", "gpu_mem_limit"),
+)
 # onnxruntime's log levels; what goes wrong reaches the caller as exceptions, not as stray lines.
 _WARNING, _FATAL = 2, 4
 
@@ -42,7 +45,8 @@ class Session:
         Path of the registered kernel library; None where there is none.
     settings : dict of str to str
         What bears on speed and accuracy on CUDA, as onnxruntime itself reports it: device_id,
-        use_tf32, cudnn_conv_algo_search, cudnn_conv_use_max_workspace; empty on the CPU.
+        use_tf32, cudnn_conv_algo_search, cudnn_conv_use_max_workspace, has_user_compute_stream,
+        gpu_mem_limit (bytes that its arena may take); empty on the CPU.
     raw : onnxruntime.InferenceSession
         The session itself.
     """

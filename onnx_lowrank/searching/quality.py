@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx_lowrank.data import Batch, Dataset
 from onnx_lowrank.errors import DataError, ModelError
 from onnx_lowrank.planning.budget import Budget
-from onnx_lowrank.runtime import Session, open_session
+from onnx_lowrank.runtime import Provider, Session, open_session
 from onnx_lowrank.score import OutputRows, Outputs, Score
 from onnx_lowrank.searching.outlook import CountedOutlook, MeanOutlook, Outlook
 from onnx_lowrank.store import key_of
@@ -124,10 +124,12 @@ class QualityMeter:
         *,
         threads: int | None = None,
         score: Score | None = None,
+        provider: Provider = "cpu",
     ) -> None:
         self._dataset = dataset
         self._threads = threads
-        session = open_session(original, threads=threads)
+        self._provider: Provider = provider
+        session = open_session(original, provider=provider, threads=threads)
         tensors = [o for o in session.outputs if o.type.startswith("tensor(")]
         self._floats = [o.name for o in tensors if o.dtype is not None and o.dtype.kind == "f"]
         if not self._floats:
@@ -204,7 +206,7 @@ class QualityMeter:
         return CountedOutlook.of("accuracy", right - (second == self._labels))
 
     def _see(self, model: onnx.ModelProto) -> _Seen:
-        session = open_session(model, threads=self._threads)
+        session = open_session(model, provider=self._provider, threads=self._threads)
         shape = (len(self._reference), len(self._floats))
         seen = _Seen(np.zeros(shape), np.zeros(shape))
         ours, theirs = [], []

@@ -146,7 +146,9 @@ class Search:
         if not options:
             return self._nothing(reasons, "no layer has a candidate that is measurably faster")
         self.progress("measuring the original", 0, 1)
-        meter = QualityMeter(self.original, self.selection, score=self.score)
+        meter = QualityMeter(
+            self.original, self.selection, score=self.score, provider=self.stopwatch.provider
+        )
         if self.budget.max_drop is not None and not meter.has_drop:
             raise PlanError(
                 "max_drop needs one output with a score for each class, or a score of your own; "
@@ -167,6 +169,7 @@ class Search:
             list(found),
             cache_dir=self.store.folder / "statistics",
             seed=self.seed,
+            provider=self.stopwatch.provider,
             threads=self.stopwatch.threads if self.jobs == 1 else None,
             progress=self.progress,
         )

@@ -16,7 +16,7 @@ from onnx_lowrank.graph.io import load_model
 from onnx_lowrank.graph.layers import find_layers
 from onnx_lowrank.planning.fit import LayerFit
 from onnx_lowrank.planning.latency import LatencyTable, SavedLatencies, Timed
-from onnx_lowrank.runtime import Provider
+from onnx_lowrank.runtime import Provider, require_provider
 from onnx_lowrank.runtime.machine import describe_machine
 from onnx_lowrank.searching.assembly import assemble
 from onnx_lowrank.searching.ladder import Ladder, ladder, normalised
@@ -88,6 +88,7 @@ def measure_latencies(
     ModelError, DataError, ProviderError
         If an input is at fault; the message names the remedy.
     """
+    require_provider(provider)
     original = load_model(model)
     check_model(original)
     names = [layer.name for layer in find_layers(original) if layer.reason is None]

@@ -21,6 +21,7 @@ from onnx_lowrank.metrics.moments import LayerStatistics
 from onnx_lowrank.metrics.output_error import squared_output
 from onnx_lowrank.passes.approximate_conv import ApproximateConvPass
 from onnx_lowrank.planning.fit import LayerFit, fit_layer
+from onnx_lowrank.runtime import Provider
 from onnx_lowrank.schemes.base import relative_error
 from onnx_lowrank.sweeping.grid import Point
 from onnx_lowrank.sweeping.result import PointResult
@@ -63,6 +64,8 @@ class Setting:
         Held-out data to run the whole network on, if that is asked for.
     threads : int
         Threads of onnxruntime in a process.
+    provider : {"cpu", "cuda"}
+        Where the network runs.
     """
 
     model: Path
@@ -74,6 +77,7 @@ class Setting:
     seed: int
     network: Dataset | None
     threads: int
+    provider: Provider = "cpu"
 
 
 def evaluate(setting: Setting, point: Point, key: str) -> tuple[str, PointResult]:
@@ -167,8 +171,14 @@ def _network(setting: Setting, fit: LayerFit) -> dict[str, Any]:
     original = load_model(setting.model)
     changed = load_model(setting.model)
     ApproximateConvPass({fit.layer: (fit.factors, fit.bias)}).run(changed)
-    report = verify(original, changed, setting.network, providers=("cpu",), threads=setting.threads)
-    result = report.results["cpu"]
+    report = verify(
+        original,
+        changed,
+        setting.network,
+        providers=(setting.provider,),
+        threads=setting.threads,
+    )
+    result = report.results[setting.provider]
     ratios = [output["sqnr_db"] for output in result.outputs if output["sqnr_db"] is not None]
     return {
         "samples": report.samples,

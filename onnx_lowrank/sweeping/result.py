@@ -11,6 +11,7 @@ from typing import Any
 
 from onnx_lowrank.documents import measured
 from onnx_lowrank.errors import DataError
+from onnx_lowrank.runtime import Provider
 from onnx_lowrank.sweeping.grid import Skipped
 
 SCHEMA_VERSION = 1
@@ -135,6 +136,8 @@ class SweepReport:
         What is to be known of the data, one sentence each.
     reused : int
         How many points came from an earlier run.
+    provider : {"cpu", "cuda"}
+        Where the models ran.
     filters : mapping of PointResult to Path
         Files with the weight of a layer on colour images, ``original`` and ``fitted``.
     """
@@ -146,6 +149,7 @@ class SweepReport:
     skipped: tuple[Skipped, ...]
     notes: tuple[str, ...] = ()
     reused: int = 0
+    provider: Provider = "cpu"
     filters: Mapping[PointResult, Path] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -163,7 +167,7 @@ class SweepReport:
 
     def to_document(self) -> dict[str, Any]:
         """Return `to_dict` as a document, with the machine that this runs on."""
-        return measured("sweep", self.to_dict(), provider="cpu")
+        return measured("sweep", self.to_dict(), provider=self.provider)
 
     def to_csv(self) -> str:
         """Return the points as CSV with a header; an empty cell is None."""

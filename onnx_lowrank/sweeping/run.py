@@ -22,6 +22,7 @@ from onnx_lowrank.graph.io import load_model, save_model, write_text
 from onnx_lowrank.graph.layers import find_layers, layer_weight
 from onnx_lowrank.metrics.moments import LayerStatistics
 from onnx_lowrank.passes.normalize import normalisation
+from onnx_lowrank.runtime import Provider, require_provider
 from onnx_lowrank.sweeping.evaluate import NEEDS, Setting, save_gradients
 from onnx_lowrank.sweeping.grid import Point, Skipped, expand_rules, make_grid, select_layers
 from onnx_lowrank.sweeping.journal import Journal
@@ -45,6 +46,7 @@ def sweep(
     metrics: Sequence[str] = ("frobenius",),
     network: bool = False,
     jobs: int = 1,
+    provider: Provider = "cpu",
     seed: int = 0,
     progress: Progress = lambda step, done, total: None,
 ) -> SweepReport:
@@ -74,6 +76,8 @@ def sweep(
         Whether to run the whole network on the held-out data too, for every point.
     jobs : int
         Number of processes; -1 for one on each core.
+    provider : {"cpu", "cuda"}
+        Where the models run over the data; gradients are torch's, on the CPU.
     seed : int
         Fixes every random choice: the numbers do not depend on `jobs`.
     progress : callable
@@ -81,11 +85,12 @@ def sweep(
 
     Raises
     ------
-    ModelError, PlanError, SchemeError, DataError, OutputError
+    ModelError, PlanError, SchemeError, DataError, OutputError, ProviderError
         If an input is at fault; the message names the remedy.
     """
     if jobs < 1 and jobs != -1:
         raise DataError(f"the number of jobs is {jobs}; give 1 or more, or -1 for all cores")
+    require_provider(provider)
     metrics = _check_metrics(metrics, calibrated=data.calibration is not None)
     rules = expand_rules(schemes)
     if not rules:
@@ -117,7 +122,10 @@ def sweep(
         raise PlanError(f"the grid is empty ({reasons}); choose other layers or schemes")
 
     wanted = list(dict.fromkeys(point.layer for point in points))
-    entries = [statistics_keys(normalised, survey, wanted, seed=seed) for survey in surveys]
+    entries = [
+        statistics_keys(normalised, survey, wanted, seed=seed, provider=provider)
+        for survey in surveys
+    ]
     folder = _make_folder(output)
     journal = Journal(folder / "points.jsonl")
     labels = surveys[0].labels.hex() if network else ""
@@ -127,7 +135,7 @@ def sweep(
         work = folder / "work"
         try:
             statistics = [
-                _statistics(normalised, dataset, survey, left, work, seed, progress)
+                _statistics(normalised, dataset, survey, left, work, seed, provider, progress)
                 for dataset, survey in zip(datasets, surveys, strict=True)
             ]
             gradients = _gradients(normalised, datasets[-1], left, work, progress)
@@ -142,6 +150,7 @@ def sweep(
                 seed=seed,
                 network=datasets[0] if network else None,
                 threads=threads_per_job(jobs),
+                provider=provider,
             )
             done = len(points) - len(left)
             for key, found_there in evaluate_all(setting, [(p, keys[p]) for p in left], jobs):
@@ -174,6 +183,7 @@ def sweep(
             for note in dataset.notes
         ),
         reused=len(points) - len(left),
+        provider=provider,
         filters={result: file for result, file in filters.items() if file.exists()},
     )
     write_text(folder / "sweep.json", json.dumps(report.to_document(), indent=2) + "\n")
@@ -247,12 +257,20 @@ def _statistics(
     points: Sequence[Point],
     work: Path,
     seed: int,
+    provider: Provider,
     progress: Progress,
 ) -> Mapping[str, LayerStatistics]:
     """Return the statistics of one data set, of the layers that have points left."""
     layers = list(dict.fromkeys(point.layer for point in points))
     return calibrate(
-        model, dataset, layers, cache_dir=work, seed=seed, survey=survey, progress=progress
+        model,
+        dataset,
+        layers,
+        cache_dir=work,
+        seed=seed,
+        provider=provider,
+        survey=survey,
+        progress=progress,
     )
 
 

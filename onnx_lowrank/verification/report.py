@@ -52,6 +52,8 @@ class ProviderResult:
         Sentences; empty if passed.
     score : dict
         Of a user's score: ``name``, ``original``, ``compressed``, ``drop``; empty without one.
+    settings : dict of str to str
+        Settings of the provider, as of `onnx_lowrank.runtime.Session`.
     """
 
     outputs: tuple[dict[str, Any], ...]
@@ -60,6 +62,7 @@ class ProviderResult:
     top1_interval: tuple[float, float] | None
     failures: tuple[str, ...]
     score: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,7 @@ class VerifyReport:
                         "accuracy": dict(result.accuracy),
                         "score": dict(result.score),
                         "top1_interval": result.top1_interval and list(result.top1_interval),
+                        "session": dict(result.settings),
                     }
                     for name, result in self.results.items()
                 },

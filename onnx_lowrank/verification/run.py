@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 
 from onnx_lowrank.data import Batch, Dataset, random_dataset
 from onnx_lowrank.errors import DataError, ProviderError
-from onnx_lowrank.runtime import Provider, Session, TensorInfo, check_provider, open_session
+from onnx_lowrank.runtime import (
+    Provider,
+    Session,
+    TensorInfo,
+    check_provider,
+    open_session,
+    require_provider,
+)
 from onnx_lowrank.score import OutputRows, Score
 from onnx_lowrank.verification.comparison import Classification, OutputStatistics
 from onnx_lowrank.verification.report import ProviderResult, Tolerance, VerifyReport
@@ -79,6 +86,9 @@ def verify(
     names: Sequence[Provider] = ("cpu", "cuda") if providers is None else providers
     if not names:
         raise ProviderError("no provider to verify on; give cpu, cuda or both")
+    if providers is not None:
+        for name in names:  # all of them, before the first one's work
+            require_provider(name)
     results: dict[str, ProviderResult] = {}
     unchecked: dict[str, str] = {}
     samples = 0
@@ -228,7 +238,10 @@ class _Comparison:
                 f"the score '{score['name']}' fell by {score['drop']:.4g}, from "
                 f"{score['original']:.4g} to {score['compressed']:.4g}; at most {most:g} is allowed"
             )
-        return ProviderResult(outputs, agreement, accuracy, interval, tuple(failures), score)
+        settings = self._original.settings
+        return ProviderResult(
+            outputs, agreement, accuracy, interval, tuple(failures), score, settings
+        )
 
     def _judge(self) -> dict[str, Any]:
         """Return the user's score of both models."""

@@ -1,0 +1,112 @@
+"""--provider cuda: refused where it does not work, in one line, before anything is written."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from onnx_lowrank.cli import COMMANDS
+from onnx_lowrank.errors import ProviderError
+from onnx_lowrank.runtime import require_provider
+
+Cli = Callable[..., Any]
+DATA = ("--data", "data.npz")
+LAYERS = ("--layer", "conv*=channel:macs=0.5")
+# Every way in which a command runs a model on a provider.
+RUNS: dict[str, tuple[object, ...]] = {
+    "verify": ("verify", "net.onnx", "net.onnx", *DATA),
+    "bench": ("bench", "net.onnx", "--seconds", 0.01),
+    "bench int8": ("bench", "net.onnx", "--int8", "--seconds", 0.01),
+    "latency": ("bench", "net.onnx", "--save-latency", "out.json"),
+    "profile": ("profile", "net.onnx", "--runs", 2),
+    "compress": ("compress", "net.onnx", *LAYERS, "-o", "out.onnx", "--save-plan", "plan.json"),
+    "calibration": ("compress", "net.onnx", *LAYERS, "--calibrate", "data.npz", "-o", "out.onnx"),
+    "search": ("compress", "net.onnx", *DATA, "--min-sqnr", 5, "-o", "out.onnx"),
+    "sweep": ("sweep", "net.onnx", "--scheme", "channel:macs=0.5", *DATA, "-o", "out"),
+    "correct": ("correct", "net.onnx", "net.onnx", *DATA, "-o", "out.onnx"),
+}
+
+
+def lacks_cuda() -> str | None:
+    try:
+        require_provider("cuda")
+    except ProviderError as error:
+        return str(error)
+    return None
+
+
+LACKS_CUDA = lacks_cuda()
+
+
+@pytest.fixture
+def workplace(classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give a folder with the network and samples, and go there."""
+    (tmp_path / "net.onnx").write_bytes(classifier.read_bytes())
+    image = np.random.default_rng(0).standard_normal((12, 3, 12, 12)).astype(np.float32)
+    np.savez(tmp_path / "data.npz", image=image)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ONNX_LOWRANK_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def test_every_command_with_the_option_is_run_here() -> None:
+    with_option = {c.__name__ for c in COMMANDS if "provider" in inspect.signature(c).parameters}
+    assert with_option == {str(run[0]) for run in RUNS.values()}
+
+
+@pytest.mark.skipif(LACKS_CUDA is None, reason="CUDA works here")
+@pytest.mark.parametrize("name", RUNS)
+def test_a_provider_that_does_not_work_is_refused_before_the_work(
+    cli: Cli, workplace: Path, name: str
+) -> None:
+    outcome = cli(*RUNS[name], "--provider", "cuda", "--json")
+    assert outcome.code == 2
+    assert outcome.out == ""
+    assert outcome.err == f"error: {LACKS_CUDA}\n"
+    assert "install" in outcome.err  # the remedy
+    assert {path.name for path in workplace.iterdir()} == {"net.onnx", "data.npz"}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_an_unknown_provider_is_refused_before_the_work(
+    cli: Cli, workplace: Path, name: str
+) -> None:
+    outcome = cli(*RUNS[name], "--provider", "gpu")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err == "error: unknown provider 'gpu'; choose one of cpu, cuda\n"
+    assert {path.name for path in workplace.iterdir()} == {"net.onnx", "data.npz"}
+
+
+def test_verify_says_where_it_ran_and_what_it_left_out(cli: Cli, workplace: Path) -> None:
+    found = json.loads(cli(*RUNS["verify"], "--provider", "cpu", "--json").out)
+    assert found["provider"] == "cpu"
+    assert found["providers"]["cpu"]["session"] == {}
+    assert found["providers"]["cuda"] == {"checked": False, "reason": "not asked for"}
+
+
+@pytest.mark.skipif(LACKS_CUDA is not None, reason=f"needs a GPU: {LACKS_CUDA}")
+@pytest.mark.parametrize("name", [n for n in RUNS if n not in ("latency", "search")])
+def test_a_command_runs_on_cuda(cli: Cli, workplace: Path, name: str) -> None:
+    if name == "correct":  # takes a model with replaced layers
+        cli("compress", "net.onnx", *LAYERS, "-o", "small.onnx", "--quiet")
+        run: tuple[object, ...] = ("correct", "net.onnx", "small.onnx", *DATA, "-o", "out.onnx")
+    else:
+        run = RUNS[name]
+    outcome = cli(*run, "--provider", "cuda", "--json")
+    assert (outcome.code, outcome.err) == (0, "")
+    found = json.loads(outcome.out)
+    assert found["provider"] == "cuda"
+    sessions = {
+        "verify": lambda: [found["providers"]["cuda"]["session"]],
+        "bench": lambda: [setting["session"] for setting in found["settings"]],
+        "profile": lambda: [found["session"]],
+    }
+    for session in sessions.get(name, list)():
+        assert session["use_tf32"] == "0"
+        assert session["cudnn_conv_algo_search"] == "EXHAUSTIVE"
