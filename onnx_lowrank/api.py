@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import onnx
 
@@ -16,12 +16,8 @@ from onnx_lowrank.graph.check import check_model
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.io import check_output, load_model, write_text
 from onnx_lowrank.graph.layers import Layer, find_layers, layer_weight
-from onnx_lowrank.passes.absorb_permutations import AbsorbPermutationsPass
-from onnx_lowrank.passes.approximate_conv import ApproximateConvPass
-from onnx_lowrank.passes.base import Pass, PassManager
-from onnx_lowrank.passes.fuse_activation import FuseActivationPass
 from onnx_lowrank.passes.normalize import normalisation
-from onnx_lowrank.passes.portable_lrn import PortableLrnPass
+from onnx_lowrank.passes.replacement import replacement
 from onnx_lowrank.planning.cost import plan_costs
 from onnx_lowrank.planning.plan import (
     Plan,
@@ -35,7 +31,7 @@ from onnx_lowrank.planning.plan import (
 from onnx_lowrank.results import CompressReport, CompressResult, CostReport, LayerInfo
 from onnx_lowrank.runtime import Provider, fix_shapes, model_inputs, require_provider
 from onnx_lowrank.runtime.doctor import Diagnosis, diagnose
-from onnx_lowrank.runtime.library import loads
+from onnx_lowrank.runtime.library import Lowering, is_portable
 from onnx_lowrank.score import Score, ScoreSource
 from onnx_lowrank.verification import Tolerance, VerifyReport
 from onnx_lowrank.verification import verify as verify_models
@@ -63,7 +59,6 @@ __all__ = [
 ]
 
 ModelSource = str | os.PathLike[str] | bytes | onnx.ModelProto
-Lowering = Literal["standard", "portable", "auto"]
 PlanSource = Plan | Path | Sequence[str | Rule]
 Progress = Callable[[str, int, int], None]
 """Called before each step with a sentence, the number of steps done, and their total."""
@@ -232,8 +227,7 @@ def compress(
         The provider is missing or does not work.
     """
     require_provider(provider)
-    portable = _is_portable(lowering)
-    require_provider(provider)
+    portable = is_portable(lowering)
     original = load_model(model)
     check_model(original)
     layers = _layers(original, input_shapes)
@@ -282,13 +276,7 @@ def compress(
 
     progress("rewriting", steps - 2, steps)
     values = {name: (fit.factors, fit.bias) for name, fit in fits.items()}
-    passes: list[Pass] = [
-        ApproximateConvPass(values, input_shapes=input_shapes, portable=portable),
-        AbsorbPermutationsPass(chosen),
-    ]
-    if portable:
-        passes += [PortableLrnPass(), FuseActivationPass()]
-    lowered = PassManager(passes).run(rewritten)
+    lowered = replacement(values, input_shapes=input_shapes, portable=portable).run(rewritten)
     check_model(rewritten)
 
     report = None
@@ -347,13 +335,6 @@ def _weights(model: onnx.ModelProto, layers: Sequence[Layer]) -> Weights:
     """Return a function from a layer's name to its weight, as the model has it."""
     by_name = {layer.name: layer for layer in layers}
     return lambda name: layer_weight(GraphEditor(model), by_name[name])
-
-
-def _is_portable(lowering: str) -> bool:
-    if lowering not in get_args(Lowering):
-        known = ", ".join(get_args(Lowering))
-        raise PlanError(f"unknown lowering '{lowering}'; choose one of {known}")
-    return lowering == "portable" or (lowering == "auto" and loads())
 
 
 def _dataset(

@@ -17,14 +17,13 @@ from onnx_lowrank.errors import ModelError, PlanError
 from onnx_lowrank.graph.check import check_model
 from onnx_lowrank.graph.io import load_model
 from onnx_lowrank.graph.layers import find_layers
-from onnx_lowrank.passes.absorb_permutations import AbsorbPermutationsPass
-from onnx_lowrank.passes.approximate_conv import ApproximateConvPass
-from onnx_lowrank.passes.base import PassManager
+from onnx_lowrank.passes.replacement import replacement
 from onnx_lowrank.planning.budget import Budget
 from onnx_lowrank.planning.cost import plan_costs
 from onnx_lowrank.planning.latency import LatencyTable, SavedLatencies
 from onnx_lowrank.results import CompressReport, CompressResult, CostReport
 from onnx_lowrank.runtime import Provider, fix_shapes, model_inputs, require_provider
+from onnx_lowrank.runtime.library import Lowering, is_portable
 from onnx_lowrank.score import Score
 from onnx_lowrank.searching.ladder import normalised
 from onnx_lowrank.searching.outlook import Prediction
@@ -153,6 +152,7 @@ def compress_to_budget(
     jobs: int = 1,
     dask: str | None = None,
     latency: SavedLatencies | None = None,
+    lowering: Lowering = "standard",
     cache_dir: Path | None = None,
     seed: int = 0,
     progress: Progress = lambda step, done, total: None,
@@ -192,6 +192,9 @@ def compress_to_budget(
     latency : SavedLatencies, optional
         Latencies measured on another machine, for which the model is then made: nothing is timed
         here, and threads, provider and input shapes are those of that measurement.
+    lowering : {"standard", "portable", "auto"}
+        As of `compress`; candidates are timed in the form they will have. Latencies of another
+        machine are those of standard ops.
     cache_dir : path, optional
         Where results are kept; the user's cache folder by default.
     seed : int
@@ -216,7 +219,12 @@ def compress_to_budget(
             "the model has no layer that could be approximated; there is nothing to do"
         )
     prepared, _ = normalised(original, names)
+    portable = is_portable(lowering)
     if latency is not None:
+        if portable:
+            raise PlanError(
+                "saved latencies are of standard ops; leave out the lowering, or the latencies"
+            )
         input_shapes = input_shapes or latency.input_shapes or None
         _check_latency(latency, original, threads, provider, input_shapes, seed)
     inputs = fix_shapes(model_inputs(original), input_shapes or {})
@@ -254,15 +262,14 @@ def compress_to_budget(
         progress=progress,
         score=score,
         cluster=dask,
+        portable=portable,
     ).run()
 
     progress("rewriting", 0, 1)
     chosen = frozenset(found.plan.chosen)
     rewritten, cleaned = normalised(original, chosen)
     values = {name: (fit.factors, fit.bias) for name, fit in found.fits.items()}
-    lowered = PassManager(
-        [ApproximateConvPass(values, input_shapes=input_shapes), AbsorbPermutationsPass(chosen)]
-    ).run(rewritten)
+    lowered = replacement(values, input_shapes=input_shapes, portable=portable).run(rewritten)
     check_model(rewritten)
     progress("verifying on samples that the search did not see", 0, 1)
     report = verify_models(

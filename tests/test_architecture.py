@@ -40,8 +40,8 @@ ALLOWED: dict[str, set[str]] = {
     | {"documents", "fit_model"},
     "store": BASE,
     "searching": NUMERICS
-    | {"planning", "graph", "passes", "runtime", "data", "calibrate", "store", "workload"}
-    | {"fit_model", "score"},
+    | {"planning", "graph", "lowering", "passes", "runtime", "data", "calibrate", "store"}
+    | {"fit_model", "score", "workload"},
     "to_budget": NUMERICS
     | {"planning", "graph", "passes", "runtime", "data", "verification", "results"}
     | {"score", "searching", "store", "workload"},

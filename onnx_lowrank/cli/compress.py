@@ -160,11 +160,6 @@ def compress(
         raise PlanError("a search within a budget needs samples; give --data")
     has_budget = has_goal or any(loss is not None for loss in losses)
     if has_budget and data is not None and not planned:
-        if lowering != "standard":
-            raise PlanError(
-                "the search within a budget measures standard ops; search with --save-plan, then "
-                f"compress by that --plan with --lowering {lowering}"
-            )
         return _to_budget(
             model,
             Budget(
@@ -196,6 +191,7 @@ def compress(
             jobs=jobs,
             dask=dask,
             latency=None if latency is None else read_latency(latency),
+            lowering=lowering,
             seed=seed,
         )
     if score is not None:

@@ -6,13 +6,14 @@ import os
 import sys
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
-from onnx_lowrank.errors import ProviderError
+from onnx_lowrank.errors import PlanError, ProviderError
 
 if TYPE_CHECKING:
     import onnxruntime
 
+Lowering = Literal["standard", "portable", "auto"]
 PATH_VARIABLE = "ONNX_LOWRANK_LIBRARY"
 CUDA_PATH_VARIABLE = "ONNX_LOWRANK_CUDA_LIBRARY"
 _SUFFIX = ".dll" if sys.platform == "win32" else ".so"
@@ -62,6 +63,20 @@ def loads() -> bool:
     except ProviderError:
         return False
     return True
+
+
+def is_portable(lowering: str) -> bool:
+    """Whether layers become portable nodes: asked for, or ``auto`` where the kernels load.
+
+    Raises
+    ------
+    PlanError
+        If there is no such lowering.
+    """
+    if lowering not in get_args(Lowering):
+        known = ", ".join(get_args(Lowering))
+        raise PlanError(f"unknown lowering '{lowering}'; choose one of {known}")
+    return lowering == "portable" or (lowering == "auto" and loads())
 
 
 def session_options() -> onnxruntime.SessionOptions:

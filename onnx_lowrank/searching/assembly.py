@@ -6,9 +6,7 @@ from collections.abc import Mapping
 
 import onnx
 
-from onnx_lowrank.passes.absorb_permutations import AbsorbPermutationsPass
-from onnx_lowrank.passes.approximate_conv import ApproximateConvPass
-from onnx_lowrank.passes.base import PassManager
+from onnx_lowrank.passes.replacement import replacement
 from onnx_lowrank.planning.fit import LayerFit
 
 Fits = Mapping[str, LayerFit]
@@ -19,12 +17,11 @@ def assemble(
     fits: Fits,
     *,
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    portable: bool = False,
 ) -> onnx.ModelProto:
-    """Return a copy of a normalised model with the layers of `fits` replaced."""
+    """Return a copy of a normalised model with the layers of `fits` replaced by `replacement`."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     values = {name: (fit.factors, fit.bias) for name, fit in fits.items()}
-    PassManager(
-        [ApproximateConvPass(values, input_shapes=input_shapes), AbsorbPermutationsPass(list(fits))]
-    ).run(copy)
+    replacement(values, input_shapes=input_shapes, portable=portable).run(copy)
     return copy

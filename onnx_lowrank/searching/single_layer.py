@@ -13,7 +13,8 @@ from onnx import helper, numpy_helper
 
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.layers import Layer
-from onnx_lowrank.passes.approximate_conv import ApproximateConvPass
+from onnx_lowrank.lowering.functions import DOMAIN
+from onnx_lowrank.passes.replacement import replacement
 from onnx_lowrank.planning.fit import LayerFit
 
 
@@ -66,21 +67,22 @@ def single_layer_model(model: onnx.ModelProto, layer: Layer, *, batch: int) -> o
     return single
 
 
-def replaced(single: onnx.ModelProto, fit: LayerFit) -> onnx.ModelProto:
-    """Return a copy of a model of one layer with the layer replaced."""
+def replaced(single: onnx.ModelProto, fit: LayerFit, *, portable: bool = False) -> onnx.ModelProto:
+    """Return a copy of a model of one layer with the layer replaced, as `replacement` does."""
     copy = onnx.ModelProto()
     copy.CopyFrom(single)
-    ApproximateConvPass({fit.layer: (fit.factors, fit.bias)}).run(copy)
+    replacement({fit.layer: (fit.factors, fit.bias)}, portable=portable).run(copy)
     return copy
 
 
 def structure(model: onnx.ModelProto) -> bytes:
     """Return a digest of what decides a model's speed: all but names and values of weights.
 
-    In what order a Gather takes channels is a value too: it depends on the fit.
+    In what order a Gather or a portable node takes channels is a value too: it depends on the fit.
     """
     graph = model.graph
     orders = {node.input[1] for node in graph.node if node.op_type == "Gather"}
+    orders |= {name for node in graph.node if node.domain == DOMAIN for name in node.input}
     names: dict[str, str] = {}
 
     def plain(name: str) -> str:

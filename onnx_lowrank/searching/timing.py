@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from onnx_lowrank.runtime import Provider
 from onnx_lowrank.runtime.bench import Contender, Progress, measure
 from onnx_lowrank.runtime.machine import describe_machine
 from onnx_lowrank.runtime.runner import OrtRunner
+from onnx_lowrank.runtime.session import custom_ops_library
 from onnx_lowrank.runtime.statistics import MIN_REPEATS, log_ratios, ratio_interval
 from onnx_lowrank.searching.single_layer import layer_feeds, structure
 from onnx_lowrank.store import Store, key_of
@@ -51,10 +54,13 @@ class Stopwatch:
 
     @property
     def settings(self) -> str:
-        """What a latency depends on besides the model: settings, processor and versions."""
+        """What a latency depends on besides the model: settings, processor, versions, kernels."""
         machine = describe_machine()
         parts = [self.provider, self.threads, machine["cpu"], machine["cores"]]
         parts += machine["instruction_sets"]
+        library, _ = custom_ops_library(self.provider)
+        if library is not None:
+            parts.append(hashlib.sha256(Path(library).read_bytes()).hexdigest())
         runtimes = sorted(v for v in machine["versions"].items() if v[0].startswith("onnxruntime"))
         return " ".join(map(str, [*parts, *runtimes]))
 
@@ -90,24 +96,30 @@ class Stopwatch:
         return self._compare([(model, feeds) for model in models], seconds, narrow, progress)
 
     def side_by_side(
-        self, whole: onnx.ModelProto, feeds: Feeds, parts: Sequence[onnx.ModelProto]
+        self, wholes: Sequence[onnx.ModelProto], feeds: Feeds, parts: Sequence[onnx.ModelProto]
     ) -> list[Timed]:
-        """Time a model and its layers, as models of their own, in one interleaved run.
+        """Time whole models and layers, as models of their own, in one interleaved run.
 
         The machine may have been faster when one layer was timed with its candidates than when
         another was; what share of the model each takes shows only beside it.
 
         Parameters
         ----------
-        whole : onnx.ModelProto
-            The model; every ratio is to its latency.
+        wholes : sequence of onnx.ModelProto
+            The model, to whose latency every ratio is, and others of the same inputs.
         feeds : mapping of str to ndarray
-            Its input.
+            Their input.
         parts : sequence of onnx.ModelProto
             Its layers.
+
+        Returns
+        -------
+        list of Timed
+            Of `wholes`, then of `parts`.
         """
-        layers = [(part, layer_feeds(part, seed=self.seed)) for part in parts]
-        return self._compare([(whole, feeds), *layers], PART_SECONDS, NARROW, None)
+        models = [(whole, feeds) for whole in wholes]
+        models += [(part, layer_feeds(part, seed=self.seed)) for part in parts]
+        return self._compare(models, PART_SECONDS, NARROW, None)
 
     def _compare(
         self,

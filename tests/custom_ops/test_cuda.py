@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 import pytest
-from cases import activation, model, window
+from cases import activation, window
+from cuda_cases import KERNELS, LRNS, TYPES, WINDOWS, Run, check_layers, check_lrn
 from test_kernels import all_parts, layer
 
 from onnx_lowrank.errors import ProviderError
@@ -33,8 +32,6 @@ def lacks_gpu() -> str | None:
 
 LACKS_GPU = lacks_gpu()
 needs_gpu = pytest.mark.skipif(LACKS_GPU is not None, reason=f"needs a GPU: {LACKS_GPU}")
-# As in test_kernels.py: three sums of at most a few hundred float32 terms, of another order.
-TOLERANCE = 6e-6
 
 
 @pytest.mark.slow
@@ -66,52 +63,36 @@ def test_a_registered_op_without_a_kernel_for_the_provider_is_refused_not_inline
             ort.InferenceSession(data, options, providers=providers).run(None, {"X": x})
 
 
-def on_gpu(
-    proto: onnx.ModelProto, library: str, monkeypatch: pytest.MonkeyPatch, **options: Any
-) -> Any:
-    monkeypatch.setenv("ONNX_LOWRANK_CUDA_LIBRARY", library)
+@pytest.fixture
+def run(cuda_library: str, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Give a function that runs a model on the GPU, with every kernel registered."""
+    monkeypatch.setenv("ONNX_LOWRANK_CUDA_LIBRARY", cuda_library)
     monkeypatch.setenv("ONNX_LOWRANK_CUDA_OPS", "all")
-    return open_session(proto, provider="cuda", **options)
+    return lambda proto, x: np.asarray(open_session(proto, provider="cuda").run({"X": x})["Y"])
 
 
 @needs_gpu
-@pytest.mark.parametrize("kernel", [(1, 1), (3, 3), (5, 4), (7, 7), (3,), (3, 2, 3)])
-@pytest.mark.parametrize(
-    ("stride", "pad", "dilation"), list(itertools.product((1, 2, 3), (0, 2), (1, 2)))
-)
+@pytest.mark.parametrize(("dtype", "unit", "tiny"), TYPES)
+@pytest.mark.parametrize("settings", WINDOWS)
+@pytest.mark.parametrize("kernel", KERNELS)
 def test_kernels_on_the_gpu(
-    cuda_library: str,
-    monkeypatch: pytest.MonkeyPatch,
+    run: Run,
     kernel: tuple[int, ...],
-    stride: int,
-    pad: int,
-    dilation: int,
+    settings: tuple[int, int, int],
+    dtype: Any,
+    unit: float,
+    tiny: float,
 ) -> None:
-    rng = np.random.default_rng(3)
-    size = {1: (23,), 2: (14, 19), 3: (5, 6, 9)}[len(kernel)]
-    x = rng.standard_normal((2, 6, *size)).astype(np.float32)
-    for parts, act in itertools.product(
-        all_parts(rng, kernel), (activation(), activation(-0.5, 1.0, 0.1))
-    ):
-        proto = layer(parts, {**window(kernel, stride, pad, dilation), **act}, x.shape)
-        # The body in float64 on the CPU.
-        op, inputs, constants, structure = parts
-        double = model(
-            op,
-            inputs,
-            {k: v.astype(np.float64) if v.dtype == np.float32 else v for k, v in constants.items()},
-            {**structure, **window(kernel, stride, pad, dilation), **activation()},
-            x.shape,
-            dtype=np.float64,
-        )
-        (expected,) = onnx.reference.ReferenceEvaluator(double).run(
-            None, {"X": x.astype(np.float64)}
-        )
-        expected = np.clip(expected, act["min"], act["max"])
-        expected = np.where(expected < 0, act["alpha"] * expected, expected)
-        ours = on_gpu(proto, cuda_library, monkeypatch).run({"X": x})["Y"]
-        bound = TOLERANCE * np.abs(expected).max()
-        np.testing.assert_allclose(ours, expected, rtol=0, atol=bound)
+    check_layers(run, dtype, unit, tiny, kernel, settings)
+
+
+@needs_gpu
+@pytest.mark.parametrize(("dtype", "unit", "tiny"), TYPES)
+@pytest.mark.parametrize(("size", "beta"), LRNS)
+def test_lrn_on_the_gpu(
+    run: Run, size: int, beta: float, dtype: Any, unit: float, tiny: float
+) -> None:
+    check_lrn(run, dtype, unit, tiny, size, beta)
 
 
 @needs_gpu

@@ -6,23 +6,20 @@ source of the kernels. Not here: a GPU's compiler, rounding, memory model and st
 
 from __future__ import annotations
 
-import itertools
 import subprocess
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
 from building import build
 from cases import activation, model, window
+from cuda_cases import KERNELS, LRNS, TYPES, WINDOWS, Run, check_layers, check_lrn
 from test_kernels import all_parts, layer
 
 EMULATED = ["MonochromaticConv", "Tucker2Conv", "CPConv", "LRN"]
-# As in test_kernels.py: three sums of at most a few hundred float32 terms, of another order.
-TOLERANCE = 6e-6
 
 
 @pytest.fixture(autouse=True)
@@ -42,64 +39,33 @@ def session(proto: onnx.ModelProto, library: str | None, **kwargs: Any) -> ort.I
     )
 
 
-@pytest.mark.parametrize("kernel", [(1, 1), (3, 3), (5, 4), (3,), (3, 2, 3)])
-@pytest.mark.parametrize(
-    ("stride", "pad", "dilation"), list(itertools.product((1, 2, 3), (0, 2), (1, 2)))
-)
-def test_emulated_kernels_match_the_body(
-    emulated_library: str, kernel: tuple[int, ...], stride: int, pad: int, dilation: int
+@pytest.fixture
+def run(emulated_library: str) -> Run:
+    """Give a function that runs a model with the kernels emulated."""
+    return lambda proto, x: np.asarray(session(proto, emulated_library).run(None, {"X": x})[0])
+
+
+@pytest.mark.parametrize(("dtype", "unit", "tiny"), TYPES)
+@pytest.mark.parametrize("settings", WINDOWS)
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_emulated_kernels(
+    run: Run,
+    kernel: tuple[int, ...],
+    settings: tuple[int, int, int],
+    dtype: Any,
+    unit: float,
+    tiny: float,
 ) -> None:
-    rng = np.random.default_rng(3)
-    size = {1: (23,), 2: (14, 19), 3: (5, 6, 9)}[len(kernel)]
-    x = rng.standard_normal((2, 6, *size)).astype(np.float32)
-    for parts in all_parts(rng, kernel):
-        attributes = {**window(kernel, stride, pad, dilation), **activation(-0.5, 1.0, 0.1)}
-        proto = layer(parts, attributes, x.shape)
-        (body,) = session(proto, None).run(None, {"X": x})
-        (ours,) = session(proto, emulated_library).run(None, {"X": x})
-        assert ours.shape == body.shape
-        np.testing.assert_allclose(ours, body, rtol=0, atol=TOLERANCE * np.abs(body).max())
+    """What test_cuda.py asks of a GPU, in every case."""
+    check_layers(run, dtype, unit, tiny, kernel, settings)
 
 
-@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
-def test_emulated_kernels_in_half_precision(emulated_library: str, dtype: Any) -> None:
-    rng = np.random.default_rng(4)
-    # Values that the type holds exactly: only sums in float32 and the rounding of Y remain.
-    x = rng.standard_normal((1, 6, 9, 11)).astype(dtype)
-    for parts in [*all_parts(rng, (3, 3)), None]:
-        if parts is None:
-            attributes = {"size": 3, "alpha": 0.3, "beta": 0.75, "bias": 1.5}
-            half = model("LRN", ["X"], {}, attributes, x.shape, dtype=dtype)
-            full = model("LRN", ["X"], {}, attributes, x.shape)
-        else:
-            op, inputs, constants, structure = parts
-            rounded = {
-                k: v.astype(dtype).astype(np.float32) if v.dtype == np.float32 else v
-                for k, v in constants.items()
-            }
-            attributes = {**structure, **window((3, 3), 2, 1), **activation(0.0)}
-            half = model(op, inputs, rounded, attributes, x.shape, dtype=dtype)
-            full = model(op, inputs, rounded, attributes, x.shape)
-        (expected,) = session(full, None).run(None, {"X": x.astype(np.float32)})
-        opened = session(half, emulated_library)
-        value = (
-            ort.OrtValue.ortvalue_from_numpy_with_onnx_type(
-                x.view(np.uint16), onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-            )
-            if dtype is not np.float16
-            else ort.OrtValue.ortvalue_from_numpy(x)
-        )
-        binding = opened.io_binding()
-        binding.bind_ortvalue_input("X", value)
-        out = np.empty(expected.shape, np.uint16)
-        target = ort.OrtValue.ortvalue_from_numpy_with_onnx_type(
-            out, onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-        )
-        binding.bind_ortvalue_output("Y", target)
-        opened.run_with_iobinding(binding)
-        unit = 2.0**-11 if dtype is np.float16 else 2.0**-8  # half a unit in the last place
-        bound = unit * np.abs(expected) + TOLERANCE * np.abs(expected).max()
-        assert (np.abs(out.view(dtype).astype(np.float32) - expected) <= bound).all()
+@pytest.mark.parametrize(("dtype", "unit", "tiny"), TYPES)
+@pytest.mark.parametrize(("size", "beta"), LRNS)
+def test_emulated_lrn(
+    run: Run, size: int, beta: float, dtype: Any, unit: float, tiny: float
+) -> None:
+    check_lrn(run, dtype, unit, tiny, size, beta)
 
 
 def test_weights_that_are_inputs(emulated_library: str) -> None:

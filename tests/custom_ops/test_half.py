@@ -10,8 +10,8 @@ import onnx
 import onnxruntime as ort
 import pytest
 from cases import activation, blocks, model, monochromatic, window
+from cuda_cases import in_float32
 from numpy.typing import NDArray
-from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
 Array = NDArray[Any]
@@ -29,22 +29,12 @@ WINDOW = window((3, 3), 2, 1)
 
 def run(proto: onnx.ModelProto, library: str | None, x: Array) -> Array:
     """Run with float32 outside and the model's own type inside: NumPy has no bfloat16."""
-    wrapped = onnx.ModelProto()
-    wrapped.CopyFrom(proto)
-    graph = wrapped.graph
-    element = graph.input[0].type.tensor_type.elem_type
-    node = graph.node[0]
-    node.input[0], node.output[0] = "X_typed", "Y_typed"
-    graph.node.insert(0, helper.make_node("Cast", ["X"], ["X_typed"], to=element))
-    graph.node.append(helper.make_node("Cast", ["Y_typed"], ["Y"], to=onnx.TensorProto.FLOAT))
-    for value in (graph.input[0], graph.output[0]):
-        value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
     options = ort.SessionOptions()
     options.log_severity_level = 4
     if library:
         options.register_custom_ops_library(library)
     session = ort.InferenceSession(
-        wrapped.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        in_float32(proto).SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     return np.asarray(session.run(None, {"X": x.astype(np.float32)})[0])
 

@@ -1,0 +1,21 @@
+"""Commands of onnx-lowrank, run as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+from onnx_lowrank.errors import OnnxLowRankError
+
+COMMAND = (sys.executable, "-c", "from onnx_lowrank.cli import main; main()")
+
+
+def olr(*arguments: object) -> Any:
+    """Run a command with ``--json`` and return what it printed; its exit code 1 is a result."""
+    call = [*COMMAND, *map(str, arguments), "--json"]
+    done = subprocess.run(call, capture_output=True, text=True, check=False)
+    if done.returncode > 1:
+        raise OnnxLowRankError(f"{' '.join(map(str, arguments))}: {done.stderr.strip()}")
+    return json.loads(done.stdout)
