@@ -66,12 +66,16 @@ def name(point: Point) -> str:
     )
 
 
-def build(point: Point, rng: np.random.Generator) -> tuple[Any, Any, float, tuple[int, ...]]:
+def build(
+    point: Point, rng: np.random.Generator, dtype: Any = np.float32
+) -> tuple[Any, Any, float, tuple[int, ...]]:
     """Return the portable model, the dense one, the theoretical speedup, and the shape of X."""
+    # The first opset whose bodies have activations of the node's own type.
+    form = {} if dtype == np.float32 else {"dtype": dtype, "opset": 15}
     if "lrn" in point:
         shape = (1, point["C"], point["n"], point["n"])
         attributes = {"size": 5, "alpha": 1e-4, "beta": 0.75, "bias": 1.0}
-        return model("LRN", ["X"], {}, attributes, shape), None, 1.0, shape
+        return model("LRN", ["X"], {}, attributes, shape, **form), None, 1.0, shape
     c, f, k, s, n, p = (point[key] for key in "CFksnp")
     m = (n + 2 * p - k) // s + 1
     if "mono" in point:
@@ -95,13 +99,12 @@ def build(point: Point, rng: np.random.Generator) -> tuple[Any, Any, float, tupl
     op, inputs, constants, attributes = parts
     shape = (1, c, n, n)
     portable = model(
-        op, inputs, constants, {**attributes, **window((k, k), s, p), **activation()}, shape
+        op, inputs, constants, {**attributes, **window((k, k), s, p), **activation()}, shape, **form
     )
     weight = (rng.standard_normal((f, c, k, k)) / np.sqrt(c * k * k)).astype(np.float32)
     bias = np.zeros(f, np.float32)
-    dense = model(
-        "Conv", ["X", "W", "B"], {"W": weight, "B": bias}, window((k, k), s, p), shape, domain=""
-    )
+    conv = {"W": weight, "B": bias}
+    dense = model("Conv", ["X", *conv], conv, window((k, k), s, p), shape, domain="", **form)
     return portable, dense, c * f * k * k * m * m / macs, shape
 
 
