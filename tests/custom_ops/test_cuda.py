@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import struct
 import subprocess
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 import pytest
+from building import SOURCE
 from cases import activation, window
 from cuda_cases import KERNELS, LRNS, TYPES, WINDOWS, Run, check_layers, check_lrn
 from test_kernels import all_parts, layer
@@ -40,6 +45,39 @@ def test_compiles_and_exports_one_function(cuda_library: str) -> None:
         ["nm", "-D", "--defined-only", cuda_library], capture_output=True, text=True, check=True
     )
     assert [line.split()[-1] for line in listed.stdout.splitlines()] == ["RegisterCustomOps"]
+
+
+def images(library: str) -> Counter[tuple[str, int]]:
+    """Count the images in a library's fat binaries by kind and compute capability.
+
+    The form is that of CUDA 4 to 13, undocumented: a header (magic, version, its size, that of what
+    follows) before images, each with kind, its header's size, its own size and, at 28, its target.
+    """
+    data = Path(library).read_bytes()
+    found: Counter[tuple[str, int]] = Counter()
+    for magic in re.finditer(re.escape(struct.pack("<I", 0xBA55ED50)), data):
+        version, header, size = struct.unpack_from("<HHQ", data, magic.end())
+        if version != 1:
+            continue  # the same bytes by chance
+        place = magic.start() + header
+        end = place + size
+        while place < end:
+            kind, _, header, size = struct.unpack_from("<HHIQ", data, place)
+            (target,) = struct.unpack_from("<I", data, place + 28)
+            found[{1: "PTX", 2: "ELF"}[kind], target] += 1
+            place += header + size
+    return found
+
+
+@pytest.mark.slow
+def test_every_source_is_compiled_for_every_architecture(cuda_library: str) -> None:
+    # What CMakeLists.txt asks for by default, and all that conftest.py asks for.
+    named = "ONNX_LOWRANK_CUDA_LIBRARY" in os.environ
+    targets = (75, 80, 90) if named else (75, 80, 86, 89, 90)
+    sources = len(list((SOURCE / "src" / "cuda").glob("*.cu")))
+    # PTX of the newest is what a GPU yet to come compiles for itself.
+    wanted = {("ELF", target): sources for target in targets} | {("PTX", 90): sources}
+    assert images(cuda_library) == wanted
 
 
 @pytest.mark.slow
