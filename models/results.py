@@ -22,6 +22,7 @@ import datasets
 import fetch
 import result_tables
 import seed_tables
+import tuned_tables
 
 from onnx_lowrank.errors import OnnxLowRankError
 from onnx_lowrank.graph.io import write_text
@@ -109,6 +110,20 @@ def run_tables(*, limit: int = 10000, calibration_limit: int = 5000) -> dict[str
         return {"sweep": olr("sweep", network, *schemes, *metrics, *options, *where)}
 
 
+def run_tuned() -> dict[str, Any]:
+    import tuning  # takes torch
+
+    with tuning.coloured() as bench:
+        return tuning.tune_layers(bench)
+
+
+def run_cascades() -> dict[str, Any]:
+    import tuning  # takes torch
+
+    with tuning.coloured() as bench:
+        return tuning.run_cascades(bench)
+
+
 def run_itself(
     *, network: Path | None = None, trials: int = TRIALS, seconds: float = 2
 ) -> dict[str, Any]:
@@ -181,6 +196,26 @@ PARTS = {
         ),
         run_tables,
         result_tables.write_tables,
+    ),
+    "tuned": Part(
+        "What single layers lose after fine-tuning, as Tables 2 to 4",
+        (
+            "onnx-lowrank compress zf.onnx -o small.onnx --layer LAYER=SCHEME --calibrate "
+            "calibration.npz --calibrate-limit 1000  # each of ours below",
+            "onnx-lowrank finetune zf.onnx small.onnx -o tuned.onnx --data train.npz --limit 20000 "
+            "--val validation.npz --train above --loss labels --epochs 1",
+        ),
+        run_tuned,
+        tuned_tables.write_tuned,
+    ),
+    "cascades": Part(
+        "Several layers, as Table 5 of Denton et al. 2014",
+        (
+            "onnx-lowrank cascade zf.onnx -o tuned.onnx --layer LAYER=SCHEME ... --data train.npz "
+            "--limit 20000 --val validation.npz --statistics-limit 1000  # each of ours below",
+        ),
+        run_cascades,
+        tuned_tables.write_cascades,
     ),
     "itself": Part(
         "A model against itself: squeezenet",

@@ -86,7 +86,71 @@ TABLES = {
     "Biclustering and outer products": OUTER,
     "Fully connected, SVD": CONNECTED,
 }
+ROWS = tuple(row for rows in TABLES.values() for row in rows)
 METRICS = ("frobenius", "covariance", "mahalanobis")
+
+
+@dataclass(frozen=True)
+class Cascade:
+    """Layers approximated one after the other.
+
+    Attributes
+    ----------
+    plan : tuple of str
+        Ours, as `cascade` takes it.
+    ranks : str
+        The authors' (conv1, then conv2); empty where they have no such row.
+    error : float or None
+        Theirs after training, points of test error.
+    trained : bool
+        Whether ours is trained too, or only fitted and corrected.
+    """
+
+    plan: tuple[str, ...]
+    ranks: str = ""
+    error: float | None = None
+    trained: bool = True
+
+
+_COLOURS = "conv1=mono:C=6"
+CASCADES = (
+    Cascade(
+        (_COLOURS, "conv2=bicluster-outer:G=24,H=2,K=8"),
+        "C'=6; G,H=48,2; K=8",
+        1.0,
+    ),
+    Cascade(
+        (_COLOURS, "conv2=bicluster-svd:G=2,H=2,K1=10,K2=32"),
+        "C'=6; G,H=2,2; K1,K2=19,64",
+        1.2,
+    ),
+    # All Convs by the authors' schemes; by ours at a quarter of the work; without training.
+    Cascade(
+        (
+            _COLOURS,
+            "conv2=bicluster-svd:G=2,H=2,K1=10,K2=32",
+            "conv3=bicluster-svd:G=2,H=4,K1=26,K2=19",
+            "conv4=bicluster-outer:G=96,H=8,K=4",
+        )
+    ),
+    Cascade(
+        (
+            "conv1=channel:R=16",
+            "conv2=tucker2:R1=12,R2=28",
+            "conv3=tucker2:R1=40,R2=44",
+            "conv4=tucker2:R1=44,R2=40",
+        )
+    ),
+    Cascade(
+        (
+            "conv1=channel:R=20",
+            "conv2=tucker2:R1=20,R2=44",
+            "conv3=tucker2:R1=48,R2=64",
+            "conv4=tucker2:R1=64,R2=48",
+        ),
+        trained=False,
+    ),
+)
 
 
 def table(columns: tuple[str, ...], rows: list[tuple[object, ...]]) -> list[str]:
