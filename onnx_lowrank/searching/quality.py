@@ -21,6 +21,7 @@ from onnx_lowrank.searching.outlook import CountedOutlook, MeanOutlook, Outlook
 from onnx_lowrank.store import key_of
 
 Array = NDArray[np.float64]
+PROBE_SAMPLES = 32  # the noise of a probe, a ratio of sums over all outputs, settles early
 _SMALLEST = 1e-30  # probability below which float32 says nothing of a logit
 
 
@@ -92,6 +93,20 @@ class _Seen:
     theirs: Array | None = None
     outputs: list[Outputs] = field(default_factory=list)
 
+    @property
+    def ratio(self) -> float:
+        """Squared error over squared signal of the worst output."""
+        errors, signals = self.errors.sum(axis=0), self.signals.sum(axis=0)
+        return float(np.max(errors / np.maximum(signals, np.finfo(float).tiny)))
+
+    @property
+    def noise(self) -> float:
+        """The same of the scores, where there are any."""
+        if self.ours is None or self.theirs is None:
+            return self.ratio
+        error = np.sum((self.ours - self.theirs) ** 2)
+        return float(error / max(np.sum(self.ours**2), np.finfo(float).tiny))
+
 
 class QualityMeter:
     """Compares models with the original over a data set.
@@ -162,21 +177,19 @@ class QualityMeter:
     def measure(self, model: onnx.ModelProto) -> Quality:
         """Run a model on all samples and compare."""
         seen = self._see(model)
-        errors, signals = seen.errors.sum(axis=0), seen.signals.sum(axis=0)
-        with np.errstate(divide="ignore"):
-            ratio = float(np.max(errors / np.maximum(signals, np.finfo(float).tiny)))
-            sqnr = float(-10 * np.log10(ratio)) if ratio > 0 else float("inf")
-        noise = ratio
+        ratio = seen.ratio
+        sqnr = float(-10 * np.log10(ratio)) if ratio > 0 else float("inf")
         drop: float | None = None
         expected: float | None = None
-        if seen.ours is not None and seen.theirs is not None:
-            a, b = seen.ours, seen.theirs
-            noise = float(np.sum((a - b) ** 2) / max(np.sum(a**2), np.finfo(float).tiny))
-            if self._score is None:
-                drop, expected = _drops(a, b, self._labels)
         if self._score is not None:
             drop = self._score.drop(_rows(seen.outputs, self._samples))
-        return Quality(noise, sqnr, drop, expected, sum(self._samples))
+        elif seen.ours is not None and seen.theirs is not None:
+            drop, expected = _drops(seen.ours, seen.theirs, self._labels)
+        return Quality(seen.noise, sqnr, drop, expected, sum(self._samples))
+
+    def noise(self, model: onnx.ModelProto) -> float:
+        """Return the noise of `measure`, of some samples only: `PROBE_SAMPLES` or so."""
+        return self._see(model, step=max(sum(self._samples) // PROBE_SAMPLES, 1)).noise
 
     def outlook(self, model: onnx.ModelProto, budget: Budget) -> Outlook | None:
         """Return what the samples say of others: of what the budget bounds.
@@ -205,7 +218,8 @@ class QualityMeter:
         right = (first == self._labels).astype(np.int64)
         return CountedOutlook.of("accuracy", right - (second == self._labels))
 
-    def _see(self, model: onnx.ModelProto) -> _Seen:
+    def _see(self, model: onnx.ModelProto, *, step: int = 1) -> _Seen:
+        """Run a model on every `step`-th batch."""
         session = open_session(model, provider=self._provider, threads=self._threads)
         shape = (len(self._reference), len(self._floats))
         seen = _Seen(np.zeros(shape), np.zeros(shape))
@@ -213,6 +227,8 @@ class QualityMeter:
         for place, (batch, reference) in enumerate(
             zip(self._dataset, self._reference, strict=True)
         ):
+            if place % step:
+                continue
             outputs = self._run(session, batch)
             for k, name in enumerate(self._floats):
                 a, b = reference[name], outputs[name]

@@ -192,7 +192,7 @@ class Selection:
             search.progress("probing layers", done, len(self._options))
             errors = np.array([option.fit.error for option in options])
             probe = options[int(np.abs(np.log(np.maximum(errors, 1e-9) / PROBE_ERROR)).argmin())]
-            noise = self._quality({name: probe.fit}).noise
+            noise = self._noise({name: probe.fit})
             carried = noise / max(probe.fit.error**2, 1e-12)
             spec = specs[name]
             assert spec is not None
@@ -277,6 +277,14 @@ class Selection:
         quality = self._meter.measure(self._assemble(fits))
         self._search.store.put_data(key, quality.to_dict())
         return quality
+
+    def _noise(self, fits: Fits) -> float:
+        key = key_of("probe", self._head, *(_fit_digest(fit) for fit in fits.values()))
+        stored = self._search.store.data(key)
+        if stored is None:
+            stored = self._meter.noise(self._assemble(fits))
+            self._search.store.put_data(key, stored)
+        return float(stored)
 
     def _assemble(self, fits: Fits) -> onnx.ModelProto:
         return self._search.assemble(fits)

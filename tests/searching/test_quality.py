@@ -57,6 +57,18 @@ def test_figures_agree_with_their_definitions(last: str) -> None:
     assert quality.noise == pytest.approx(np.sum((a - b) ** 2) / np.sum(a**2), rel=1e-4)
 
 
+def test_a_probe_takes_some_batches_from_all_over() -> None:
+    weight, other, x = case(0.1)
+    model = net(weight, "Identity")
+    found = QualityMeter(model, data(model, x, None)).noise(net(other, "Identity"))
+    # 43 batches of 7: every 9th is 35 samples.
+    chosen = np.concatenate([np.arange(first, first + 7) for first in range(0, 300, 63)])
+    a, b = x[chosen] @ weight, x[chosen] @ other
+    a -= a.mean(axis=1, keepdims=True)
+    b -= b.mean(axis=1, keepdims=True)
+    assert found == pytest.approx(np.sum((a - b) ** 2) / np.sum(a**2), rel=1e-4)
+
+
 def test_expected_points_lost_are_near_the_counted_ones() -> None:
     weight, other, x = case(0.2, samples=4000)
     model = net(weight)
