@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from onnx_lowrank import api
+from onnx_lowrank.calibrate.jobs import Survey
 from onnx_lowrank.data import Preprocess, open_dataset
 from onnx_lowrank.errors import PlanError
 from onnx_lowrank.finetune import require_torch
@@ -17,6 +21,7 @@ from onnx_lowrank.graph.io import load_model, save_model
 from onnx_lowrank.graph.layers import find_layers
 from onnx_lowrank.planning.cost import plan_costs, total_cost
 from onnx_lowrank.runtime import model_inputs
+from onnx_lowrank.store import Store, key_of
 
 if TYPE_CHECKING:
     from onnx_lowrank.finetune.losses import LossName
@@ -26,6 +31,7 @@ if TYPE_CHECKING:
 # Samples for statistics: the fits shrink what few tell badly.
 STATISTICS_LIMIT = 300
 BATCH = 64
+FORMAT = 1  # of what is kept of a stage, and of the arithmetic behind it
 
 
 @dataclass(frozen=True)
@@ -97,6 +103,7 @@ def cascade(
     epochs: int = 1,
     batch: int = BATCH,
     seed: int = 0,
+    checkpoint: Path | None = None,
     progress: Callable[[str, int, int], None] = lambda step, done, total: None,
 ) -> CascadeResult:
     """Approximate the layers of a plan bottom-up, as Denton et al. did (2014, section 4.1).
@@ -117,6 +124,10 @@ def cascade(
         Number of samples to train on.
     part, loss, rate, epochs, batch
         As of `finetune`, after each layer.
+    checkpoint : path, optional
+        Folder where the model of each stage is kept, and the training under way, to go on from if
+        the run is killed: the outcome is the same. Another run with the same model, data and
+        settings takes the stages that its plan begins with from there.
     progress : callable
         Called with a sentence, the number of steps done, and their total.
 
@@ -124,6 +135,8 @@ def cascade(
     ------
     PlanError
         The plan replaces nothing, or what `compress` raises.
+    OutputError
+        The checkpoint cannot be written.
     ModelError, DataError, ProviderError
         As of `compress` and `finetune`.
     """
@@ -140,24 +153,42 @@ def cascade(
     known = open_dataset(data, inputs, preprocess=preprocess, batch=batch).samples
     most = statistics_limit or (STATISTICS_LIMIT if known is None else min(known, STATISTICS_LIMIT))
     samples = open_dataset(data, inputs, preprocess=preprocess, limit=most, batch=batch, seed=seed)
+    kept = None
+    if checkpoint is not None:
+        progress("reading the data", 0, len(decided.chosen))
+        taken = open_dataset(data, inputs, preprocess=preprocess, limit=limit, seed=seed)
+        held_out = open_dataset(val, inputs, preprocess=preprocess)
+        surveys = [Survey.of(each) for each in (samples, taken, held_out)]
+        digests = [each for survey in surveys for each in (survey.digest, survey.labels)]
+        model_bytes = original.SerializeToString(deterministic=True)
+        settings = (part, loss, rate, epochs, batch, seed, sorted((input_shapes or {}).items()))
+        kept = _Kept(checkpoint, key_of("cascade", FORMAT, model_bytes, *digests, *settings))
     tuned, stages = original, []
     for done, (name, scheme) in enumerate(decided.chosen.items()):
 
         def show(step: str, _: int, __: int, *, layer: str = name, done: int = done) -> None:
             progress(f"{layer}: {step}", done, len(decided.chosen))
 
-        fitted = api.compress(
-            tuned,
-            plan=[f"{name}={scheme.spec}"],
-            verification=False,
-            calibration=data,
-            calibration_limit=most,
-            preprocess=preprocess,
-            input_shapes=input_shapes,
-            seed=seed,
-            progress=show,
-        ).model
-        correct_statistics(original, fitted, samples, progress=show)
+        if kept is not None and (found := kept.enter(f"{name}={scheme.spec}")) is not None:
+            tuned, (before, after) = found
+            stages.append(Stage(name, scheme.spec, before, after))
+            continue
+        fitted = None if kept is None else kept.fitted()
+        if fitted is None:
+            fitted = api.compress(
+                tuned,
+                plan=[f"{name}={scheme.spec}"],
+                verification=False,
+                calibration=data,
+                calibration_limit=most,
+                preprocess=preprocess,
+                input_shapes=input_shapes,
+                seed=seed,
+                progress=show,
+            ).model
+            correct_statistics(original, fitted, samples, progress=show)
+            if kept is not None:
+                kept.put_fitted(fitted)
         result = finetune(
             original,
             fitted,
@@ -171,11 +202,62 @@ def cascade(
             epochs=epochs,
             batch=batch,
             seed=seed,
+            checkpoint=None if kept is None else kept.training,
             progress=show,
         )
-        tuned = result.model
-        report = result.report
-        stages.append(Stage(name, scheme.spec, report.history[0], report.best))
+        tuned, scores = result.model, (result.report.history[0], result.report.best)
+        stages.append(Stage(name, scheme.spec, *scores))
+        if kept is not None:
+            kept.leave(tuned, scores)
     total = total_cost(plan_costs(layers, decided))
     path = Path(model) if isinstance(model, str | Path) else None
     return CascadeResult(tuned, tuple(stages), total.macs, total.macs_new, path)
+
+
+class _Kept:
+    """Stages on disk, by all that they depend on.
+
+    Parameters
+    ----------
+    folder : path
+        Made if it is missing.
+    head : str
+        Key of what all stages depend on; that of a stage is made of it and of the layers so far.
+    """
+
+    def __init__(self, folder: Path, head: str) -> None:
+        self._store, self._key = Store(folder), head
+
+    def enter(self, rule: str) -> tuple[onnx.ModelProto, tuple[Score, Score]] | None:
+        """Go to the next stage; return its model and scores if it is there."""
+        from onnx_lowrank.finetune.train import Score
+
+        self._key = key_of(self._key, rule)
+        if (found := self._store.arrays(self._key)) is None:
+            return None
+        before, after = (Score(**score) for score in json.loads(str(found["scores"])))
+        return load_model(found["model"].tobytes()), (before, after)
+
+    @property
+    def training(self) -> Path:
+        """File of the stage's training."""
+        return self._store.folder / f"{self._key}-training.npz"
+
+    def fitted(self) -> onnx.ModelProto | None:
+        """Return the stage's model before training, if it is there."""
+        found = self._store.arrays(key_of(self._key, "fitted"))
+        return None if found is None else load_model(found["model"].tobytes())
+
+    def put_fitted(self, model: onnx.ModelProto) -> None:
+        self._store.put_arrays(key_of(self._key, "fitted"), {"model": _as_array(model)})
+
+    def leave(self, model: onnx.ModelProto, scores: tuple[Score, Score]) -> None:
+        """Keep the stage's end, in place of what it was made from."""
+        told = np.array(json.dumps([asdict(score) for score in scores]))
+        self._store.put_arrays(self._key, {"model": _as_array(model), "scores": told})
+        self._store.drop_arrays(key_of(self._key, "fitted"))
+        self.training.unlink(missing_ok=True)
+
+
+def _as_array(model: onnx.ModelProto) -> NDArray[np.uint8]:
+    return np.frombuffer(model.SerializeToString(deterministic=True), np.uint8)

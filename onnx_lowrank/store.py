@@ -99,6 +99,10 @@ class Store:
         text = json.dumps(data, allow_nan=False).encode()
         self._write(self._path(key, "json"), lambda file: file.write(text))
 
+    def drop_arrays(self, key: str) -> None:
+        """Remove an entry of arrays, if there is one."""
+        self._path(key, "npz").unlink(missing_ok=True)
+
     def _path(self, key: str, suffix: str) -> Path:
         return self.folder / f"{key}.{suffix}"
 

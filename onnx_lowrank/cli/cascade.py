@@ -59,6 +59,12 @@ def cascade(
         int | None,
         typer.Option("--statistics-limit", min=1, help="Use this many samples for the fits."),
     ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            "--checkpoint", metavar="FOLDER", help="Keep the stages here, and go on from them."
+        ),
+    ] = None,
     preprocess: Preset = None,
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Train on this many samples.")
@@ -93,6 +99,7 @@ def cascade(
             epochs=epochs,
             batch=batch,
             seed=seed,
+            checkpoint=checkpoint,
             progress=progress,
         )
     result.save(output, force=force)
