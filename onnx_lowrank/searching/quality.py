@@ -123,6 +123,8 @@ class QualityMeter:
         Threads of each session.
     score : Score, optional
         A user's figure of merit, whose loss is then the drop.
+    provider : {"cpu", "cuda"}
+        Where the models run.
 
     Raises
     ------
@@ -172,7 +174,8 @@ class QualityMeter:
     @property
     def digest(self) -> str:
         """What a measurement depends on besides models and data."""
-        return "" if self._score is None else self._score.digest
+        score = "" if self._score is None else self._score.digest
+        return score if self._provider == "cpu" else f"{self._provider} {score}"
 
     def measure(self, model: onnx.ModelProto) -> Quality:
         """Run a model on all samples and compare."""

@@ -256,7 +256,9 @@ class Selection:
             found = fit_model(
                 search.normalised,
                 self._plan(picks, {}),
-                calibration=Calibration(search.calibration, asymmetric=True),
+                calibration=Calibration(
+                    search.calibration, asymmetric=True, provider=search.stopwatch.provider
+                ),
                 seed=search.seed,
                 progress=search.progress,
             )
