@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import json
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from onnx_lowrank.runtime import require_provider
 
 Cli = Callable[..., Any]
 DATA = ("--data", "data.npz")
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 LAYERS = ("--layer", "conv*=channel:macs=0.5")
 # Every way in which a command runs a model on a provider.
 RUNS: dict[str, tuple[object, ...]] = {
@@ -29,7 +31,7 @@ RUNS: dict[str, tuple[object, ...]] = {
     "calibration": ("compress", "net.onnx", *LAYERS, "--calibrate", "data.npz", "-o", "out.onnx"),
     "search": ("compress", "net.onnx", *DATA, "--min-sqnr", 5, "-o", "out.onnx"),
     "sweep": ("sweep", "net.onnx", "--scheme", "channel:macs=0.5", *DATA, "-o", "out"),
-    "correct": ("correct", "net.onnx", "net.onnx", *DATA, "-o", "out.onnx"),
+    "correct": ("correct", "net.onnx", "small.onnx", *DATA, "-o", "out.onnx"),
 }
 
 
@@ -53,6 +55,13 @@ def workplace(classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ONNX_LOWRANK_CACHE", str(tmp_path / "cache"))
     return tmp_path
+
+
+@pytest.fixture
+def compressed(cli: Cli, workplace: Path) -> Path:
+    """Give the folder with small.onnx, a compressed form of the network."""
+    cli("compress", "net.onnx", *LAYERS, "-o", "small.onnx", "--quiet")
+    return workplace
 
 
 def test_every_command_with_the_option_is_run_here() -> None:
@@ -90,16 +99,74 @@ def test_verify_says_where_it_ran_and_what_it_left_out(cli: Cli, workplace: Path
     assert found["providers"]["cuda"] == {"checked": False, "reason": "not asked for"}
 
 
+class Pretended:
+    """A session on the CPU that says of itself what one on CUDA would say."""
+
+    def __init__(self, real: Any, options: dict[str, str]) -> None:
+        self._real, self._options = real, options
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def get_providers(self) -> list[str]:
+        return [CUDA, CPU]
+
+    def get_provider_options(self) -> dict[str, dict[str, str]]:
+        return {CUDA: self._options}
+
+
+@pytest.fixture
+def opened(compressed: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Give what each session is asked to run on; those asked for CUDA run on the CPU."""
+    ort = importlib.import_module("onnxruntime")
+    real = ort.InferenceSession
+    asked: list[Any] = []
+
+    def open_(model: Any, settings: Any, providers: list[Any]) -> Any:
+        asked.append(providers[0])
+        session = real(model, settings, providers=[CPU])
+        return session if isinstance(providers[0], str) else Pretended(session, providers[0][1])
+
+    monkeypatch.setattr(ort, "InferenceSession", open_)
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [CUDA, CPU])
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("verify", ()),
+        ("compress", ()),
+        ("calibration", ()),
+        ("calibration", ("--asymmetric",)),
+        ("sweep", ("--network",)),
+        ("correct", ()),
+    ],
+)
+def test_every_session_of_a_check_is_on_the_provider_without_tf32(
+    cli: Cli, opened: list[Any], name: str, options: tuple[str, ...]
+) -> None:
+    """As far as the CPU can tell: where the sessions would be."""
+    outcome = cli(*RUNS[name], *options, "--provider", "cuda", "--json")
+    assert outcome.code in (0, 1)  # 1: out of tolerance
+    assert outcome.err == ""
+    found = json.loads(outcome.out)
+    assert found["provider"] == "cuda"
+    assert len(opened) >= 3  # the smallest model, to see that CUDA works, then two or more
+    for provider, settings in opened:
+        assert provider == CUDA
+        assert settings["use_tf32"] == "0"
+    if name == "verify":
+        assert found["providers"]["cuda"]["session"]["use_tf32"] == "0"
+        assert found["providers"]["cuda"]["session"]["cudnn_conv_algo_search"] == "EXHAUSTIVE"
+
+
 @pytest.mark.skipif(LACKS_CUDA is not None, reason=f"needs a GPU: {LACKS_CUDA}")
 @pytest.mark.parametrize("name", [n for n in RUNS if n not in ("latency", "search")])
-def test_a_command_runs_on_cuda(cli: Cli, workplace: Path, name: str) -> None:
-    if name == "correct":  # takes a model with replaced layers
-        cli("compress", "net.onnx", *LAYERS, "-o", "small.onnx", "--quiet")
-        run: tuple[object, ...] = ("correct", "net.onnx", "small.onnx", *DATA, "-o", "out.onnx")
-    else:
-        run = RUNS[name]
-    outcome = cli(*run, "--provider", "cuda", "--json")
-    assert (outcome.code, outcome.err) == (0, "")
+def test_a_command_runs_on_cuda(cli: Cli, compressed: Path, name: str) -> None:
+    outcome = cli(*RUNS[name], "--provider", "cuda", "--json")
+    assert outcome.code in (0, 1)  # 1: out of tolerance
+    assert outcome.err == ""
     found = json.loads(outcome.out)
     assert found["provider"] == "cuda"
     sessions = {
