@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -174,8 +175,15 @@ def test_a_row_of_the_network() -> None:
     assert row["error"] <= cuda_bench.NETWORK_ERROR
     assert row["over_original"]["original"] == 1
     assert {key.removesuffix(" with TF32") for key in row["milliseconds"]} == {
-        *("original", "standard", "portable")
+        *("original", "standard", "portable", "portable, default ops")
     }
+
+
+def test_default_ops_are_for_sessions_opened_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(cuda_bench.OPS, "all")
+    with cuda_bench.default_ops():
+        assert cuda_bench.OPS not in os.environ
+    assert os.environ[cuda_bench.OPS] == "all"
 
 
 def test_the_whole_plan_is_lowered() -> None:
