@@ -9,6 +9,7 @@ import typer
 
 from onnx_lowrank.cli.options import Json, Preset, Quiet, Seed
 from onnx_lowrank.cli.output import print_result, show_progress
+from onnx_lowrank.errors import DataError
 
 if TYPE_CHECKING:
     from onnx_lowrank.finetune.run import FinetuneReport
@@ -47,7 +48,12 @@ def finetune(
     ] = "adamw",
     rate: Annotated[float | None, typer.Option("--rate", help="First learning rate.")] = None,
     epochs: Annotated[int, typer.Option("--epochs", min=1, help="Most passes over the data.")] = 3,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Samples of a step.")] = 64,
+    batch: Annotated[
+        str,
+        typer.Option(
+            "--batch", metavar="N[,N...]", help="Samples of a step; sizes share the epochs evenly."
+        ),
+    ] = "64",
     patience: Annotated[
         int, typer.Option("--patience", min=1, help="Epochs without gain after which to stop.")
     ] = 2,
@@ -59,6 +65,10 @@ def finetune(
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Train on this many samples.")
     ] = None,
+    recompute: Annotated[
+        bool,
+        typer.Option("--recompute", help="Keep few activations: less memory, more time."),
+    ] = False,
     device: Annotated[
         str, typer.Option("--device", metavar="cpu|cuda", help="Where torch computes.")
     ] = "cpu",
@@ -91,9 +101,10 @@ def finetune(
             optimiser=cast("Any", optimiser),
             rate=rate,
             epochs=epochs,
-            batch=batch,
+            batch=_sizes(batch),
             patience=patience,
             seed=seed,
+            recompute=recompute,
             checkpoint=checkpoint,
             device=device,
             progress=progress,
@@ -108,6 +119,14 @@ def finetune(
         quiet=quiet,
     )
     return 0
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    """Read `--batch`."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise DataError(f"--batch {text} is no number, nor several with commas") from None
 
 
 def _print_table(report: FinetuneReport, output: Path) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,13 @@ from onnx_lowrank.data import Dataset, Preprocess, open_dataset
 from onnx_lowrank.errors import DataError, ModelError, ProviderError
 from onnx_lowrank.finetune.check import check_forward
 from onnx_lowrank.finetune.executor import Network, write_back
+from onnx_lowrank.finetune.free import free_batch
 from onnx_lowrank.finetune.losses import Loss, LossName
 from onnx_lowrank.finetune.parameters import Part, trainable
 from onnx_lowrank.finetune.train import RATES, Optimiser, Schedule, Score, train
 from onnx_lowrank.graph.check import check_model
 from onnx_lowrank.graph.io import load_model, save_model
-from onnx_lowrank.runtime import model_inputs
+from onnx_lowrank.runtime import TensorInfo, model_inputs
 
 Progress = Callable[[str, int, int], None]
 BATCH = 64
@@ -95,9 +97,10 @@ def finetune(
     optimiser: Optimiser = "adamw",
     rate: float | None = None,
     epochs: int = 3,
-    batch: int = BATCH,
+    batch: int | Sequence[int] = BATCH,
     patience: int = 2,
     seed: int = 0,
+    recompute: bool = False,
     checkpoint: Path | None = None,
     device: str = "cpu",
     progress: Progress = lambda step, done, total: None,
@@ -119,8 +122,13 @@ def finetune(
     loss : {"labels", "distill", "both"}, optional
         Cross-entropy, distance from the original model, or their sum; ``both`` where the data have
         labels and ``distill`` where they have none, if not given.
-    optimiser, rate, epochs, batch, patience, seed
+    optimiser, rate, epochs, patience, seed
         As of `Schedule`.
+    batch : int or sequence of int
+        Samples of a step; several sizes share the epochs evenly, in their order. They need not be
+        what the models fix, if each sample's outputs are the same in any batch.
+    recompute : bool
+        Whether steps keep few activations and compute the others again: less memory, more time.
     checkpoint : path, optional
         Where the run is kept, to go on from if it is killed.
     device : {"cpu", "cuda"}
@@ -146,25 +154,38 @@ def finetune(
     inputs = model_inputs(student)
     if [info.name for info in model_inputs(teacher)] != [info.name for info in inputs]:
         raise ModelError("the models have different inputs; give the original, then the compressed")
-    source, held_out = (
-        open_dataset(each, inputs, preprocess=preprocess, limit=most, batch=batch, seed=seed)
-        for each, most in ((data, limit), (val, None))
-    )
-    first = next(iter(held_out))
-    kind: LossName = loss or ("distill" if first.labels is None else "both")
-
-    names = trainable(teacher, student, part)
-    network = Network(student, trainable=names, device=device)
-    progress("comparing torch with onnxruntime", 0, 1)
-    check_forward(network, student, first.feeds)
+    batches = (batch,) if isinstance(batch, int) else tuple(batch)
     schedule = Schedule(
         optimiser=optimiser,
         rate=RATES[optimiser] if rate is None else rate,
         epochs=epochs,
-        batch=batch,
+        batches=batches,
         patience=patience,
         seed=seed,
     )
+
+    def opened(infos: Sequence[TensorInfo]) -> Iterator[Dataset]:
+        for each, most in ((data, limit), (val, None)):
+            yield open_dataset(
+                *(each, infos),
+                preprocess=preprocess,
+                limit=most,
+                batch=max(batches),
+                seed=seed,
+            )
+
+    source, held_out = opened(inputs)
+    first, *others = itertools.islice(held_out, 2)
+    kind: LossName = loss or ("distill" if first.labels is None else "both")
+
+    names = trainable(teacher, student, part)
+    network = Network(student, trainable=names, device=device, recompute=recompute)
+    progress("comparing torch with onnxruntime", 0, 1)
+    check_forward(network, student, first.feeds)
+    samples = [each.feeds for each in (first, *others)]
+    free = free_batch([network, Network(teacher, device=device)], inputs, samples)
+    if free != tuple(inputs):
+        source, held_out = opened(free)
     outcome = train(
         [network.weights[name] for name in names],
         Loss(teacher, student, kind, network, first.feeds),

@@ -36,20 +36,39 @@ class Schedule:
         Learning rate at the start; it falls to 0 along a cosine over all epochs.
     epochs : int
         Passes over the data.
-    batch : int
-        Samples of a step.
+    batches : tuple of int
+        Samples of a step. Several sizes share the epochs evenly, in their order: with 4 epochs,
+        (32, 128) is 32 in the first two and 128 in the last two.
     patience : int
         Epochs without a better validation after which training stops.
     seed : int
         Orders the samples.
+
+    Raises
+    ------
+    DataError
+        There are more sizes than epochs, or one is not positive.
     """
 
     optimiser: Optimiser = "adamw"
     rate: float = RATES["adamw"]
     epochs: int = 3
-    batch: int = 64
+    batches: tuple[int, ...] = (64,)
     patience: int = 2
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.batches or min(self.batches) < 1:
+            raise DataError(f"there is no batch of {self.batches}; give sizes of 1 or more")
+        if len(self.batches) > self.epochs:
+            raise DataError(
+                f"{len(self.batches)} batch sizes cannot share {self.epochs} epochs; give at most "
+                "one size an epoch"
+            )
+
+    def batch(self, epoch: int) -> int:
+        """Return the samples of a step of an epoch, counted from 0."""
+        return self.batches[epoch * len(self.batches) // self.epochs]
 
 
 @dataclass(frozen=True)
@@ -169,7 +188,9 @@ def train(
     OutputError
         The checkpoint cannot be written.
     """
-    trainer = _Trainer(weights, loss, schedule, steps_of(data, schedule.batch))
+    sizes = {size: steps_of(data, size) for size in set(schedule.batches)}
+    total = sum(sizes[schedule.batch(epoch)] for epoch in range(schedule.epochs))
+    trainer = _Trainer(weights, loss, schedule, total)
     state = None if checkpoint is None else read_checkpoint(checkpoint, run)
     if state is None:
         progress("validating", 0, trainer.total)
@@ -183,7 +204,8 @@ def train(
 
     while not trainer.stopped:
         rng = np.random.default_rng([schedule.seed, trainer.epoch])
-        for index, step in enumerate(shuffled(data, schedule.batch, rng)):
+        size = schedule.batch(trainer.epoch)
+        for index, step in enumerate(shuffled(data, size, rng)):
             if index < trainer.step:  # made before the run was killed
                 continue
             progress(trainer.describe(), trainer.steps, trainer.total)
@@ -207,7 +229,7 @@ class _Trainer:
         self, weights: Sequence[torch.Tensor], loss: Loss, schedule: Schedule, steps: int
     ) -> None:
         self.weights, self.loss, self.schedule = list(weights), loss, schedule
-        self.total = max(1, steps * schedule.epochs)
+        self.total = max(1, steps)
         self.epoch = self.step = self.steps = 0
         self.history: list[Score] = []
         self.stopped = ""

@@ -70,7 +70,7 @@ def trained(data: dict[str, Path]) -> onnx.ModelProto:
     network = Network(model, trainable=list(SHAPES))
     parts = [open_dataset(data[name], model_inputs(model)) for name in ("train", "val")]
     loss = Loss(model, model, "labels", network, next(iter(parts[1])).feeds)
-    schedule = Schedule(rate=3e-3, epochs=4, batch=32)
+    schedule = Schedule(rate=3e-3, epochs=4, batches=(32,))
     outcome = train([network.weights[name] for name in SHAPES], loss, *parts, schedule)
     write_back(model, dict(zip(SHAPES, outcome.values, strict=True)))
     return model

@@ -137,6 +137,57 @@ def test_a_killed_run_goes_on_to_the_same_end(
         setting.tune(**options, checkpoint=path)
 
 
+def test_batches_of_several_sizes_share_the_epochs(setting: Setting, tmp_path: Path) -> None:
+    """1000 samples: 63 steps of 16 in the first epoch of two, 8 of 128 in the second."""
+    steps: list[tuple[int, int]] = []
+
+    def note(step: str, done: int, total: int) -> None:
+        if step.startswith("epoch"):
+            steps.append((int(step.split()[1]), total))
+
+    options: dict[str, Any] = {"epochs": 2, "batch": (16, 128), "patience": 9}
+    result = setting.tune(**options, progress=note)
+    assert [epoch for epoch, _ in steps] == [1] * 63 + [2] * 8
+    assert {total for _, total in steps} == {63 + 8}
+    assert result.report.steps == 63 + 8
+    assert result.model.SerializeToString() == setting.tune(**options).model.SerializeToString()
+    path = tmp_path / "run.npz"
+    whole = setting.tune(**options, checkpoint=path)
+    assert whole.model.SerializeToString() == result.model.SerializeToString()
+    with pytest.raises(DataError, match="3 batch sizes cannot share 2 epochs; give at most one"):
+        setting.tune(epochs=2, batch=(16, 32, 64))
+    with pytest.raises(DataError, match="give sizes of 1 or more"):
+        setting.tune(batch=0)
+
+
+def test_steps_with_few_activations_come_to_the_same_end(setting: Setting) -> None:
+    models = [setting.tune(epochs=1, recompute=recompute).model for recompute in (False, True)]
+    assert models[0].SerializeToString() == models[1].SerializeToString()
+
+
+def test_a_model_that_fixes_its_batch_is_trained_as_one_that_does_not(setting: Setting) -> None:
+    """Only the steps' own size counts, and no sample is left out."""
+    fixed = []
+    for model in (setting.original, setting.compressed):
+        copy = onnx.ModelProto()
+        copy.CopyFrom(model)
+        for value in (*copy.graph.input, *copy.graph.output):
+            value.type.tensor_type.shape.dim[0].dim_value = 3
+        del copy.graph.value_info[:]
+        fixed.append(copy)
+    sources = {"data": setting.data["train"], "val": setting.data["val"]}
+    options: dict[str, Any] = {"epochs": 2, "rate": 3e-3, "batch": 32}
+    found = finetune(*fixed, **sources, **options)
+    expected = setting.tune(**options)
+    assert found.report.steps == expected.report.steps == 2 * 32
+    assert found.report.history == expected.report.history
+    for ours, theirs in zip(
+        found.model.graph.initializer, expected.model.graph.initializer, strict=True
+    ):
+        assert ours.SerializeToString() == theirs.SerializeToString()
+    assert found.model.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 3
+
+
 def test_the_seed_decides(setting: Setting) -> None:
     first, again, other = (
         setting.tune(seed=seed, epochs=1).model.SerializeToString() for seed in (0, 0, 1)
@@ -203,6 +254,7 @@ def test_on_the_command_line(
     data = ["--data", str(setting.data["train"]), "--val", str(setting.data["val"])]
     tuned = tmp_path / "tuned.onnx"
     common = ["onnx-lowrank", "finetune", *files, *data, "--epochs", "1", "--batch", "32"]
+    common.append("--recompute")  # the same gradients
     monkeypatch.setattr(sys, "argv", [*common, "-o", str(tuned), "--json"])
     with pytest.raises(SystemExit) as ended:
         main()
@@ -211,6 +263,12 @@ def test_on_the_command_line(
     assert report["best"]["accuracy"] >= report["history"][0]["accuracy"]
     expected = setting.tune(epochs=1, rate=None).model.SerializeToString(deterministic=True)
     assert tuned.read_bytes() == expected
+    for sizes, said in (("32,x", "--batch 32,x is no number"), ("8,16", "2 batch sizes cannot")):
+        monkeypatch.setattr(sys, "argv", [*common, "--batch", sizes, "-o", str(tuned)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 2
+        assert said in capsys.readouterr().err
     monkeypatch.setattr(sys, "argv", [*common, "-o", files[1]])
     with pytest.raises(SystemExit) as ended:
         main()
