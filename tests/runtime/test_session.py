@@ -14,7 +14,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnx_lowrank.errors import ModelError, OnnxLowRankError, ProviderError
-from onnx_lowrank.runtime import available_providers, check_provider, open_session, session
+from onnx_lowrank.runtime import (
+    available_providers,
+    check_provider,
+    open_session,
+    require_provider,
+    session,
+)
 
 CUDA = "CUDAExecutionProvider" in available_providers()
 
@@ -102,7 +108,18 @@ def test_a_silent_fallback_to_the_cpu_is_an_error(
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.skipif(not CUDA, reason="needs the CUDA provider")
+def lacks_cuda() -> str | None:
+    try:
+        require_provider("cuda")
+    except ProviderError as error:
+        return str(error)
+    return None
+
+
+LACKS_CUDA = lacks_cuda()
+
+
+@pytest.mark.skipif(LACKS_CUDA is not None, reason=f"needs a GPU: {LACKS_CUDA}")
 def test_cuda_runs_in_full_float32() -> None:
     opened = open_session(scaling_model(), provider="cuda")
     assert opened.raw.get_providers()[0] == "CUDAExecutionProvider"
