@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, get_args
 
 import numpy as np
@@ -26,6 +27,7 @@ from onnx_lowrank.passes.approximate_conv import ApproximateConvPass
 from onnx_lowrank.planning.fit import FitProblem, LayerFit, fit_layer
 from onnx_lowrank.planning.plan import Plan
 from onnx_lowrank.runtime import Provider
+from onnx_lowrank.schemes import Factors
 
 Progress = Callable[[str, int, int], None]
 MetricName = Literal["covariance", "mahalanobis", "combined"]
@@ -80,6 +82,7 @@ def fit_model(
     *,
     calibration: Calibration | None = None,
     seed: int = 0,
+    starts: Mapping[str, Factors] = MappingProxyType({}),
     progress: Progress = lambda step, done, total: None,
 ) -> dict[str, LayerFit]:
     """Fit every layer that a plan replaces.
@@ -94,6 +97,8 @@ def fit_model(
         Data for another metric; the Frobenius norm is minimised if not given.
     seed : int
         Fixes every random choice.
+    starts : mapping of str to Factors, optional
+        By layer name: of fits to other data, which these may begin at.
     progress : callable
         Called with a sentence, the number of layers done, and their total.
 
@@ -146,6 +151,7 @@ def fit_model(
                 statistics=statistics.get(name),
                 gradients=gradients.get(name),
             )
+            problem = replace(problem, start=starts.get(name))
             fit = fit_layer(name, scheme, problem, seed=seed)
             fits[name] = fit if calibration is None else replace(fit, metric=calibration.metric)
     return fits

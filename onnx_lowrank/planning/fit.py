@@ -33,12 +33,15 @@ class FitProblem:
         Gives the bias, shape (F,) or None, that goes with a fitted weight.
     group : int
         Groups of the layer.
+    start : Factors, optional
+        Of a like problem, to begin at.
     """
 
     weight: Weight
     metric: Metric
     bias: Callable[[Weight], Bias | None]
     group: int = 1
+    start: Factors | None = None
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,7 @@ def fit_layer_ladder(
         metric=problem.metric,
         rng=layer_rng(seed, layer),
         group=problem.group,
+        start=problem.start,
     )
     start = time.perf_counter()
     for scheme, fit in zip(schemes, fits, strict=True):

@@ -9,7 +9,7 @@ import numpy as np
 from onnx_lowrank.metrics.base import Metric
 from onnx_lowrank.metrics.covariance import Covariance, RowCovariance
 from onnx_lowrank.metrics.frobenius import Frobenius
-from onnx_lowrank.schemes.base import Fit, Scheme, Weight, check_finite, relative_error
+from onnx_lowrank.schemes.base import Factors, Fit, Scheme, Weight, check_finite, relative_error
 from onnx_lowrank.schemes.problem import LayerProblem
 from onnx_lowrank.schemes.refine import refine
 
@@ -53,6 +53,7 @@ def fit_ladder(
     metric: Metric,
     rng: np.random.Generator,
     group: int = 1,
+    start: Factors | None = None,
 ) -> Iterator[Fit]:
     """Fit several schemes, or one at several ranks, to one layer.
 
@@ -60,7 +61,7 @@ def fit_ladder(
     and moment, the second moment of the responses, and roots of the moment of the inputs. Each
     fit is the one that `fit_scheme` gives with a generator in the same state.
 
-    Parameters and errors are those of `fit_scheme`.
+    Parameters and errors are those of `fit_scheme`; `start` is that of `LayerProblem`.
 
     Yields
     ------
@@ -69,7 +70,7 @@ def fit_ladder(
     """
     check_finite(weight)
     problem = (
-        LayerProblem(weight, metric, group)
+        LayerProblem(weight, metric, group, start)
         if isinstance(metric, Covariance | RowCovariance)
         else None
     )

@@ -29,8 +29,8 @@ Indices = NDArray[np.int64]
 
 REGRESSION_RIDGE = 1e-10  # relative, of channels that may be dependent
 SEARCH_WORK = 25_000_000_000  # multiply-adds in products with the metric, in one search
-LEAST_STEPS, MOST_STEPS = 2, 12
-TOLERANCE = 2e-3  # relative fall of the squared error in a step at which a search has converged
+LEAST_STEPS, MOST_STEPS = 2, 40
+TOLERANCE = 5e-4  # relative fall of the squared error in a step at which a search has converged
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,7 +24,7 @@ from onnx_lowrank.schemes.factors import (
 )
 from onnx_lowrank.store import Store, key_of
 
-FORMAT = 2  # of stored fits and of the arithmetic behind them
+FORMAT = 3  # of stored fits and of the arithmetic behind them
 _CLASSES: dict[str, type[Any]] = {
     each.__name__: each
     for each in (

@@ -250,7 +250,7 @@ class Selection:
     def _refits(self, picks: Picks) -> Fits:
         search, fits = self._search, self._fits(picks)
         parts = [f"{name} {fit.scheme.spec} {self._digests[name]}" for name, fit in fits.items()]
-        head = key_of("asymmetric", FORMAT, search.seed, *parts)
+        head = key_of("asymmetric, from symmetric", FORMAT, search.seed, *parts)
         stored = {name: search.store.arrays(key_of(head, name)) for name in fits}
         if any(arrays is None for arrays in stored.values()):
             found = fit_model(
@@ -260,6 +260,7 @@ class Selection:
                     search.calibration, asymmetric=True, provider=search.stopwatch.provider
                 ),
                 seed=search.seed,
+                starts={name: fit.factors for name, fit in fits.items()},
                 progress=search.progress,
             )
             for name, fit in found.items():

@@ -33,7 +33,7 @@ from onnx_lowrank.sweeping.samples import SweepData, look
 METRICS = tuple(NEEDS)
 Progress = Callable[[str, int, int], None]
 
-FORMAT = 2  # of the arithmetic behind a point; part of its key
+FORMAT = 3  # of the arithmetic behind a point; part of its key
 
 
 def sweep(
