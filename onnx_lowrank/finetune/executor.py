@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from onnx_lowrank.errors import ModelError
 from onnx_lowrank.finetune.context import Context
 from onnx_lowrank.finetune.ops import OPS
+from onnx_lowrank.finetune.parts import cut
 from onnx_lowrank.finetune.plain_ops import as_tensor
 from onnx_lowrank.graph.edit import opset_version
 
@@ -163,17 +163,13 @@ class Network:
         return self._plans[wanted]
 
 
-def _compute(plan: Plan, values: dict[str, Any]) -> list[int]:
-    """Compute nodes into `values`, in place; return the bytes of each one's output."""
-    sizes = []
+def _compute(plan: Plan, values: dict[str, Any]) -> None:
+    """Compute nodes into `values`, in place."""
     for step, done in plan:
         inputs = [values[name] if name else None for name in step.node.input]
-        value = OPS[step.node.op_type](inputs, step)
-        sizes.append(value.nbytes)
-        values[step.node.output[0]] = value
+        values[step.node.output[0]] = OPS[step.node.op_type](inputs, step)
         for name in done:
             del values[name]
-    return sizes
 
 
 def _compute_part(part: Plan, values: dict[str, Any]) -> dict[str, Any]:
@@ -185,13 +181,40 @@ def _compute_part(part: Plan, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _cut(plan: Plan, values: dict[str, Any]) -> list[Plan]:
-    """Cut n nodes into at most sqrt(n) parts whose outputs take about the same memory each."""
-    with torch.no_grad():
-        ends = np.cumsum(_compute(plan, dict(values)))
-    count = math.isqrt(len(plan))
-    places = [ends[-1] * part // count for part in range(1, count)] if count else []
-    cuts = [0, *(int(np.searchsorted(ends, place)) + 1 for place in places), len(plan)]
-    return [plan[a:b] for a, b in itertools.pairwise(dict.fromkeys(cuts))] or [plan]
+    """Cut nodes into parts by what they are found to keep for gradients."""
+    values = dict(values)
+    pointers = {value.untyped_storage().data_ptr() for value in values.values()}
+    found: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> None:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in pointers:
+            found[storage.data_ptr()] = storage.nbytes()
+
+    saved, live = [], []
+    made: list[str] = []
+    counted: set[str] = set()
+    # As nothing is kept here, it takes little more memory than a run without gradients.
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda _: torch.empty(0)):
+        for step, done in plan:
+            names = {name for name in (*step.node.input, step.node.output[0]) if name}
+            before = {name: values[name] for name in names if name in values}
+            _compute([(step, [])], values)
+            tensors = {**before, step.node.output[0]: values[step.node.output[0]]}
+            for name, tensor in tensors.items():
+                pointer = tensor.untyped_storage().data_ptr()
+                if name in counted:
+                    found.pop(pointer, None)
+                elif pointer in found:
+                    counted.add(name)
+            saved.append(sum(found.values()))
+            found.clear()
+            made.append(step.node.output[0])
+            for name in done:
+                del values[name]
+            live.append(sum(values[name].nbytes for name in made if name in values))
+    starts = cut(saved, live)
+    return [plan[a:b] for a, b in itertools.pairwise(starts)]
 
 
 def write_back(model: onnx.ModelProto, values: Mapping[str, NDArray[np.float32]]) -> None:

@@ -1,0 +1,47 @@
+"""Cuts of a graph: the least memory there is, by trying all of them."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from onnx_lowrank.finetune.parts import cut
+
+
+def memory(saved: list[int], live: list[int], cuts: tuple[int, ...]) -> int:
+    ends = [0, *cuts, len(saved)]
+    parts = [sum(saved[a:b]) for a, b in itertools.pairwise(ends)]
+    return sum(live[place - 1] for place in cuts) + max(parts, default=0)
+
+
+@pytest.mark.parametrize("count", [16, 36, 100])
+def test_equal_nodes_are_cut_by_the_square_root(count: int) -> None:
+    starts = cut([1] * count, [1] * count)
+    assert memory([1] * count, [1] * count, tuple(starts[1:-1])) == 2 * count**0.5 - 1
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_little_more_than_the_least_is_taken(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    saved, live = rng.integers(0, 50, (2, 10)).tolist()
+    places = range(1, 10)
+    least = min(
+        memory(saved, live, cuts)
+        for size in range(10)
+        for cuts in itertools.combinations(places, size)
+    )
+    starts = cut(saved, live)
+    assert starts[0] == 0
+    assert starts[-1] == 10
+    found = memory(saved, live, tuple(starts[1:-1]))
+    # Bounds between two that are tried may hold a better cut: of the largest part, no more than
+    # twice as large as needed.
+    assert least <= found <= min(2 * least, sum(saved))
+
+
+def test_a_node_that_keeps_all_is_not_cut_off() -> None:
+    assert cut([0, 90, 1], [50, 60, 0]) == [0, 3]
+    assert cut([], []) == [0, 0]
+    assert cut([5], [5]) == [0, 1]
