@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -21,8 +20,10 @@ import crops
 import datasets
 import fetch
 import result_tables
+import searched
 import seed_tables
 import tuned_tables
+from command import olr
 
 from onnx_lowrank.errors import OnnxLowRankError
 from onnx_lowrank.graph.io import write_text
@@ -46,16 +47,6 @@ VGG_BUDGETS: dict[str, Sequence[object]] = {
     "30 dB": ("--min-sqnr", 30),
 }
 MNIST = ("--preprocess", "unit:mean=0.1307,std=0.3081")
-COMMAND = (sys.executable, "-c", "from onnx_lowrank.cli import main; main()")
-
-
-def olr(*arguments: object) -> Any:
-    """Run a command with ``--json`` and return what it printed; its exit code 1 is a result."""
-    call = [*COMMAND, *map(str, arguments), "--json"]
-    done = subprocess.run(call, capture_output=True, text=True, check=False)
-    if done.returncode > 1:
-        raise OnnxLowRankError(f"{' '.join(map(str, arguments))}: {done.stderr.strip()}")
-    return json.loads(done.stdout)
 
 
 @dataclass(frozen=True)
@@ -242,6 +233,26 @@ PARTS = {
         ),
         run_vgg16,
         result_tables.write_vgg16,
+    ),
+    "uniform": Part(
+        "VGG-16 by one scheme in all layers",
+        (
+            f"onnx-lowrank compress vgg16.onnx -o SMALL {' '.join(VGG_SHAPE)} --preprocess unit "
+            "--calibrate calibration --data evaluation --metric covariance --min-sqnr 0 "
+            "--layer '*block1_conv1*=keep' --layer '*dense*=keep' --layer '*block*=SCHEME:macs=S'",
+            f"onnx-lowrank bench vgg16.onnx SMALL ... {' '.join(VGG_SHAPE)} --threads 1",
+        ),
+        searched.run_uniform,
+        searched.write_uniform,
+    ),
+    "networks": Part(
+        "The planner: all trained networks, among standard ops and among portable nodes",
+        (
+            "onnx-lowrank compress NETWORK -o small.onnx --calibrate search --data verdict BUDGET "
+            "--threads 1 --jobs 2 --lowering standard|portable",
+        ),
+        searched.run_networks,
+        searched.write_networks,
     ),
     "int8": Part(
         "Against onnxruntime's int8",
