@@ -50,12 +50,12 @@ def test_what_is_right_is_counted(bench: tuning.Bench) -> None:
 def test_layers_one_by_one(
     bench: tuning.Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows = (seed_tables.MONO[0], seed_tables.CONNECTED[0])
+    rows = (*seed_tables.MONO[:2], seed_tables.CONNECTED[0])
     data = tuning.tune_layers(bench, rows, SETTINGS)
     assert [row["scheme"] for row in data["rows"]] == [row.scheme for row in rows]
-    assert len(capsys.readouterr().err.splitlines()) == 2
-    monkeypatch.setattr(seed_tables, "TABLES", {"Some": rows[:1], "Connected": rows[1:]})
-    monkeypatch.setattr(seed_tables, "CONNECTED", rows[1:])
+    assert len(capsys.readouterr().err.splitlines()) == 3
+    monkeypatch.setattr(seed_tables, "TABLES", {"Some": rows[:2], "Connected": rows[2:]})
+    monkeypatch.setattr(seed_tables, "CONNECTED", rows[2:])
     lines = tuned_tables.write_tuned(data)
     for row, each in zip(rows, data["rows"], strict=True):
         (line,) = (line for line in lines if f"`{row.scheme}`" in line)
@@ -64,6 +64,11 @@ def test_layers_one_by_one(
         assert cells[-2] == tuned_tables.points(each["tuned"])
         assert cells[-3] == tuned_tables.points(each["fitted"])
         assert float(cells[-1]) > 1
+    first, second = (each["fitted"]["points"] for each in data["rows"][:2])
+    told = f"is the same here in {int(first > second)} of 1 pairs."  # theirs: 5.94 and 1.41
+    assert told in lines[2]
+    lower = sum(each["tuned"]["points"] < each["fitted"]["points"] for each in data["rows"])
+    assert f"gives back some in {lower} of 3 rows" in lines[2]
     assert f"lost on {bench.images} test images" in lines[0]
 
 
@@ -83,6 +88,11 @@ def test_several_layers(bench: tuning.Bench, monkeypatch: pytest.MonkeyPatch) ->
     assert cells[0][:2] == ["theirs", "1.5"]
     assert cells[0][-1] == tuned_tables.points(first["trained"])
     assert re.fullmatch(r"-?\d+\.\d\d \(-?\d+\.\d\d to -?\d+\.\d\d\)", cells[0][-1])
+    passing = [row for row in data["rows"] if row["corrected"]["points"] <= 1]
+    best = max((f"{row['mac_reduction']:.2f}" for row in passing), default=None)
+    said = " ".join(tuned_tables.write_cascades(data)[:3])
+    assert ("without any training" in said) == bool(passing)
+    assert best is None or f"lost at {best} times fewer without any training" in said
     assert cells[1][:2] == ["", ""]
     assert cells[1][-1] == ""
 
