@@ -43,6 +43,15 @@ def test_keys_tell_parts_apart() -> None:
     assert len(keys) == 5
 
 
+def test_an_entry_is_removed(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.put_arrays("a", {"x": np.zeros(2)})
+    store.drop_arrays("a")
+    store.drop_arrays("a")  # it is not there any more
+    assert store.arrays("a") is None
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="choose another"):

@@ -6,6 +6,11 @@ import itertools
 import math
 from collections.abc import Sequence
 
+# Cuts that save less are not worth the time.
+LEAST = 1 / 3
+# Gradients of a node's output and input, and the copies that a Conv makes of both.
+WORK = 2
+
 
 def cut(saved: Sequence[int], live: Sequence[int]) -> list[int]:
     """Return where parts of a graph begin, and its end, so that gradients take least memory.
@@ -25,12 +30,15 @@ def cut(saved: Sequence[int], live: Sequence[int]) -> list[int]:
     Returns
     -------
     list of int
-        ``[0, ..., n]``; ``[0, n]`` where no cut saves any.
+        ``[0, ..., n]``; ``[0, n]`` where no cuts save a third, as with large nodes in front: their
+        gradients come last, when nothing else is kept any more.
     """
-    count, total = len(saved), sum(saved)
-    best: tuple[float, list[int]] = (total, [0, count])
+    count = len(saved)
+    work = [WORK * (a + b) for a, b in itertools.pairwise([0, *live])]
+    whole = peak_of(saved, work)
+    best: tuple[float, list[int]] = (whole * (1 - LEAST), [0, count])
     for parts in range(2, 2 * math.isqrt(count) + 1):
-        bound = max(total / parts, *saved)
+        bound = max(sum(saved) / parts, *saved)
         costs, starts = [0], [0]
         for end in range(1, count + 1):
             options = []
@@ -45,6 +53,13 @@ def cut(saved: Sequence[int], live: Sequence[int]) -> list[int]:
         cuts = [count]
         while cuts[0]:
             cuts.insert(0, starts[cuts[0]])
-        largest = max(sum(saved[a:b]) for a, b in itertools.pairwise(cuts))
+        pieces = list(itertools.pairwise(cuts))
+        largest = max(peak_of(saved[a:b], work[a:b]) for a, b in pieces)
         best = min(best, (costs[count] + largest, cuts))
     return best[1]
+
+
+def peak_of(saved: Sequence[int], work: Sequence[int]) -> int:
+    """Return the most that gradients of nodes take: those of a node after the nodes behind it."""
+    kept = itertools.accumulate(saved)
+    return max((a + b for a, b in zip(kept, work, strict=True)), default=0)
