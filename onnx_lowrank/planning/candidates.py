@@ -17,13 +17,19 @@ BLOCK = 16
 SMALL_BLOCK = 8
 # A colour transform pays where there are few input channels to mix.
 MOST_COLOURS = 16
-# Per scheme, the forms to try: how far a rank's share is from the others'. Outputs need the
-# larger one: at equal operations R2 > R1 had the lower error on every layer of VGG-16.
-_FORMS: dict[str, tuple[Mapping[str, float], ...]] = {
-    "tucker2": ({"R1": 0.75, "R2": 1.25}, {"R1": 0.55, "R2": 1.45}),
+# Per scheme, the forms to try, how far a rank's share is from the others', and the steps of the
+# ladder for each. Outputs of Tucker-2 need the larger rank: at equal operations R2 > R1 had the
+# lower error on every layer of VGG-16. CP takes ten times as long to fit as the others.
+_Form = tuple[Mapping[str, float], slice]
+_FORMS: dict[str, tuple[_Form, ...]] = {
+    "cp": (({}, slice(3, None, 2)),),
+    "spatial": (({}, slice(0, 7)),),
+    "tucker2": (
+        ({"R1": 0.75, "R2": 1.25}, slice(1, 8)),
+        ({"R1": 0.55, "R2": 1.45}, slice(1, 8, 2)),
+    ),
 }
-# The steps of the ladder to try, where not all: CP takes ten times as long to fit as the others.
-_STEPS: dict[str, slice] = {"cp": slice(3, None, 2), "tucker2": slice(1, 8), "spatial": slice(0, 7)}
+_EVERY: tuple[_Form, ...] = (({}, slice(None)),)
 # At equal operations Tucker-2 had a lower error than blocks of it on nearly every layer of VGG-16,
 # and grouped stages run slower; blocks are left to those who ask for them.
 _LEFT_OUT = ("bicluster-svd", "bicluster-outer")
@@ -45,8 +51,8 @@ def candidates(conv: ConvSpec) -> tuple[Scheme, ...]:
             continue
         if scheme.name == "mono" and conv.in_channels > MOST_COLOURS:
             continue
-        for form in _FORMS.get(scheme.name, ({},)):
-            for share in SHARES[_STEPS.get(scheme.name, slice(None))]:
+        for form, steps in _FORMS.get(scheme.name, _EVERY):
+            for share in SHARES[steps]:
                 for each in _at_share(scheme, conv, form, share):
                     if (each.macs(conv) or conv.macs) < conv.macs:
                         found.setdefault(each.spec, each)

@@ -104,7 +104,9 @@ def fit_all(
     dict
         Fits by layer name, in the order of its schemes.
     """
-    work = (delayed(_fit_layer)(problem, store, seed) for problem in problems)
+    # The largest first, so that none is left for one process at the end.
+    ordered = sorted(problems, key=lambda p: p.weight.size * p.weight[0].size, reverse=True)
+    work = (delayed(_fit_layer)(problem, store, seed) for problem in ordered)
     runner = Parallel(n_jobs=jobs, return_as="generator_unordered")
     progress("fitting candidates", 0, len(problems))
     for done, _ in enumerate(runner(work), start=1):
