@@ -131,7 +131,7 @@ CASES = {
     "craft": Case(
         lambda: fetch.network("craft"),
         squares(160, (2, 4)),
-        ("--preprocess", "imagenet", "--input-shape", "input=1,3,160,160", "--min-sqnr", 20),
+        ("--preprocess", "imagenet", "--input-shape", "image=1,3,160,160", "--min-sqnr", 20),
         "20 dB",
         ("standard",),  # a search takes half an hour
     ),
