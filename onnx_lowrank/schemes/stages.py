@@ -22,7 +22,7 @@ from scipy import linalg
 from typing_extensions import Self
 
 from onnx_lowrank.schemes.input_stage import InputStage
-from onnx_lowrank.schemes.problem import Reals, View, ridged
+from onnx_lowrank.schemes.problem import SINGLE_FROM, Reals, View, ridged
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -30,7 +30,9 @@ Indices = NDArray[np.int64]
 REGRESSION_RIDGE = 1e-10  # relative, of channels that may be dependent
 SEARCH_WORK = 25_000_000_000  # multiply-adds in products with the metric, in one search
 LEAST_STEPS, MOST_STEPS = 2, 40
-TOLERANCE = 5e-4  # relative fall of the squared error in a step at which a search has converged
+# Relative fall of the squared error in a step at which a search has converged: of patches from
+# `SINGLE_FROM` entries, whose steps take long, and of smaller ones.
+TOLERANCE, CLOSE_TOLERANCE = 2e-3, 5e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,6 +148,7 @@ def _search(view: View, part: Part, steps: int) -> tuple[InputStage, Follower]:
     follower, error = part.follower.improve(compress(view, part.outputs, stage, products))
     direction, previous = np.zeros_like(stage.weights), np.zeros_like(stage.weights)
     product, stretch = np.inf, 1.5
+    tolerance = TOLERANCE if view.order.size >= SINGLE_FROM else CLOSE_TOLERANCE
     for _ in range(steps):
         slope = gradient(view, part.outputs, stage, products, follower)
         z = preconditioner(view, stage, follower)(slope)
@@ -180,7 +183,7 @@ def _search(view: View, part: Part, steps: int) -> tuple[InputStage, Follower]:
             continue
         stretch = min(max(best / plain, 1.0), 4.0)
         (stage, products), follower, error = moved, solved, after
-        if before - error <= TOLERANCE * before or error <= 1e-24 * view.problem.norm:
+        if before - error <= tolerance * before or error <= 1e-24 * view.problem.norm:
             break
     return stage, follower
 
