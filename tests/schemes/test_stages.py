@@ -186,7 +186,7 @@ def test_no_step_raises_the_error(name: str, kind: str, clusters: int) -> None:
 
 
 def test_a_long_search_ends_where_the_gradient_vanishes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stages, "TOLERANCE", 0.0)
+    monkeypatch.setattr(stages, "CLOSE_TOLERANCE", 0.0)
     for name in VIEWS:
         view = getattr(problem(), name)
         start = part(view, "free", 1)
