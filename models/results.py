@@ -81,7 +81,7 @@ def run_table1(*, network: Path | None = None, batch: int = 128, runs: int = 8) 
     return {"profile": olr("profile", network, "--batch", batch, "--runs", runs, "--threads", 1)}
 
 
-def run_tables(*, limit: int = 3000, calibration_limit: int = 2000) -> dict[str, Any]:
+def run_tables(*, limit: int = 2000, calibration_limit: int = 2000) -> dict[str, Any]:
     import train  # takes torch
 
     network = train.trained("zf")
