@@ -14,7 +14,8 @@ def on_machine(report: dict[str, Any], *noises: dict[str, Any]) -> list[str]:
     """Return sentences on where something was measured, and what disturbed it."""
     machine = report["machine"]
     versions = ", ".join(f"{n} {machine['versions'][n]}" for n in ("onnxruntime", "numpy"))
-    said = f"{machine['cpu']}, {machine['cores']} cores, {versions}, provider {report['provider']}."
+    cores = "1 core" if machine["cores"] == 1 else f"{machine['cores']} cores"
+    said = f"{machine['cpu']}, {cores}, {versions}, provider {report['provider']}."
     reasons = dict.fromkeys(reason for noise in noises for reason in noise["reasons"])
     other = f" Signs of other work: {'; '.join(reasons)}." if reasons else ""
     return [said + other, ""]
@@ -93,7 +94,7 @@ def write_table1(data: dict[str, Any]) -> list[str]:
     model = report["model"]
     clocks = model["wall_median_ms"] / model["profiled_wall_median_ms"]
     said = (
-        f"Batch {report['batch']}, {report['runs']} runs, {report['threads']} threads. "
+        f"Batch {report['batch']}, {report['runs']} runs, threads: {report['threads']}. "
         f"Attributed to layers and nodes: {100 * model['attributed']:.2f} %. Sum of all nodes "
         f"over the wall clock: {clocks * model['sum_over_wall']:.3f} of the same runs, "
         f"{model['sum_over_wall']:.3f} of runs without the profiler, in turns with them."
