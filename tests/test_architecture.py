@@ -53,7 +53,8 @@ ALLOWED: dict[str, set[str]] = {
     "api": NUMERICS
     | {"planning", "graph", "lowering", "passes", "runtime", "data", "verification", "results"}
     | {"calibrate", "fit_model", "score"},
-    "cascade": BASE | {"api", "data", "finetune", "graph", "planning", "runtime", "store"},
+    "cascade": BASE
+    | {"api", "calibrate", "data", "finetune", "graph", "planning", "runtime", "store"},
     "cli": {"api", "benchmarking", "cascade", "errors", "finetune", "profiling", "report"}
     | {"spectra", "sweeping"}
     | {"documents", "planning", "to_budget"},

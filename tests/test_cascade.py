@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -89,7 +90,10 @@ def test_a_killed_process_goes_on_to_the_same_end(
     arguments += [part for rule in PLAN for part in ("--layer", rule)]
     arguments += ["--data", data["train"], "--val", data["val"], "--checkpoint", folder]
     arguments += [part for name, value in options.items() for part in (f"--{name}", value)]
-    process = subprocess.Popen([sys.executable, "-c", call, *map(str, arguments), "--quiet"])
+    process = subprocess.Popen(
+        [sys.executable, "-c", call, *map(str, arguments), "--quiet"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},  # as many as this process trains with
+    )
     trainings: set[str] = set()
     while len(trainings) < 2:  # the first layer's, then the second's
         assert process.poll() is None, "it ended before it could be killed"

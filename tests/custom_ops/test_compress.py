@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from onnx_lowrank import api
-from onnx_lowrank.cli import main
 from onnx_lowrank.errors import PlanError
 from onnx_lowrank.profiling import profile
 from onnx_lowrank.runtime import open_session
@@ -139,18 +137,3 @@ def test_the_doctor_knows_the_library(library: str, monkeypatch: pytest.MonkeyPa
 def test_an_unknown_lowering_is_refused() -> None:
     with pytest.raises(PlanError, match="choose one of standard, portable, auto"):
         compress("fast")
-
-
-def test_a_search_does_not_ignore_the_lowering(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = tmp_path / "model.onnx"
-    onnx.save(network(), source)
-    np.savez(tmp_path / "data.npz", x=np.zeros((2, 3, 33, 29), np.float32))
-    arguments = ["compress", source, "-o", tmp_path / "new.onnx", "--data", tmp_path / "data.npz"]
-    arguments += ["--min-speedup", "1.5", "--lowering", "portable"]
-    monkeypatch.setattr("sys.argv", ["onnx-lowrank", *map(str, arguments)])
-    with pytest.raises(SystemExit) as left:
-        main()
-    assert left.value.code == 2
-    assert "search with --save-plan" in capsys.readouterr().err
