@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import onnx
 
 from onnx_lowrank.data import Dataset, Preprocess, open_dataset
-from onnx_lowrank.data.split import split
-from onnx_lowrank.errors import ModelError, PlanError
+from onnx_lowrank.data.split import fewest_samples, split
+from onnx_lowrank.errors import DataError, ModelError, PlanError
 from onnx_lowrank.graph.check import check_model
 from onnx_lowrank.graph.io import load_model
 from onnx_lowrank.graph.layers import find_layers
@@ -241,9 +242,13 @@ def compress_to_budget(
         )
 
     if calibration is None:
-        fitting, selection, verdict = split(opened(data, limit), ALL_SHARES)
+        fitting, selection, verdict = _divided(
+            opened(data, limit), ALL_SHARES, "fits, search and verdict"
+        )
     else:
-        fitting, selection = split(opened(calibration, calibration_limit), SEARCH_SHARES)
+        fitting, selection = _divided(
+            opened(calibration, calibration_limit), SEARCH_SHARES, "fits and search"
+        )
         verdict = opened(data, limit)
 
     found = Search(
@@ -301,6 +306,19 @@ def compress_to_budget(
         failures = (*failures, why)
     expected = None if found.outlook is None else found.outlook.predict(report.samples)
     return BudgetResult(result, found, failures, latency, expected)
+
+
+def _divided(dataset: Dataset, shares: Sequence[float], uses: str) -> tuple[Dataset, ...]:
+    """Split the samples; raise DataError where there are some, but too few for every part."""
+    fewest = fewest_samples(shares)
+    found = sum(1 for _ in islice(dataset.source, min(dataset.limit or fewest, fewest)))
+    if 0 < found < fewest:
+        remedy = "ask for more" if found == dataset.limit else "add data"
+        raise DataError(
+            f"{uses} share no sample, so at least {fewest} are needed to divide among them; "
+            f"here {'is 1' if found == 1 else f'are {found}'}; {remedy}"
+        )
+    return split(dataset, shares)
 
 
 def _check_latency(

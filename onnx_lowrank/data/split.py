@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import count, islice
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnx_lowrank.data.dataset import Dataset, Sample, Source
 
@@ -32,10 +33,11 @@ def split(dataset: Dataset, shares: Sequence[float]) -> tuple[Dataset, ...]:
     Returns
     -------
     tuple of Dataset
-        In the order of `shares`. A part may be empty where there are few samples.
+        In the order of `shares`. A part is empty where there are fewer samples than
+        `fewest_samples`.
     """
     run = RUN if (dataset.samples or 0) >= 10 * RUN else 1
-    bounds = np.cumsum(shares) / np.sum(shares)
+    bounds = _bounds(shares)
     return tuple(
         Dataset(
             _Part(dataset.source, dataset.limit, bounds, index, run),
@@ -46,11 +48,31 @@ def split(dataset: Dataset, shares: Sequence[float]) -> tuple[Dataset, ...]:
     )
 
 
+def fewest_samples(shares: Sequence[float]) -> int:
+    """Return the least number of samples of which `split` leaves no part empty."""
+    bounds = _bounds(shares)
+    missing = set(range(len(bounds)))
+    for place in count():
+        missing.discard(_part_of(place, bounds))
+        if not missing:
+            return place + 1
+    raise AssertionError  # every part of a positive share is reached
+
+
+def _bounds(shares: Sequence[float]) -> NDArray[np.float64]:
+    return np.asarray(np.cumsum(shares) / np.sum(shares))
+
+
+def _part_of(place: int, bounds: NDArray[np.float64]) -> int:
+    # Half a step on, so that a whole number of steps never falls on a bound.
+    return int(np.searchsorted(bounds, ((place + 0.5) * _STEP) % 1.0, side="right"))
+
+
 class _Part:
     """The samples of a source at the places of one part."""
 
     def __init__(
-        self, source: Source, limit: int | None, bounds: np.ndarray, index: int, run: int
+        self, source: Source, limit: int | None, bounds: NDArray[np.float64], index: int, run: int
     ) -> None:
         self._source = source
         self._limit = limit
@@ -76,6 +98,4 @@ class _Part:
                 yield sample
 
     def _owns(self, place: int) -> bool:
-        # Half a step on, so that a whole number of steps never falls on a bound.
-        fraction = ((place // self._run + 0.5) * _STEP) % 1.0
-        return int(np.searchsorted(self._bounds, fraction, side="right")) == self._index
+        return _part_of(place // self._run, self._bounds) == self._index

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from onnx_lowrank.data import open_dataset
-from onnx_lowrank.data.split import RUN, split
+from onnx_lowrank.data.split import RUN, fewest_samples, split
 from onnx_lowrank.runtime import TensorInfo
 
 INPUTS = (TensorInfo("x", "tensor(float)", ("batch", 1)),)
@@ -55,3 +55,14 @@ def test_neighbours_stay_together_in_large_sets(tmp_path: Path) -> None:
 
 def test_the_limit_holds_for_all_parts_together() -> None:
     assert sorted(chain.from_iterable(places(100, (1, 1), limit=20))) == list(range(20))
+
+
+@pytest.mark.parametrize("shares", [(0.3, 0.35, 0.35), (0.45, 0.55), (1,), (0.9, 0.02, 0.08)])
+def test_the_fewest_samples_leave_no_part_empty(shares: tuple[float, ...]) -> None:
+    def empty(count: int) -> bool:
+        feeds = [{"x": np.zeros((1, 1), np.float32)} for _ in range(count)]
+        return not all(list(part.source) for part in split(open_dataset(feeds, INPUTS), shares))
+
+    fewest = fewest_samples(shares)
+    assert not empty(fewest)
+    assert fewest == 1 or empty(fewest - 1)
