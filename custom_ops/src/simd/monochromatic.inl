@@ -47,9 +47,8 @@ class MonochromaticKernel : public Kernel {
         const float* w = d_.colour.data() + c * d_.channels;
         if (early) multiply(mixers_[c], xs, x_offset.data(), lay.plane, nullptr, nullptr, [&](int64_t) { return z; });
         else rows(z, [&](int64_t r) { mix(image + r * iw, ih * iw, w, iw, padded + lay.left); });
-        for (int64_t r = 0; r < count; ++r)
-          multiply(panels_[c], z + r * lay.pitch, offset.data(), ow, bias_.data() + c * per, &d_.activation,
-                   [&](int64_t m) { return y + ((n * d_.filters + position_[c * per + m]) * oh + y0 + r) * ow; });
+        multiply(panels_[c], z, offset.data(), ow, bias_.data() + c * per, &d_.activation,
+                 [&](int64_t m) { return y + ((n * d_.filters + position_[c * per + m]) * oh + y0) * ow; }, nullptr, count, lay.pitch, ow);
       }
     });
   }

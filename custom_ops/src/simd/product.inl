@@ -21,6 +21,7 @@ void tile(const float* z, const int64_t* offset, int64_t terms, const float* w, 
     for (int n = 0; n < NR; ++n) acc[m][n] = Vec::set1(bias ? bias[m] : 0.0f);
   for (int64_t t = 0; t < terms; ++t, w += MR) {
     const float* p = z + offset[t];
+    __builtin_prefetch(w + terms * MR, 0, 2);  // the next block's: weights are read once a run, from far away
     Vec::T b[NR];
 #pragma GCC unroll 8
     for (int n = 0; n < NR; ++n) b[n] = Vec::load(p + n * L);
@@ -116,25 +117,25 @@ class Ahead {
   int64_t done_ = 0;
 };
 
-// y[row][at .. at + count) for all rows of `panel`; `y(row)` is where a row goes.
+// y[row][p + i * y_step] for positions p < count and runs i < runs, of z + i * z_step; `y(row)` is where a row goes.
 template <class Out>
 void multiply(const Panel& panel, const float* z, const int64_t* offset, int64_t count, const float* bias,
-              const Activation* act, const Out& y, Ahead* ahead = nullptr) {
+              const Activation* act, const Out& y, Ahead* ahead = nullptr, int64_t runs = 1, int64_t z_step = 0, int64_t y_step = 0) {
   const int64_t vectors = ceil_div(count, L);
   static const Activation none;
   const auto& table = act ? kActive : kPlain;
-  // Outer loop over groups of positions that fit in the first cache level together with their terms, inner over weights.
   for (const auto& b : panel.blocks) {
     float* rows[kMaxRows];
     for (int m = 0; m < b.rows; ++m) rows[m] = y(b.first + m);
     const int64_t tiles = ceil_div(vectors, most_vectors(static_cast<int>(b.rows)));
-    for (int64_t i = 0, v = 0; i < tiles; ++i) {
-      const int64_t n = ceil_div(vectors - v, tiles - i);
-      const int last = v + n == vectors ? static_cast<int>(count - (vectors - 1) * L) : L;
-      table[(b.rows - 1) * kMaxVectors + n - 1](z + v * L, offset, panel.terms, panel.data.data() + b.at,
-                                                bias ? bias + b.first : nullptr, rows, v * L, last, act ? *act : none);
-      v += n;
-      if (ahead) ahead->step(panel.terms);  // as many lines as terms: outputs and inputs of a layer are fewer
-    }
+    for (int64_t run = 0; run < runs; ++run)
+      for (int64_t i = 0, v = 0; i < tiles; ++i) {
+        const int64_t n = ceil_div(vectors - v, tiles - i);
+        const int last = v + n == vectors ? static_cast<int>(count - (vectors - 1) * L) : L;
+        table[(b.rows - 1) * kMaxVectors + n - 1](z + run * z_step + v * L, offset, panel.terms, panel.data.data() + b.at,
+                                                  bias ? bias + b.first : nullptr, rows, run * y_step + v * L, last, act ? *act : none);
+        v += n;
+        if (ahead) ahead->step(panel.terms);  // as many lines as terms: outputs and inputs of a layer are fewer
+      }
   }
 }
