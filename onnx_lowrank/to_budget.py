@@ -268,6 +268,7 @@ def compress_to_budget(
         score=score,
         cluster=dask,
         portable=portable,
+        unseen=verdict.samples,
     ).run()
 
     progress("rewriting", 0, 1)

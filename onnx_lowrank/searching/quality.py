@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from statistics import NormalDist
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import onnx
@@ -16,11 +13,13 @@ from onnx_lowrank.data import Batch, Dataset
 from onnx_lowrank.errors import DataError, ModelError
 from onnx_lowrank.planning.budget import Budget
 from onnx_lowrank.runtime import Provider, Session, open_session
-from onnx_lowrank.score import OutputRows, Outputs, Score
+from onnx_lowrank.score import Outputs, Score
+from onnx_lowrank.searching.judge import Judge, rows_of
+from onnx_lowrank.searching.margins import Margins
 from onnx_lowrank.searching.outlook import CountedOutlook, MeanOutlook, Outlook
-from onnx_lowrank.store import key_of
 
 Array = NDArray[np.float64]
+SURE = 0.9  # probability that the verdict agrees, where its samples are foreseen
 PROBE_SAMPLES = 32  # the noise of a probe, a ratio of sums over all outputs, settles early
 _SMALLEST = 1e-30  # probability below which float32 says nothing of a logit
 
@@ -40,11 +39,12 @@ class Quality:
         What is lost of a user's score where there is one; otherwise points of accuracy where there
         are labels, of top-1 agreement where not; None where there are no classes.
     expected_drop : float or None
-        The same as expected if every class's score had a Gaussian error as large as the one seen:
-        it does not depend on which of the few samples happened to change sides. None for a user's
-        score.
+        The same as expected of Gaussian errors of the margins as large as those seen: it does not
+        depend on which of the few samples happened to change sides. None for a user's score.
     samples : int
         Number of samples.
+    margins : Margins or None
+        Where both drops come from; None for a user's score.
     """
 
     noise: float
@@ -52,16 +52,26 @@ class Quality:
     drop: float | None
     expected_drop: float | None
     samples: int
+    margins: Margins | None = None
 
-    def within(self, budget: Budget) -> bool:
-        """Whether the model is within the budget's bounds on quality."""
+    def within(self, budget: Budget, *, unseen: int | None = None) -> bool:
+        """Whether the model is within the budget's bounds on quality.
+
+        The points lost count as within their bound where counted and expected ones are. Of few
+        samples, one may be more than the bound: then they also do where the margins make it likely
+        that `unseen` other samples, by default as many, lose no more.
+        """
         if budget.min_sqnr_db is not None and self.sqnr_db < budget.min_sqnr_db:
             return False
         if budget.max_drop is None:
             return True
         assert self.drop is not None
         expected = self.drop if self.expected_drop is None else self.expected_drop
-        return max(self.drop, expected) <= budget.max_drop
+        if max(self.drop, expected) <= budget.max_drop:
+            return True
+        if self.margins is None:
+            return False
+        return self.margins.chance(budget.max_drop, unseen or self.samples) >= SURE
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, ready for JSON."""
@@ -71,13 +81,16 @@ class Quality:
             "drop": self.drop,
             "expected_drop": self.expected_drop,
             "samples": self.samples,
+            "margins": None if self.margins is None else vars(self.margins),
         }
 
     @classmethod
     def from_dict(cls, data: Any) -> Quality:
         """Read what `to_dict` gave."""
         sqnr = float("inf") if data["sqnr_db"] is None else data["sqnr_db"]
-        return cls(data["noise"], sqnr, data["drop"], data["expected_drop"], data["samples"])
+        margins = None if data["margins"] is None else Margins(**data["margins"])
+        drop, expected = data["drop"], data["expected_drop"]
+        return cls(data["noise"], sqnr, drop, expected, data["samples"], margins)
 
 
 @dataclass(eq=False)
@@ -163,8 +176,8 @@ class QualityMeter:
         self._classes = self._find_classes()
         self._score = None
         if score is not None:
-            rows = _rows(self._reference, self._samples)
-            self._score = _Judge(score, rows, self._labels)
+            rows = rows_of(self._reference, self._samples)
+            self._score = Judge(score, rows, self._labels)
 
     @property
     def has_drop(self) -> bool:
@@ -182,13 +195,14 @@ class QualityMeter:
         seen = self._see(model)
         ratio = seen.ratio
         sqnr = float(-10 * np.log10(ratio)) if ratio > 0 else float("inf")
-        drop: float | None = None
-        expected: float | None = None
+        samples = sum(self._samples)
         if self._score is not None:
-            drop = self._score.drop(_rows(seen.outputs, self._samples))
-        elif seen.ours is not None and seen.theirs is not None:
-            drop, expected = _drops(seen.ours, seen.theirs, self._labels)
-        return Quality(seen.noise, sqnr, drop, expected, sum(self._samples))
+            drop = self._score.drop(rows_of(seen.outputs, self._samples))
+            return Quality(seen.noise, sqnr, drop, None, samples)
+        if seen.ours is None or seen.theirs is None:
+            return Quality(seen.noise, sqnr, None, None, samples)
+        margins = self._margins(seen.ours, seen.theirs)
+        return Quality(seen.noise, sqnr, margins.drop, margins.expected_drop, samples, margins)
 
     def noise(self, model: onnx.ModelProto) -> float:
         """Return the noise of `measure`, of some samples only: `PROBE_SAMPLES` or so."""
@@ -202,17 +216,9 @@ class QualityMeter:
         """
         seen = self._see(model)
         if budget.max_drop is None and budget.min_sqnr_db is not None:
-
-            def sqnr(places: NDArray[np.int64]) -> float:
-                errors, signals = (each[places].sum(axis=0) for each in (seen.errors, seen.signals))
-                with np.errstate(divide="ignore"):
-                    ratios = errors / np.maximum(signals, np.finfo(float).tiny)
-                    return float(-10 * np.log10(np.max(ratios)))
-
-            samples = sum(self._samples)
-            return MeanOutlook.of("sqnr_db", samples, sqnr, units=len(self._samples))
+            return self._sqnr_outlook(seen)
         if self._score is not None:
-            return self._score.outlook(_rows(seen.outputs, self._samples))
+            return self._score.outlook(rows_of(seen.outputs, self._samples))
         if seen.ours is None or seen.theirs is None:
             return None
         first, second = seen.ours.argmax(axis=1), seen.theirs.argmax(axis=1)
@@ -220,6 +226,47 @@ class QualityMeter:
             return CountedOutlook.of("agreement", (first != second).astype(np.int64))
         right = (first == self._labels).astype(np.int64)
         return CountedOutlook.of("accuracy", right - (second == self._labels))
+
+    def chance(self, model: onnx.ModelProto, budget: Budget, unseen: int) -> float:
+        """Return the probability that so many other samples keep a model within the budget.
+
+        That of the bound which is the least likely to hold; 0 where the samples cannot tell.
+        """
+        seen = self._see(model)
+        if seen.ratio == 0:
+            return 1.0
+        chances = [1.0]
+        if (least := budget.min_sqnr_db) is not None:
+            told = self._sqnr_outlook(seen)
+            chances.append(0.0 if told is None else told.chance(least, unseen))
+        if (most := budget.max_drop) is not None:
+            outlook: MeanOutlook | Margins | None = None
+            if self._score is not None:
+                outlook = self._score.outlook(rows_of(seen.outputs, self._samples))
+            elif seen.ours is not None and seen.theirs is not None:
+                outlook = self._margins(seen.ours, seen.theirs)
+            chances.append(0.0 if outlook is None else outlook.chance(most, unseen))
+        return min(chances)
+
+    def _sqnr_outlook(self, seen: _Seen) -> MeanOutlook | None:
+        def sqnr(places: NDArray[np.int64]) -> float:
+            errors, signals = (each[places].sum(axis=0) for each in (seen.errors, seen.signals))
+            with np.errstate(divide="ignore"):
+                ratios = errors / np.maximum(signals, np.finfo(float).tiny)
+                return float(-10 * np.log10(np.max(ratios)))
+
+        samples = sum(self._samples)
+        return MeanOutlook.of("sqnr_db", samples, sqnr, units=len(self._samples))
+
+    def _margins(self, ours: Array, theirs: Array) -> Margins:
+        """Compare centred logits, ``(N, classes)``; without labels the original is right."""
+        labels = self._labels
+        if labels is not None and labels.max(initial=0) >= ours.shape[1]:
+            raise DataError(
+                f"label {labels.max()} is out of range: the model has {ours.shape[1]} classes; "
+                "check the labels"
+            )
+        return Margins.of(ours, theirs, ours.argmax(axis=1) if labels is None else labels)
 
     def _see(self, model: onnx.ModelProto, *, step: int = 1) -> _Seen:
         """Run a model on every `step`-th batch."""
@@ -265,70 +312,9 @@ class QualityMeter:
         return found[0] if len(found) == 1 else None
 
 
-class _Judge:
-    """A user's score of models, beside that of the original."""
-
-    def __init__(self, score: Score, reference: Outputs, labels: NDArray[np.int64] | None) -> None:
-        self._score = score
-        self._reference = reference
-        self._labels = labels
-        self._base = self._of(reference, None)
-        # What the original gets tells versions of a score apart that its source does not.
-        self.digest = key_of(score.digest or uuid4().hex, self._base)
-
-    def drop(self, outputs: Outputs) -> float:
-        return self._base - self._of(outputs, None)
-
-    def outlook(self, outputs: Outputs) -> MeanOutlook | None:
-        def drop(places: NDArray[np.int64]) -> float:
-            return self._of(self._reference, places) - self._of(outputs, places)
-
-        samples = len(next(iter(outputs.values())))
-        return MeanOutlook.of("score", samples, drop)
-
-    def _of(self, outputs: Outputs, places: NDArray[np.int64] | None) -> float:
-        if places is None:
-            return self._score(outputs, self._reference, self._labels)
-        some, reference = (
-            {name: value[places] for name, value in each.items()}
-            for each in (outputs, self._reference)
-        )
-        return self._score(some, reference, None if self._labels is None else self._labels[places])
-
-
-def _rows(batches: Sequence[Outputs], samples: Sequence[int]) -> Outputs:
-    rows = OutputRows()
-    for outputs, count in zip(batches, samples, strict=True):
-        rows.add(outputs, count)
-    return rows.result()
-
-
 def _logits(scores: NDArray[Any]) -> Array:
     """Return centred logits, ``(N, classes)``: of probabilities their logarithms."""
     values = np.asarray(scores, np.float64).reshape(len(scores), -1)
     if values.min() >= 0 and np.allclose(values.sum(axis=1), 1, atol=1e-3):
         values = np.log(np.maximum(values, _SMALLEST))
     return np.asarray(values - values.mean(axis=1, keepdims=True))
-
-
-def _drops(a: Array, b: Array, labels: NDArray[np.int64] | None) -> tuple[float, float]:
-    """Return the points lost as counted, and as expected of Gaussian errors."""
-    if labels is not None and labels.max(initial=0) >= a.shape[1]:
-        raise DataError(
-            f"label {labels.max()} is out of range: the model has {a.shape[1]} classes; "
-            "check the labels"
-        )
-    wanted = a.argmax(axis=1) if labels is None else labels
-    before = np.mean(a.argmax(axis=1) == wanted)
-    after = np.mean(b.argmax(axis=1) == wanted)
-    rows = np.arange(len(a))
-    others = a.copy()
-    others[rows, wanted] = -np.inf
-    margin = a[rows, wanted] - others.max(axis=1)
-    # The difference of two scores has twice their variance.
-    spread = np.sqrt(2 * np.mean((a - b) ** 2, axis=1))
-    normal = NormalDist()
-    kept = [
-        normal.cdf(m / s) if s > 0 else float(m > 0) for m, s in zip(margin, spread, strict=True)
-    ]
-    return 100 * float(before - after), 100 * float(before - np.mean(kept))

@@ -75,6 +75,8 @@ class Search:
         Address of a Dask scheduler whose workers make the fits; timing is done here.
     portable : bool
         Whether layers become portable nodes, and are timed as such.
+    unseen : int, optional
+        Number of samples of the verdict; that of `selection` by default.
     """
 
     original: onnx.ModelProto
@@ -93,6 +95,7 @@ class Search:
     score: Score | None = None
     cluster: str | None = None
     portable: bool = False
+    unseen: int | None = None
 
     def run(self) -> SearchResult:
         """Search.

@@ -9,9 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 
-from onnx_lowrank.calibrate.jobs import Survey
-from onnx_lowrank.fit_model import Calibration, fit_model
-from onnx_lowrank.graph.digest import model_digest
 from onnx_lowrank.planning.fit import LayerFit
 from onnx_lowrank.planning.latency import SavedLatencies, Timed
 from onnx_lowrank.planning.plan import Decision, Plan
@@ -22,17 +19,17 @@ from onnx_lowrank.planning.search import (
     least_damage,
     widen,
 )
-from onnx_lowrank.searching.assembly import Fits
-from onnx_lowrank.searching.fits import FORMAT, LayerProblem, from_arrays, to_arrays
-from onnx_lowrank.searching.quality import Quality, QualityMeter
+from onnx_lowrank.searching.fits import LayerProblem
+from onnx_lowrank.searching.quality import SURE, Quality, QualityMeter
 from onnx_lowrank.searching.result import Explored, LayerChoice, SearchResult
-from onnx_lowrank.store import key_of
+from onnx_lowrank.searching.whole import WholeModels
 
 if TYPE_CHECKING:
     from onnx_lowrank.searching.run import Search
 
 PROBE_ERROR = 0.15  # relative error of the candidate that shows how a layer's errors carry through
 MODEL_SECONDS = 4.0
+MAX_REFITS = 3  # of whole models: each takes a minute or more of a large network
 MAX_CORRECTIONS = 4  # of predicted latencies by that of the whole model
 NEAR_SPEEDUP = 1.04  # a model that much faster than asked for is fast enough, and not too fast
 BYTES_PER_PARAM = 4
@@ -50,10 +47,20 @@ class Option:
 
 @dataclass(frozen=True)
 class _Verdict:
-    """A measured model, and whether it is within the bounds on quality."""
+    """Whether a measured model is within the bounds on quality."""
 
-    quality: Quality
     passed: bool
+
+
+@dataclass(frozen=True)
+class _Reached:
+    """Picks, what they were chosen from, the whole model's latency and the ratio predicted."""
+
+    problem: Problem
+    picks: Picks
+    timed: Timed
+    predicted: float
+    failures: list[str]
 
 
 class Selection:
@@ -73,51 +80,89 @@ class Selection:
         self._saved = saved
         self._options = options
         self._names = tuple(options)
-        self._meter = meter
+        fits = {name: [option.fit for option in each] for name, each in options.items()}
+        self._models = WholeModels(search, fits, problems, meter)
         self._explored: list[Explored] = []
         self._latencies: dict[Picks, Timed] = {}
-        digests = Survey.of(search.selection)
-        self._head = key_of(
-            *("quality", model_digest(search.original), digests.digest, digests.labels),
-            *(meter.digest, search.portable),
-        )
-        self._digests = {name: problem.digest for name, problem in problems.items()}
 
     def result(self, reasons: Mapping[str, str]) -> SearchResult:
         """Choose, measure and correct; `reasons` say why layers without a candidate are kept."""
         budget = self._search.budget
         problem = self._problem()
         wanted = budget.min_speedup
-        reached: list[tuple[Timed, float, Picks, list[str]]] = []
+        reached: list[_Reached] = []
         for _ in range(MAX_CORRECTIONS):
             problem, picks, failures = self._choose(problem, self._targets(problem))
-            timed, predicted = self._timed(problem, picks)
-            reached.append((timed, predicted, picks, failures))
+            reached.append(_Reached(problem, picks, *self._timed(problem, picks), failures))
+            timed = reached[-1].timed
             if wanted is None or failures or 1 <= 1 / (wanted * timed.ratio) <= NEAR_SPEEDUP:
                 break
             problem = self._corrected(problem, picks)
+        found = reached[-1]
         if wanted is not None:
             # The slowest that is fast enough loses least; where none is, the fastest comes nearest.
-            enough = [each for each in reached if each[0].ratio * wanted <= 1]
-            timed, predicted, picks, failures = (
-                max(enough, key=lambda each: each[0].ratio)
+            enough = [each for each in reached if each.timed.ratio * wanted <= 1]
+            found = (
+                max(enough, key=lambda each: each.timed.ratio)
                 if enough
-                else min(reached, key=lambda each: each[0].ratio)
+                else min(reached, key=lambda each: each.timed.ratio)
             )
             if not enough:
-                failures.append(f"it is {1 / timed.ratio:.2f} times as fast, not {wanted:g} times")
-        fits, quality = self._best(picks)
+                ratio = found.timed.ratio
+                found.failures.append(f"it is {1 / ratio:.2f} times as fast, not {wanted:g} times")
+        if budget.limits_quality:
+            found = self._widened(found)
+        fits, quality = self._models.best(found.picks)
         return SearchResult(
-            plan=self._plan(picks, reasons),
+            plan=self._plan(found.picks, reasons),
             fits=fits,
-            layers=self._choices(picks),
+            layers=self._choices(found.picks),
             explored=tuple(self._explored),
             quality=quality,
-            latency=timed,
-            predicted_ratio=predicted,
-            failures=tuple(failures),
-            outlook=self._meter.outlook(self._assemble(fits), budget),
+            latency=found.timed,
+            predicted_ratio=found.predicted,
+            failures=tuple(found.failures),
+            outlook=self._models.outlook(fits),
         )
+
+    def _widened(self, found: _Reached) -> _Reached:
+        """Return what only refits keep within the budget, where that is faster.
+
+        Picks were chosen by fits to the inputs in the original. Refits lose less, the more so the
+        more layers are replaced: as much more damage may be allowed. As the search now goes to the
+        bound, samples not seen must be likely to agree.
+        """
+        budget, problem, picks = self._search.budget, found.problem, found.picks
+        if found.failures or not any(picks):
+            return found
+        before = self._models.quality(self._models.fits(picks))
+        fits, quality = self._models.best(picks)
+        if quality != before:
+            self._record(problem, picks, quality)
+        if self._models.chance(fits) < SURE:
+            return found
+        more = before.noise / max(quality.noise, np.finfo(float).tiny)
+        if budget.min_sqnr_db is not None:
+            more = min(more, 10 ** ((quality.sqnr_db - budget.min_sqnr_db) / 10))
+
+        def measure(picks: Picks) -> _Verdict:
+            passed = self._measure_refits(problem, picks).passed
+            return _Verdict(passed and self._models.chance(self._models.best(picks)[0]) >= SURE)
+
+        wider = widen(
+            problem,
+            budget.objective,
+            self._targets(problem),
+            measure,
+            start=picks,
+            first=more * problem.predicted_damage(picks),
+            evaluations=MAX_REFITS,
+        ).best
+        assert wider is not None
+        timed, predicted = self._timed(problem, wider)
+        if budget.objective == "latency" and timed.ratio >= found.timed.ratio:
+            return found
+        return _Reached(problem, wider, timed, predicted, found.failures)
 
     def _corrected(self, problem: Problem, picks: Picks) -> Problem:
         """Return the problem with what layers save scaled to what the whole model saves.
@@ -138,7 +183,7 @@ class Selection:
         if picks not in self._latencies:
             search = self._search
             search.progress("timing the whole model", len(self._latencies), MAX_CORRECTIONS)
-            models = [search.original, self._assemble(self._fits(picks))]
+            models = [search.original, search.assemble(self._models.fits(picks))]
             self._latencies[picks] = self._time_models(models, predicted)[1]
         return self._latencies[picks], predicted
 
@@ -159,7 +204,8 @@ class Selection:
         if not budget.limits_quality:
             return problem, start, []
         if any(start) and not self._measure(problem, start).passed:
-            return problem, start, ["what the targets ask for loses more than the budget allows"]
+            missed = ["what the targets ask for loses more than the budget allows"]
+            return problem, start, [] if self._measure_refits(problem, start).passed else missed
         first = widen(
             problem,
             budget.objective,
@@ -171,18 +217,6 @@ class Selection:
         problem = self._corrected(problem, first.best)
         return problem, first.best, []
 
-    def _best(self, picks: Picks) -> tuple[Fits, Quality]:
-        """Return the better of two fits of some picks.
-
-        One is to the layers' inputs in the original, the other, layer by layer from below, to
-        those in the compressed network.
-        """
-        both = [self._fits(picks), self._refits(picks)]
-        seen = [self._quality(fits) for fits in both]
-        passed = [quality.within(self._search.budget) for quality in seen]
-        best = min((0, 1), key=lambda kind: (not passed[kind], seen[kind].noise))
-        return both[best], seen[best]
-
     def _problem(self) -> Problem:
         """Return all options in numbers; damages from how a probe of each layer carries through."""
         search = self._search
@@ -192,7 +226,7 @@ class Selection:
             search.progress("probing layers", done, len(self._options))
             errors = np.array([option.fit.error for option in options])
             probe = options[int(np.abs(np.log(np.maximum(errors, 1e-9) / PROBE_ERROR)).argmin())]
-            noise = self._noise({name: probe.fit})
+            noise = self._models.noise({name: probe.fit})
             carried = noise / max(probe.fit.error**2, 1e-12)
             spec = specs[name]
             assert spec is not None
@@ -228,8 +262,14 @@ class Selection:
 
     def _measure(self, problem: Problem, picks: Picks) -> _Verdict:
         self._search.progress("measuring a whole model", len(self._explored), 16)
-        quality = self._quality(self._fits(picks))
-        passed = quality.within(self._search.budget)
+        return self._record(problem, picks, self._models.quality(self._models.fits(picks)))
+
+    def _measure_refits(self, problem: Problem, picks: Picks) -> _Verdict:
+        self._search.progress("measuring a whole model", len(self._explored), 16)
+        return self._record(problem, picks, self._models.best(picks)[1])
+
+    def _record(self, problem: Problem, picks: Picks, quality: Quality) -> _Verdict:
+        passed = self._models.passes(quality)
         self._explored.append(
             Explored(
                 predicted_ratio=problem.predicted_latency(picks) / problem.base_latency,
@@ -238,59 +278,7 @@ class Selection:
                 passed=passed,
             )
         )
-        return _Verdict(quality, passed)
-
-    def _fits(self, picks: Picks) -> Fits:
-        return {
-            name: self._options[name][pick - 1].fit
-            for name, pick in zip(self._names, picks, strict=True)
-            if pick
-        }
-
-    def _refits(self, picks: Picks) -> Fits:
-        search, fits = self._search, self._fits(picks)
-        parts = [f"{name} {fit.scheme.spec} {self._digests[name]}" for name, fit in fits.items()]
-        head = key_of("asymmetric, from symmetric", FORMAT, search.seed, *parts)
-        stored = {name: search.store.arrays(key_of(head, name)) for name in fits}
-        if any(arrays is None for arrays in stored.values()):
-            found = fit_model(
-                search.normalised,
-                self._plan(picks, {}),
-                calibration=Calibration(
-                    search.calibration, asymmetric=True, provider=search.stopwatch.provider
-                ),
-                seed=search.seed,
-                starts={name: fit.factors for name, fit in fits.items()},
-                progress=search.progress,
-            )
-            for name, fit in found.items():
-                search.store.put_arrays(key_of(head, name), to_arrays(fit))
-            return found
-        return {
-            name: from_arrays(name, fits[name].scheme, arrays)
-            for name, arrays in stored.items()
-            if arrays is not None
-        }
-
-    def _quality(self, fits: Fits) -> Quality:
-        key = key_of(self._head, *(_fit_digest(fit) for fit in fits.values()))
-        stored = self._search.store.data(key)
-        if stored is not None:
-            return Quality.from_dict(stored)
-        quality = self._meter.measure(self._assemble(fits))
-        self._search.store.put_data(key, quality.to_dict())
-        return quality
-
-    def _noise(self, fits: Fits) -> float:
-        key = key_of("probe", self._head, *(_fit_digest(fit) for fit in fits.values()))
-        stored = self._search.store.data(key)
-        if stored is None:
-            stored = self._meter.noise(self._assemble(fits))
-            self._search.store.put_data(key, stored)
-        return float(stored)
-
-    def _assemble(self, fits: Fits) -> onnx.ModelProto:
-        return self._search.assemble(fits)
+        return _Verdict(passed)
 
     def _time_models(
         self, models: Sequence[onnx.ModelProto], predicted: float = 1.0
@@ -330,9 +318,3 @@ class Selection:
                     )
                 )
         return tuple(found)
-
-
-def _fit_digest(fit: LayerFit) -> bytes:
-    arrays = to_arrays(fit)
-    parts = [value.tobytes() for name, value in sorted(arrays.items()) if name != "figures"]
-    return key_of(fit.layer, fit.scheme.spec, *parts).encode()

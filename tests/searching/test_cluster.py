@@ -16,21 +16,14 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from counting import latencies
 from onnx import numpy_helper, parser
 from threadpoolctl import threadpool_limits
 
 import onnx_lowrank
 from onnx_lowrank.errors import ClusterError
-from onnx_lowrank.graph.layers import find_layers
 from onnx_lowrank.planning.budget import Budget
-from onnx_lowrank.planning.latency import SavedLatencies, Timed
 from onnx_lowrank.searching import cluster
-from onnx_lowrank.searching.ladder import ladder, normalised
-from onnx_lowrank.searching.single_layer import replaced, single_layer_model
-from onnx_lowrank.searching.synthetic import synthetic_fits
-from onnx_lowrank.searching.tabulate import model_key
-from onnx_lowrank.searching.timing import ELSEWHERE, Group
-from onnx_lowrank.workload import make_feeds
 
 distributed = pytest.importorskip("distributed")
 
@@ -61,36 +54,6 @@ def net() -> onnx.ModelProto:
     for index, node in enumerate(model.graph.node):
         node.name = f"node{index}"
     return model
-
-
-def latencies(model: onnx.ModelProto) -> SavedLatencies:
-    """Return latencies in proportion to multiply-adds: with a clock, no two runs are the same."""
-    names = [layer.name for layer in find_layers(model)]
-    prepared, _ = normalised(model, names)
-    known = {}
-    for name, (layer, schemes) in ladder(find_layers(prepared))[0].items():
-        spec = layer.spec
-        assert spec is not None
-        assert spec.macs is not None
-        fits = [fit for scheme in schemes for fit in synthetic_fits(name, scheme, spec)]
-        single = single_layer_model(prepared, layer, batch=1)
-        group = Group(single, [replaced(single, fit) for fit in fits], np.zeros(len(fits)))
-        ratios = [1.0, *((fit.scheme.macs(spec) or 0) / spec.macs for fit in fits)]
-        for key, ratio in zip(group.keys(ELSEWHERE), ratios, strict=True):
-            known[key] = Timed(1e-10 * spec.macs * ratio, ratio, ratio, ratio)
-    dense = sum(each.seconds for each in known.values() if each.ratio == 1)
-    return SavedLatencies(
-        model=model_key(model, make_feeds(model, None)),
-        name="net",
-        machine={"cpu": "one that counts multiply-adds"},
-        provider="cpu",
-        threads=1,
-        batch=1,
-        input_shapes={},
-        whole=Timed(1.5 * dense, 1, 1, 1),
-        assembled=(),
-        known=known,
-    )
 
 
 @dataclass

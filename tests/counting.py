@@ -1,0 +1,47 @@
+"""A machine whose time is its multiply-adds: with a clock, no two searches are the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+
+from onnx_lowrank.graph.layers import find_layers
+from onnx_lowrank.planning.latency import SavedLatencies, Timed
+from onnx_lowrank.searching.ladder import ladder, normalised
+from onnx_lowrank.searching.single_layer import replaced, single_layer_model
+from onnx_lowrank.searching.synthetic import synthetic_fits
+from onnx_lowrank.searching.tabulate import model_key
+from onnx_lowrank.searching.timing import ELSEWHERE, Group
+from onnx_lowrank.workload import make_feeds
+
+
+def latencies(model: onnx.ModelProto) -> SavedLatencies:
+    """Return latencies in proportion to multiply-adds; a third of them are of other nodes."""
+    names = [layer.name for layer in find_layers(model)]
+    prepared, _ = normalised(model, names)
+    known = {}
+    dense = 0.0
+    for name, (layer, schemes) in ladder(find_layers(prepared))[0].items():
+        spec = layer.spec
+        assert spec is not None
+        assert spec.macs is not None
+        fits = [fit for scheme in schemes for fit in synthetic_fits(name, scheme, spec)]
+        single = single_layer_model(prepared, layer, batch=1)
+        group = Group(single, [replaced(single, fit) for fit in fits], np.zeros(len(fits)))
+        ratios = [1.0, *((fit.scheme.macs(spec) or 0) / spec.macs for fit in fits)]
+        seconds = 1e-10 * spec.macs
+        for key, ratio in zip(group.keys(ELSEWHERE), ratios, strict=True):
+            known[key] = Timed(seconds * ratio, ratio, ratio, ratio)
+        dense += seconds
+    return SavedLatencies(
+        model=model_key(model, make_feeds(model, None)),
+        name="net",
+        machine={"cpu": "one that counts multiply-adds"},
+        provider="cpu",
+        threads=1,
+        batch=1,
+        input_shapes={},
+        whole=Timed(1.5 * dense, 1, 1, 1),
+        assembled=(),
+        known=known,
+    )

@@ -1,0 +1,176 @@
+"""Searches on a network of many layers, whose refits lose much less than its fits."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from counting import latencies
+from onnx import numpy_helper, parser
+
+from onnx_lowrank import compress_to_budget
+from onnx_lowrank.planning.budget import Budget
+from onnx_lowrank.searching import selection
+from onnx_lowrank.searching.quality import SURE
+from onnx_lowrank.to_budget import BudgetResult
+
+DEPTH, CHANNELS, CLASSES, SIDE = 6, 32, 10, 10
+CHILD = """
+import os, signal, sys
+sys.path[:0] = [{tests!r}, {here!r}]
+from onnx_lowrank.searching.whole import WholeModels
+from test_selection import search
+from pathlib import Path
+
+refits, made = WholeModels.refits, []
+
+def killing(self, picks):
+    found = refits(self, picks)
+    made.append(picks)
+    if len(set(made)) == 2:  # the first wider picks are fitted, and not yet measured
+        os.kill(os.getpid(), signal.SIGKILL)
+    return found
+
+WholeModels.refits = killing
+search(Path({folder!r}), min_sqnr_db=15)
+"""
+
+
+def network() -> onnx.ModelProto:
+    """Return layers nearly of low rank, one after the other."""
+    rng = np.random.default_rng(0)
+    nodes, before, into = [], "x", 8
+    weights = {}
+    for i in range(DEPTH):
+        nodes += [f"c{i} = Conv<pads=[1,1,1,1]>({before}, w{i}, b{i})", f"r{i} = Relu(c{i})"]
+        low = rng.standard_normal((CHANNELS, 8)) @ rng.standard_normal((8, into * 9))
+        low /= np.linalg.norm(low, axis=1, keepdims=True)
+        low += 0.6 * rng.standard_normal(low.shape) / np.sqrt(into * 9)
+        weights[f"w{i}"] = np.sqrt(2) * low.reshape(CHANNELS, into, 3, 3)
+        weights[f"b{i}"] = 0.1 * rng.standard_normal(CHANNELS)
+        before, into = f"r{i}", CHANNELS
+    nodes += [f"p = GlobalAveragePool({before})", "f = Flatten(p)", "y = MatMul(f, last)"]
+    weights["last"] = rng.standard_normal((CHANNELS, CLASSES))
+    model = parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 13]> '
+        f"net (float[N,8,{SIDE},{SIDE}] x) => (float[N,{CLASSES}] y) {{ {chr(10).join(nodes)} }}"
+    )
+    for name, value in weights.items():
+        model.graph.initializer.append(numpy_helper.from_array(value.astype(np.float32), name))
+    for index, node in enumerate(model.graph.node):
+        node.name = f"node{index}"
+    return model
+
+
+def search(folder: Path, samples: int = 160, **budget: Any) -> BudgetResult:
+    rng = np.random.default_rng(5)
+    x = rng.standard_normal((samples, 8, SIDE, SIDE)) + 2 * rng.standard_normal((samples, 8, 1, 1))
+    model = network()
+    return compress_to_budget(
+        model,
+        Budget(**budget),
+        data=[{"x": part} for part in x.astype(np.float32).reshape(-1, 4, 8, SIDE, SIDE)],
+        cache_dir=folder,
+        latency=latencies(model),
+    )
+
+
+def plain(folder: Path, monkeypatch: pytest.MonkeyPatch, **budget: Any) -> BudgetResult:
+    """Search without the step that goes on by refits."""
+    with monkeypatch.context() as patch:
+        patch.setattr(selection.Selection, "_widened", lambda self, found: found)
+        return search(folder, **budget)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("least", "faster"), [(12, False), (15, True), (20, False)])
+def test_a_search_goes_on_to_what_only_refits_allow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, least: float, faster: bool
+) -> None:
+    before = plain(tmp_path, monkeypatch, min_sqnr_db=least)
+    kept = {path.name for path in tmp_path.glob("search/*")}
+    result = search(tmp_path, min_sqnr_db=least)
+    first, found = before.search, result.search
+    assert found.latency.ratio <= first.latency.ratio
+    assert not faster or found.latency.ratio < first.latency.ratio
+    assert found.quality.sqnr_db >= least
+    assert result.passed
+    # The models that were measured are all told, and the result is one of them.
+    more = found.explored[len(first.explored) :]
+    assert found.explored[: len(first.explored)] == first.explored
+    assert 2 <= len(more) <= 1 + selection.MAX_REFITS
+    assert found.quality in [each.quality for each in more if each.passed]
+    assert all(each.passed == (each.quality.sqnr_db >= least) for each in found.explored)
+    assert found.predicted_ratio == found.latency.ratio  # by latencies of another machine
+    # Nothing that was known is made again; a second search makes nothing at all.
+    files = {path.name for path in tmp_path.glob("search/*")}
+    assert kept < files
+    again = search(tmp_path, min_sqnr_db=least)
+    assert {path.name for path in tmp_path.glob("search/*")} == files
+    assert again.to_dict() == result.to_dict()
+    assert again.compressed.model == result.compressed.model
+
+
+@pytest.mark.slow
+def test_where_other_samples_may_disagree_the_search_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = plain(tmp_path, monkeypatch, min_sqnr_db=15)
+    with monkeypatch.context() as patch:
+        patch.setattr(selection, "SURE", 1.1)
+        unsure = search(tmp_path, min_sqnr_db=15)
+    assert unsure.search.latency == before.search.latency
+    assert unsure.search.quality == before.search.quality
+    assert unsure.compressed.model == before.compressed.model
+
+
+@pytest.mark.slow
+def test_what_fails_in_the_first_fits_may_pass_refitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = search(tmp_path, min_speedup=1.9)
+    first = free.search.quality.sqnr_db
+    both = search(tmp_path, min_speedup=1.9, min_sqnr_db=first - 0.5)
+    # The same picks: their fits lose more than is allowed, their refits do not.
+    assert not both.search.explored[0].passed
+    assert both.search.explored[1].passed
+    assert not both.search.failures
+    assert both.search.latency.ratio <= 1 / 1.9
+    beyond = search(tmp_path, min_speedup=1.9, min_sqnr_db=first + 3)
+    assert "what the targets ask for loses more" in beyond.failures[0]
+
+
+@pytest.mark.slow
+def test_few_samples_do_not_stop_a_search_at_the_first_that_changes_sides(tmp_path: Path) -> None:
+    result = search(tmp_path, max_drop=1)  # 56 samples: one is 1.8 points
+    quality = result.search.quality
+    assert quality.samples < 100
+    assert quality.margins is not None
+    assert quality.within(Budget(max_drop=1))
+    for each in result.search.explored:
+        margins = each.quality.margins
+        assert margins is not None
+        counted = max(margins.drop, margins.expected_drop) <= 1
+        verdict = result.compressed.report.verification
+        assert verdict is not None
+        assert each.passed == (counted or margins.chance(1, verdict.samples) >= SURE)
+
+
+@pytest.mark.slow
+def test_a_search_killed_between_refits_goes_on(tmp_path: Path) -> None:
+    here = Path(__file__).parent
+    code = CHILD.format(tests=str(here.parent), here=str(here), folder=str(tmp_path / "killed"))
+    done = subprocess.run([sys.executable, "-c", code], check=False)
+    assert done.returncode == -signal.SIGKILL
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("killed/search/*.*")}
+    resumed = search(tmp_path / "killed", min_sqnr_db=15)
+    assert {path: path.stat().st_mtime_ns for path in before} == before  # nothing was done again
+    whole = search(tmp_path / "whole", min_sqnr_db=15)
+    assert resumed.search.to_dict() == whole.search.to_dict()
+    assert resumed.compressed.model == whole.compressed.model
