@@ -61,7 +61,9 @@ def main() -> NoReturn:
     except OnnxLowRankError as error:
         _fail(str(error))
     except _USAGE_ERROR as error:
-        _fail(f"{error.format_message().rstrip('.')}; see 'onnx-lowrank --help'")
+        # Typer says whose check failed, which says nothing to the user.
+        said = error.format_message().replace(": Value error, ", ": ").rstrip(".")
+        _fail(f"{said}; see 'onnx-lowrank --help'")
     except (KeyboardInterrupt, typer.Abort):
         _fail("interrupted; no result was written", code=130)
     sys.exit(code if isinstance(code, int) else 0)

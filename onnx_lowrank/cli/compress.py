@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -143,6 +144,7 @@ def compress(
 
     Without --layer and --plan, a budget (--max-drop, --min-sqnr, --min-speedup, --macs, --params,
     --size-mb) and --data, the fastest model within the budget is searched for, by measurement.
+    Without any of these, layers become monochromatic or biclustered at moderate ranks.
     """
     from onnx_lowrank import api
     from onnx_lowrank.documents import measured
@@ -159,7 +161,14 @@ def compress(
     if has_goal and data is None:
         raise PlanError("a search within a budget needs samples; give --data")
     has_budget = has_goal or any(loss is not None for loss in losses)
-    if has_budget and data is not None and not planned:
+    searching = has_budget and data is not None and not planned
+    _refuse_unread(
+        {"--min-top1": min_top1, "--asymmetric": asymmetric or None, "--metric": metric}
+        if searching
+        else {"--latency": latency, "--dask": dask},
+        searching=searching,
+    )
+    if searching:
         return _to_budget(
             model,
             Budget(
@@ -231,6 +240,21 @@ def compress(
     )
     report = result.report.verification
     return 0 if report is None or report.passed else 1
+
+
+def _refuse_unread(options: Mapping[str, object], *, searching: bool) -> None:
+    """Raise PlanError for options given that nothing would read."""
+    given = " and ".join(name for name, value in options.items() if value is not None)
+    if given and searching:
+        raise PlanError(
+            f"{given} {'have' if ' and ' in given else 'has'} no meaning in a search within a "
+            "budget; leave it out, or give a plan"
+        )
+    if given:
+        raise PlanError(
+            f"{given} {'are' if ' and ' in given else 'is'} for a search within a budget; give a "
+            "budget and --data and no plan, or leave it out"
+        )
 
 
 def _to_budget(
