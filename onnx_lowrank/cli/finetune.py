@@ -126,7 +126,9 @@ def _sizes(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise DataError(f"--batch {text} is no number, nor several with commas") from None
+        raise DataError(
+            f"cannot read --batch '{text}'; write a number of 1 or more, or several with commas"
+        ) from None
 
 
 def _print_table(report: FinetuneReport, output: Path) -> None:

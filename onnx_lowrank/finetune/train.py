@@ -59,7 +59,8 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if not self.batches or min(self.batches) < 1:
-            raise DataError(f"there is no batch of {self.batches}; give sizes of 1 or more")
+            sizes = ", ".join(map(str, self.batches)) or "no samples"
+            raise DataError(f"there is no batch of {sizes}; give sizes of 1 or more")
         if len(self.batches) > self.epochs:
             raise DataError(
                 f"{len(self.batches)} batch sizes cannot share {self.epochs} epochs; give at most "

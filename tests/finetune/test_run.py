@@ -263,7 +263,10 @@ def test_on_the_command_line(
     assert report["best"]["accuracy"] >= report["history"][0]["accuracy"]
     expected = setting.tune(epochs=1, rate=None).model.SerializeToString(deterministic=True)
     assert tuned.read_bytes() == expected
-    for sizes, said in (("32,x", "--batch 32,x is no number"), ("8,16", "2 batch sizes cannot")):
+    for sizes, said in (
+        ("32,x", "cannot read --batch '32,x'; write a number"),
+        ("8,16", "2 batch sizes cannot"),
+    ):
         monkeypatch.setattr(sys, "argv", [*common, "--batch", sizes, "-o", str(tuned)])
         with pytest.raises(SystemExit) as ended:
             main()
