@@ -140,6 +140,13 @@ def verify(
         `onnx_lowrank.score.Score`.
     provider : {"cpu", "cuda"}, optional
         Where both run: that one must work. Otherwise on the CPU, and on CUDA where that works.
+
+    Raises
+    ------
+    ModelError, DataError
+        If an input is at fault; the message names the remedy.
+    ProviderError
+        The provider is missing or does not work.
     """
     if provider is not None:
         require_provider(provider)
