@@ -35,7 +35,8 @@ class Tucker2Kernel : public Kernel {
     int64_t strip = ceil_div(rows, ceil_div(rows, std::min(most, rows)));
     if (winograd) strip = round_up(strip, 2);
     const int64_t tiles = ceil_div(ow, 2), tile_rows = winograd ? rows_of_tiles(strip / 2, tiles) : 0;
-    const Layout lay(d_.window, iw, strip);
+    // Gaps between rows are work for nothing; copies for each column of the window are cheaper where rows are short.
+    const Layout gaps(d_.window, iw, strip), lay(d_.window, iw, strip, !rolls && gaps.sx == 1 && gaps.gap() * kUnroll > ow);
     const int64_t in_rows = (strip - 1) * lay.sy + (lay.ky - 1) * lay.dy + 1;
     const int64_t xp = odd_lines(in_rows * iw), tp = odd_lines(strip * ow), fp = round_up(lay.positions(strip), L) + L;
     std::vector<int64_t> x_offset(per_in + kAhead), t_offset(G * K2 + kAhead);
@@ -137,6 +138,7 @@ class Tucker2Kernel : public Kernel {
       for (int64_t r = 0; r < rows; ++r)
         Winograd::output(m + k * wp + r * tiles, mp, lay.out_width, 2 * r + 1 < count, t + k * tp + 2 * r * lay.out_width);
   }
+  static constexpr int64_t kUnroll = 25;  // a gap of a row that is this many times as long costs what the copies cost
   static constexpr int64_t kTiles = 160;  // KiFloats of transformed tiles
 
   LowRank d_;
