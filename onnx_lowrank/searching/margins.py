@@ -65,9 +65,9 @@ class Margins:
         right, still = ours.argmax(axis=1) == wanted, theirs.argmax(axis=1) == wanted
         spread = np.sqrt(np.mean((ours - theirs) ** 2, axis=1))
         chances, error, design = np.zeros(len(before)), 0.0, 1.0
-        if least := _LEAST_SPREAD * float(np.median(spread)):
+        if spread.any():
             # A common factor of all margins changes no side: what is left is the error.
-            spread = np.maximum(spread, least)
+            spread = np.maximum(spread, _LEAST_SPREAD * float(np.median(spread[spread > 0])))
             x, y = before / spread, after / spread
             factor = max(float(x @ y) / max(float(x @ x), np.finfo(float).tiny), 0.0)
             scale = float(np.sqrt(np.mean((y - factor * x) ** 2)))
@@ -113,6 +113,8 @@ class Margins:
             (self.lost, self.expected_lost),
             (self.gained, self.expected_gained),
         ):
+            if counted and not expected:
+                return 0.0  # the margins do not tell what happened
             rate = shape / MORE + expected / self.design
             more = rng.gamma(shape + counted / self.design, 1 / rate, DRAWS)
             drawn.append(rng.poisson(np.minimum(more * expected / self.samples, 1) * count))

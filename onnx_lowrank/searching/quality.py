@@ -174,6 +174,10 @@ class QualityMeter:
             labels += [] if batch.labels is None else [batch.labels]
         self._labels = np.concatenate(labels) if labels else None
         self._classes = self._find_classes()
+        # Once for all models: two sides of a comparison must mean the same.
+        self._probable = self._classes is not None and all(
+            _probabilities(outputs[self._classes]) for outputs in self._reference
+        )
         self._score = None
         if score is not None:
             rows = rows_of(self._reference, self._samples)
@@ -273,7 +277,8 @@ class QualityMeter:
         session = open_session(model, provider=self._provider, threads=self._threads)
         shape = (len(self._reference), len(self._floats))
         seen = _Seen(np.zeros(shape), np.zeros(shape))
-        ours, theirs = [], []
+        ours: list[Array] = []
+        theirs: list[Array] = []
         for place, (batch, reference) in enumerate(
             zip(self._dataset, self._reference, strict=True)
         ):
@@ -285,8 +290,8 @@ class QualityMeter:
                 seen.errors[place, k] = np.sum(np.square(np.subtract(a, b, dtype=np.float64)))
                 seen.signals[place, k] = np.sum(np.square(a, dtype=np.float64))
             if self._classes is not None:
-                ours.append(_logits(reference[self._classes]))
-                theirs.append(_logits(outputs[self._classes]))
+                for found, side in ((ours, reference), (theirs, outputs)):
+                    found.append(_logits(side[self._classes], probable=self._probable))
             if self._score is not None:
                 seen.outputs.append(outputs)
         if ours:
@@ -312,9 +317,15 @@ class QualityMeter:
         return found[0] if len(found) == 1 else None
 
 
-def _logits(scores: NDArray[Any]) -> Array:
+def _probabilities(scores: NDArray[Any]) -> bool:
+    """Whether the scores of every sample are probabilities."""
+    values = np.asarray(scores, np.float64).reshape(len(scores), -1)
+    return bool(values.min() >= 0 and np.allclose(values.sum(axis=1), 1, atol=1e-3))
+
+
+def _logits(scores: NDArray[Any], *, probable: bool) -> Array:
     """Return centred logits, ``(N, classes)``: of probabilities their logarithms."""
     values = np.asarray(scores, np.float64).reshape(len(scores), -1)
-    if values.min() >= 0 and np.allclose(values.sum(axis=1), 1, atol=1e-3):
+    if probable:
         values = np.log(np.maximum(values, _SMALLEST))
     return np.asarray(values - values.mean(axis=1, keepdims=True))

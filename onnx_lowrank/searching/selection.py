@@ -160,7 +160,8 @@ class Selection:
         ).best
         assert wider is not None
         timed, predicted = self._timed(problem, wider)
-        if budget.objective == "latency" and timed.ratio >= found.timed.ratio:
+        slow = budget.min_speedup is not None and timed.ratio * budget.min_speedup > 1
+        if slow or (budget.objective == "latency" and timed.ratio >= found.timed.ratio):
             return found
         return _Reached(problem, wider, timed, predicted, found.failures)
 

@@ -121,8 +121,14 @@ class WholeModels:
 
     def chance(self, fits: Fits) -> float:
         """Return the probability that the model is within the budget in the verdict."""
-        unseen = self._search.unseen or self.quality(fits).samples
-        return self._meter.chance(self._search.assemble(fits), self._search.budget, unseen)
+        budget, unseen = self._search.budget, self._search.unseen or self.quality(fits).samples
+        bounds = (budget.max_drop, budget.min_sqnr_db)
+        key = key_of("chance", self._head, *bounds, unseen, *map(_fit_digest, fits.values()))
+        stored = self._search.store.data(key)
+        if stored is None:
+            stored = self._meter.chance(self._search.assemble(fits), budget, unseen)
+            self._search.store.put_data(key, stored)
+        return float(stored)
 
     def outlook(self, fits: Fits) -> Outlook | None:
         """Return what the samples of the search say of others."""

@@ -119,3 +119,20 @@ def test_more_is_expected_the_more_was_counted() -> None:
     assert chances[0] - chances[-1] > 0.5
     gains = [Margins(500, 9, gained, 3.0, 3.0, 0.2, 1.0).chance(1, 500) for gained in (0, 9)]
     assert gains[0] < gains[1]
+
+
+def test_samples_without_any_error_do_not_hide_the_others() -> None:
+    rng = np.random.default_rng(3)
+    ours, theirs = scores(rng, 100, 0.0)
+    lost = rng.choice(100, 40, replace=False)
+    theirs[lost] = np.roll(ours[lost], 1, axis=1)
+    found = alike(ours, theirs)
+    assert found.lost >= 35  # few rolls leave the class where it was
+    assert found.expected_lost > 0
+    assert found.chance(1.0, 1000) < 1 - SURE
+    assert not quality(found).within(Budget(max_drop=1.0))
+
+
+def test_what_was_counted_outweighs_margins_that_expect_nothing() -> None:
+    found = Margins(100, 5, 0, expected_lost=0.0, expected_gained=0.0, error=0.0, design=1.0)
+    assert found.chance(1.0, 1000) == 0.0

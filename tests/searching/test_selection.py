@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,31 @@ def test_where_other_samples_may_disagree_the_search_stays(
     assert unsure.search.latency == before.search.latency
     assert unsure.search.quality == before.search.quality
     assert unsure.compressed.model == before.compressed.model
+
+
+@pytest.mark.slow
+def test_of_fewer_operations_what_measures_too_slow_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget: dict[str, Any] = {"min_sqnr_db": 15, "min_speedup": 1.1, "objective": "macs"}
+    before = plain(tmp_path, monkeypatch, **budget)
+    widened, timed = selection.Selection._widened, selection.Selection._timed
+    late: list[Any] = []
+
+    def widening(self: Any, found: Any) -> Any:
+        def slow(problem: Any, picks: Any) -> Any:
+            measured, predicted = timed(self, problem, picks)
+            late.append(picks)
+            return replace(measured, ratio=0.95), predicted
+
+        self._timed = slow
+        return widened(self, found)
+
+    monkeypatch.setattr(selection.Selection, "_widened", widening)
+    result = search(tmp_path, **budget)
+    assert late  # there are wider picks, and they were timed
+    assert result.search.latency == before.search.latency
+    assert result.passed
 
 
 @pytest.mark.slow
