@@ -13,6 +13,7 @@ from typing import Any
 import onnx
 import torch
 
+from onnx_lowrank.calibrate.jobs import Survey
 from onnx_lowrank.data import Dataset, Preprocess, open_dataset
 from onnx_lowrank.errors import DataError, ModelError, ProviderError
 from onnx_lowrank.finetune.check import check_forward
@@ -193,7 +194,9 @@ def finetune(
         held_out,
         schedule,
         checkpoint=checkpoint,
-        run=_run_key(teacher, student, source, [*names, kind, repr(schedule)]),
+        run=""
+        if checkpoint is None
+        else _run_key((teacher, student), (source, held_out), [*names, kind, repr(schedule)]),
         progress=progress,
     )
     write_back(student, dict(zip(names, outcome.values, strict=True)))
@@ -226,14 +229,17 @@ def _check_choices(part: str, loss: str | None, optimiser: str, device: str) -> 
 
 
 def _run_key(
-    teacher: onnx.ModelProto, student: onnx.ModelProto, data: Dataset, settings: list[str]
+    models: Sequence[onnx.ModelProto], data: Sequence[Dataset], settings: list[str]
 ) -> str:
-    """Return a hash of what a run depends on; of the data, their number only."""
+    """Return a hash of what a run depends on; the data are read for it."""
     digest = hashlib.sha256()
-    for model in (teacher, student):
+    for model in models:
         for node in model.graph.node:
             digest.update(node.SerializeToString(deterministic=True))
         for tensor in model.graph.initializer:
             digest.update(tensor.SerializeToString(deterministic=True))
-    digest.update("\n".join([*settings, str(data.samples)]).encode())
+    for survey in map(Survey.of, data):
+        digest.update(survey.digest)
+        digest.update(survey.labels)
+    digest.update("\n".join(settings).encode())
     return digest.hexdigest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +132,11 @@ def test_a_killed_run_goes_on_to_the_same_end(
     assert again.model.SerializeToString() == whole.model.SerializeToString()
     with pytest.raises(DataError, match="is of other models, data or settings; remove it"):
         setting.tune(**(options | {"rate": 1e-4}), checkpoint=path)
+    with np.load(setting.data["train"]) as arrays:
+        np.savez(tmp_path / "other.npz", **{name: values[::-1] for name, values in arrays.items()})
+    other = replace(setting, data=setting.data | {"train": tmp_path / "other.npz"})
+    with pytest.raises(DataError, match="is of other models, data or settings; remove it"):
+        other.tune(**options, checkpoint=path)
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(DataError, match="cannot read the checkpoint"):
         setting.tune(**options, checkpoint=path)
