@@ -19,9 +19,7 @@ from onnx_lowrank.planning.budget import Budget
 from onnx_lowrank.planning.fit import LayerFit
 from onnx_lowrank.planning.latency import LatencyTable, SavedLatencies, Timed
 from onnx_lowrank.planning.plan import Decision, Plan
-from onnx_lowrank.planning.search import (
-    worth_trying,
-)
+from onnx_lowrank.planning.search import worth_trying
 from onnx_lowrank.score import Score
 from onnx_lowrank.searching.assembly import Fits, assemble
 from onnx_lowrank.searching.cluster import fit_on_cluster
