@@ -179,9 +179,9 @@ from onnx_lowrank.finetune.executor import Network
 torch.set_num_threads(1)
 COUNT = 24
 
-def peak():  # MiB; unlike that of getrusage, not the parent's
+def peak():  # MiB of address space: of resident memory a busy machine may take some away
     with open("/proc/self/status") as status:
-        return int(re.search(r"VmHWM:\\s+(\\d+) kB", status.read())[1]) / 1024
+        return int(re.search(r"VmPeak:\\s+(\\d+) kB", status.read())[1]) / 1024
 
 body = "".join(
     f"x{i + 1} = Conv<pads=[1,1,1,1]>(r{i}, w{i}) r{i + 1} = Relu(x{i + 1})" for i in range(COUNT)
