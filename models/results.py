@@ -134,22 +134,28 @@ def run_planner() -> dict[str, Any]:
 
 
 def run_vgg16(*, budgets: Mapping[str, Sequence[object]] = VGG_BUDGETS) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as folder:
-        paths = {}
-        parts = (("calibration", "--calibrate", 4), ("evaluation", "--data", 12))
-        for seed, (part, option, count) in enumerate(parts):
-            paths[option] = Path(folder) / part
-            photographs = datasets.dataset("photographs") / part
-            crops.write_crops(photographs, paths[option], per_image=count, size=240, seed=seed)
-        options = [each for pair in paths.items() for each in pair]
-        small = Path(folder) / "vgg16-lowrank.onnx"
-        return {
-            name: olr(
-                *("compress", fetch.network("vgg16"), "-o", small, *VGG_SHAPE, *VGG_SEARCH),
-                *(*options, *budget, "--force", "--keep-anyway"),
-            )
-            for name, budget in budgets.items()
-        }
+    network = fetch.network("vgg16")
+    photographs = datasets.dataset("photographs")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        squares = (
+            (photographs / "calibration", "calibration", 4),
+            (photographs / "evaluation", "evaluation", 12),
+            (datasets.dataset("wallpapers"), "wallpapers", 8),
+        )
+        for seed, (images, name, count) in enumerate(squares):
+            crops.write_crops(images, folder / name, per_image=count, size=240, seed=seed)
+        data = ("--calibrate", folder / "calibration", "--data", folder / "evaluation")
+        elsewhere = (*VGG_SHAPE, "--preprocess", "unit", "--data", folder / "wallpapers")
+        small = folder / "vgg16-lowrank.onnx"
+        found = {}
+        for name, budget in budgets.items():
+            options = (*VGG_SHAPE, *VGG_SEARCH, *data, *budget, "--force", "--keep-anyway")
+            found[name] = {
+                "search": olr("compress", network, "-o", small, *options),
+                "elsewhere": olr("verify", network, small, *elsewhere),
+            }
+    return found
 
 
 def run_int8(
@@ -228,8 +234,11 @@ PARTS = {
         (
             "python models/crops.py P/calibration -o calibration --per-image 4 --seed 0",
             "python models/crops.py P/evaluation -o evaluation --per-image 12 --seed 1",
+            "python models/crops.py W -o wallpapers --per-image 8 --seed 2",
             f"onnx-lowrank compress vgg16.onnx -o small.onnx {' '.join(VGG_SHAPE)} "
             f"{' '.join(VGG_SEARCH)} --calibrate calibration --data evaluation --min-speedup 2.63",
+            f"onnx-lowrank verify vgg16.onnx small.onnx {' '.join(VGG_SHAPE)} --preprocess unit "
+            "--data wallpapers",
         ),
         run_vgg16,
         result_tables.write_vgg16,

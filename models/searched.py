@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,13 @@ import result_tables
 from command import olr
 from seed_tables import table
 
+import onnx_lowrank
+
 SEARCH = ("--threads", 1, "--jobs", 2)
 # One scheme for all layers of VGG-16 but the first, with one share of their multiply-adds.
 SCHEMES = ("tucker2", "cp", "spatial", "channel")
 SHARES = (0.42, 0.3, 0.22, 0.16)
+VGG_SHAPES = {"input": (1, 240, 240, 3)}
 SPEEDUPS = (2.63, 3.73)  # those of the searches
 
 
@@ -210,32 +214,38 @@ def run_uniform(
     network: Path | None = None,
     schemes: Sequence[str] = SCHEMES,
     shares: Sequence[float] = SHARES,
-    options: Sequence[object] = (
-        *("--input-shape", "input=1,240,240,3"),
-        *("--layer", "*block1_conv1*=keep", "--layer", "*dense*=keep"),
-    ),
+    kept: Sequence[str] = ("*block1_conv1*", "*dense*"),
     layers: str = "*block*",
     data: Callable[[Path], tuple[Path, Path]] = VGG_SQUARES,
     preprocess: str = "unit",
+    input_shapes: Mapping[str, tuple[int, ...]] = VGG_SHAPES,
     seconds: float = 3,
 ) -> dict[str, Any]:
     """Fit plans of one scheme and one share to the covariance, and time all beside the original."""
     network = network or fetch.network("vgg16")
-    shape = options[:2] if options[:1] == ("--input-shape",) else ()
-    with tempfile.TemporaryDirectory() as folder:
-        seen, unseen = data(Path(folder))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        seen, unseen = data(folder)
         plans, models = {}, []
-        for scheme in schemes:
-            for share in shares:
-                spec = f"{scheme}:macs={share}"
-                models.append(Path(folder) / f"{scheme}-{share}.onnx")
-                plans[spec] = olr(
-                    *("compress", network, "-o", models[-1], *options),
-                    *("--layer", f"{layers}={spec}", "--metric", "covariance"),
-                    *("--calibrate", seen, "--data", unseen, "--preprocess", preprocess),
-                    *("--min-sqnr", 0),
-                )
-        bench = olr("bench", network, *models, *shape, "--threads", 1, "--seconds", seconds)
+        for scheme, share in itertools.product(schemes, shares):
+            spec = f"{scheme}:macs={share}"
+            result = onnx_lowrank.compress(
+                network,
+                plan=[*(f"{name}=keep" for name in kept), f"{layers}={spec}"],
+                calibration=seen,
+                data=unseen,
+                preprocess=preprocess,
+                input_shapes=input_shapes,
+                metric="covariance",
+                cache_dir=folder / "statistics",  # which all plans share
+            )
+            assert result.report is not None
+            plans[spec] = result.report.to_dict()
+            models.append(folder / f"{scheme}-{share}.onnx")
+            result.save(models[-1])
+        sizes = (f"{name}={','.join(map(str, shape))}" for name, shape in input_shapes.items())
+        shapes = [option for size in sizes for option in ("--input-shape", size)]
+        bench = olr("bench", network, *models, *shapes, "--threads", 1, "--seconds", seconds)
     return {"plans": plans, "bench": bench}
 
 

@@ -132,9 +132,10 @@ class Stopwatch:
         rng = np.random.default_rng(self.seed)
         logs: list[list[NDArray[np.float64]]] = [[] for _ in models]
         base: list[NDArray[np.float64]] = []
+        wide = list(range(1, len(models)))  # those that are not known well enough
         while True:
             timings, _ = measure(
-                contenders,
+                [contenders[place] for place in (0, *wide)],
                 repeats=MIN_REPEATS,
                 seconds=seconds,
                 one_thread=self.threads == 1 and self.provider == "cpu",
@@ -143,10 +144,10 @@ class Stopwatch:
             )
             reference = timings[0].block_medians
             base.append(reference.ravel())
-            for found, timing in zip(logs, timings, strict=True):
-                found.append(log_ratios(timing.block_medians, reference))
+            for place, timing in zip((0, *wide), timings, strict=True):
+                logs[place].append(log_ratios(timing.block_medians, reference))
             intervals = [ratio_interval(np.concatenate(found)) for found in logs]
-            wide = [i for i in intervals[1:] if i.high / i.low > 1 + 2 * narrow]
+            wide = [i for i in wide if intervals[i].high / intervals[i].low > 1 + 2 * narrow]
             if not wide or sum(map(len, logs[0])) >= MAX_REPEATS:
                 break
         dense = float(np.median(np.concatenate(base)))

@@ -37,11 +37,20 @@ def test_an_unknown_name_exits_2(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.network
 def test_photographs_are_colour_images_on_two_sides() -> None:
+    paths = sorted(datasets.dataset("photographs").glob("*/*"))
+    assert {path.name: path.parent.name for path in paths} == datasets.split()
+    _assert_photographs(paths)
+
+
+@pytest.mark.network
+def test_wallpapers_are_colour_images() -> None:
+    paths = sorted(datasets.dataset("wallpapers").iterdir())
+    assert len(paths) == 25
+    _assert_photographs(paths)
+
+
+def _assert_photographs(paths: list[Path]) -> None:
     image = pytest.importorskip("PIL.Image")
-    folder = datasets.dataset("photographs")
-    sides = datasets.split()
-    paths = sorted(folder.glob("*/*"))
-    assert {path.name: path.parent.name for path in paths} == sides
     for path in paths:
         with image.open(path) as picture:
             assert picture.mode == "RGB", path.name
