@@ -140,9 +140,10 @@ def fit_model(
             )
         for done, (name, scheme) in enumerate(chosen.items()):
             progress(f"fitting {name} as {scheme.spec}", done, len(chosen))
-            if below is not None:
-                statistics = {name: below.next(name, _replaced(model, fits) if fits else None)}
             weight, bias = layer_weight(editor, layers[name]), layer_bias(editor, layers[name])
+            if below is not None:
+                compressed = _replaced(model, fits) if fits else None
+                statistics = {name: below.next(name, weight, compressed)}
             spec = layers[name].spec
             problem = layer_problem(
                 weight,

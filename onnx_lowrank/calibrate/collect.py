@@ -30,21 +30,12 @@ def open_with_outputs(
 ) -> Session:
     """Open a session of a copy of a model that has `tensors` among its outputs.
 
-    Raises
-    ------
-    ModelError
-        The model lacks one of them.
+    All of them are tensors of the model.
     """
     copy = load_model(model)
     graph = copy.graph
-    made = {name for node in graph.node for name in node.output}
     known = {value.name for value in (*graph.input, *graph.output)}
     for name in sorted(tensors - known):
-        if name not in made:
-            raise ModelError(
-                f"the model has no tensor '{name}'; calibrate with a compressed form of the same "
-                "model, the names of its tensors kept"
-            )
         graph.output.add().name = name
     # Threads that spin between two runs would take the cores from the products in between.
     options = {"session.intra_op.allow_spinning": "0"}
@@ -83,19 +74,19 @@ def _sizes(conv: ConvSpec, shape: Sequence[int]) -> tuple[tuple[int, ...], tuple
 
 
 def collect(
-    sessions: Sequence[Session],
+    session: Session,
     dataset: Dataset,
     sums: Mapping[Job, MomentAccumulator],
     *,
     positions: int,
     seed: int,
 ) -> Iterator[int]:
-    """Run the models over the data and add what the jobs' tensors hold to their sums.
+    """Run a model over the data and add what the jobs' tensors hold to their sums.
 
     Parameters
     ----------
-    sessions : sequence of Session
-        The original model, and the compressed one if there is one.
+    session : Session
+        Of the model, the tensors among its outputs.
     dataset : Dataset
         The data.
     sums : mapping of Job to MomentAccumulator
@@ -114,13 +105,12 @@ def collect(
     done = 0
     yield done
     for batch in dataset:
-        values = [_activations(session, batch, dataset, tensors) for session in sessions]
+        values = _activations(session, batch, dataset, tensors)
         for job, accumulator in sums.items():
-            activations = [value[job.tensor] for value in values]
             add_batch(
                 accumulator,
                 job,
-                activations,
+                [values[job.tensor]],
                 samples=batch.samples,
                 first=done,
                 positions=positions,

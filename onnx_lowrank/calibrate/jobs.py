@@ -127,14 +127,11 @@ class Passes:
         Number of images, and of those that run at once.
     positions : int
         Most positions of an image that are looked at.
-    asymmetric : bool
-        Whether there are two models.
     """
 
     images: int
     batch: int
     positions: int
-    asymmetric: bool
 
     def group(self, jobs: Iterable[Job], limit: int) -> list[list[Job]]:
         """Divide jobs, in their order, into passes of at most `limit` bytes each.
@@ -165,9 +162,7 @@ class Passes:
     def accumulators(self, jobs: Iterable[Job]) -> dict[Job, MomentAccumulator]:
         """Return an empty sum for every job."""
         return {
-            job: MomentAccumulator(
-                job.conv.group, job.length, dense=self.dense(job), asymmetric=self.asymmetric
-            )
+            job: MomentAccumulator(job.conv.group, job.length, dense=self.dense(job))
             for job in jobs
         }
 
@@ -182,12 +177,12 @@ class Passes:
         rows += min(self.images, 2 * job.length)
         sums = 8 * rows * job.length * job.conv.group
         activations = 4 * self.batch * job.conv.in_channels * (job.conv.input_positions or 1)
-        return (sums + activations) * (1 + self.asymmetric)
+        return sums + activations
 
     def scratch(self, job: Job) -> int:
         """Return the bytes a job takes while it adds an image: its patches and their product."""
         rows = self._rows(job)
-        patches = 2 * rows * job.length * job.conv.group * (1 + self.asymmetric)
+        patches = 2 * rows * job.length * job.conv.group
         return 8 * (patches + min(rows, job.length) ** 2)
 
     def _rows(self, job: Job) -> int:

@@ -26,7 +26,6 @@ def calibrate(
     dataset: Dataset,
     layers: Sequence[str],
     *,
-    compressed: onnx.ModelProto | None = None,
     positions: int = POSITIONS,
     memory_limit: int = MEMORY_LIMIT,
     cache_dir: Path | None = None,
@@ -54,9 +53,6 @@ def calibrate(
         Images for its inputs.
     layers : sequence of str
         Names of layers, as `find_layers` gives them.
-    compressed : onnx.ModelProto, optional
-        The model with layers below replaced, for asymmetric fitting: the moments are of its
-        tensors of the same names, and those with the original's tensors are taken too.
     positions : int
         Most output positions of an image that are looked at.
     memory_limit : int
@@ -90,7 +86,7 @@ def calibrate(
         NaN or Inf in an activation, an activation without an axis of images, a layer too large
         for `memory_limit`, or what the data set raises.
     ModelError, ProviderError
-        A model does not run, or the compressed one lacks a tensor.
+        The model does not run.
     OutputError
         The results cannot be written.
     """
@@ -98,27 +94,21 @@ def calibrate(
         raise DataError(f"the number of positions is {positions}; give 1 or more")
     survey = survey or Survey.of(dataset)
     jobs = find_jobs(model, layers, survey.shapes)
-    models = (model,) if compressed is None else (model, compressed)
-    common = _common_key(models, survey, positions, seed, provider)
+    common = _common_key(model, survey, positions, seed, provider)
     store = Store(cache_dir)
     entries = {job.key: _entry(common, job) for job in jobs.values()}
     missing = [job for job in dict.fromkeys(jobs.values()) if not store.holds(entries[job.key])]
     if missing:
         tensors = {job.tensor for job in missing}
-        sessions = [open_with_outputs(m, tensors, provider, threads) for m in models]
-        passes = Passes(
-            images=survey.images,
-            batch=dataset.batch,
-            positions=positions,
-            asymmetric=compressed is not None,
-        )
-        groups = passes.group(measure_sizes(sessions[0], dataset, missing), memory_limit)
+        session = open_with_outputs(model, tensors, provider, threads)
+        passes = Passes(images=survey.images, batch=dataset.batch, positions=positions)
+        groups = passes.group(measure_sizes(session, dataset, missing), memory_limit)
         total = len(groups) * survey.images
         for number, group in enumerate(groups):
             step = f"statistics of layer inputs, pass {number + 1} of {len(groups)}"
             done = number * survey.images
             sums = passes.accumulators(group)
-            for images in collect(sessions, dataset, sums, positions=positions, seed=seed):
+            for images in collect(session, dataset, sums, positions=positions, seed=seed):
                 progress(step, done + images, total)
             for job in group:
                 store.write(entries[job.key], sums.pop(job).result())
@@ -148,16 +138,16 @@ def statistics_keys(
     PlanError
         A layer is unknown, or cannot be read.
     """
-    common = _common_key((model,), survey, positions, seed, provider)
+    common = _common_key(model, survey, positions, seed, provider)
     jobs = find_jobs(model, layers, survey.shapes)
     return {layer: _entry(common, job) for layer, job in jobs.items()}
 
 
 def _common_key(
-    models: Sequence[onnx.ModelProto], survey: Survey, positions: int, seed: int, provider: Provider
+    model: onnx.ModelProto, survey: Survey, positions: int, seed: int, provider: Provider
 ) -> bytes:
     settings = f"{FORMAT} {positions} {seed} {provider}".encode()
-    return hashlib.sha256(b"".join((settings, survey.digest, *map(model_digest, models)))).digest()
+    return hashlib.sha256(b"".join((settings, survey.digest, model_digest(model)))).digest()
 
 
 def _entry(common: bytes, job: Job) -> str:

@@ -18,6 +18,7 @@ from onnx_lowrank.calibrate.jobs import Job, Passes, Survey, find_jobs
 from onnx_lowrank.calibrate.run import MEMORY_LIMIT, POSITIONS
 from onnx_lowrank.data import Dataset
 from onnx_lowrank.graph.section import cut_section, find_section
+from onnx_lowrank.metrics.accumulator import MomentAccumulator
 from onnx_lowrank.metrics.moments import LayerStatistics
 from onnx_lowrank.runtime import Provider, Session, open_session
 
@@ -98,13 +99,17 @@ class StepwiseStatistics:
     ) -> None:
         self._folder.cleanup()
 
-    def next(self, name: str, compressed: onnx.ModelProto | None) -> LayerStatistics:
+    def next(
+        self, name: str, weight: NDArray[np.float64], compressed: onnx.ModelProto | None
+    ) -> LayerStatistics:
         """Return the statistics of the next layer.
 
         Parameters
         ----------
         name : str
             The layer: the first of `layers` that was not asked for yet.
+        weight : ndarray, shape (F, C / group, *kernel), float64
+            Its weight.
         compressed : onnx.ModelProto or None
             The model with the layers before it replaced, its tensors' names kept; None as long as
             no layer is.
@@ -126,7 +131,7 @@ class StepwiseStatistics:
         sides = [s for s in (self._original, self._compressed) if s is not None]
         for side in sides:
             self._advance(side, job.tensor)
-        found = self._statistics(job, sides)
+        found = self._statistics(job, weight, sides)
         self._forget(sides)
         return found
 
@@ -152,7 +157,9 @@ class StepwiseStatistics:
             np.save(files[-1], found, allow_pickle=False)
         side.files[tensor] = tuple(files)
 
-    def _statistics(self, job: Job, sides: Sequence[_Side]) -> LayerStatistics:
+    def _statistics(
+        self, job: Job, weight: NDArray[np.float64], sides: Sequence[_Side]
+    ) -> LayerStatistics:
         sums = None
         done = 0
         for number, batch in enumerate(self._dataset):
@@ -165,13 +172,18 @@ class StepwiseStatistics:
             if sums is None:
                 job = sized(job, images[0].shape)
                 passes = Passes(
-                    images=self._images,
-                    batch=self._dataset.batch,
-                    positions=self._positions,
-                    asymmetric=len(sides) > 1,
+                    images=self._images, batch=self._dataset.batch, positions=self._positions
                 )
-                passes.group([job], MEMORY_LIMIT)
-                sums = passes.accumulators([job])[job]
+                both = len(sides) > 1
+                # Besides, the original's patches and as much as the weight.
+                more = weight.nbytes + passes.scratch(job) if both else 0
+                passes.group([job], MEMORY_LIMIT - more)
+                sums = MomentAccumulator(
+                    job.conv.group,
+                    job.length,
+                    dense=passes.dense(job),
+                    weight=weight if both else None,
+                )
             add_batch(
                 sums,
                 job,

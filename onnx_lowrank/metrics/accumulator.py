@@ -24,25 +24,26 @@ class MomentAccumulator:
         Number of groups, and length K of a group's patch.
     dense : bool
         Whether to sum matrices; otherwise the samples of a layer with one group are kept.
-    asymmetric : bool
-        Whether `add` is given the original network's patches too.
+    weight : ndarray, shape (F, C / groups, *kernel), float64, optional
+        The layer's weight, where `add` is given the original network's patches too. Their product
+        with it has a row for each output: that many fewer than the moment of the patches.
     """
 
     def __init__(
-        self, groups: int, length: int, *, dense: bool = True, asymmetric: bool = False
+        self, groups: int, length: int, *, dense: bool = True, weight: Array | None = None
     ) -> None:
         matrices = groups if dense else 0
         self._length = length
         self._dense = dense
-        self._asymmetric = asymmetric
+        self._weight = None if weight is None else weight.reshape(groups, -1, length)
         self._images = 0
         self._samples = 0
-        self._weight = 0.0
+        self._positions = 0.0
         self._noise = ImageMoments(groups, length)
         self._sum = np.zeros((groups, length))
         self._second = np.zeros((matrices, length, length))
         self._original_sum = np.zeros((groups, length))
-        self._cross = np.zeros((matrices if asymmetric else 0, length, length))
+        self._drift = np.zeros((0, 0, length) if self._weight is None else self._weight.shape)
         self._rows: list[Array] = []
         self._original_rows: list[Array] = []
         self._row_weights: list[float] = []
@@ -63,7 +64,7 @@ class MomentAccumulator:
         scale = positions / count
         self._images += 1
         self._samples += count
-        self._weight += positions
+        self._positions += positions
         mean = patches.mean(axis=1)
         self._sum += positions * mean
         norm = 0.0
@@ -75,16 +76,20 @@ class MomentAccumulator:
             moment_mean[group] = blas.dgemv(1, x.T, along)
         self._noise.add(positions, norm=norm, mean=mean, moment_mean=moment_mean)
         if original is not None:
-            self._original_sum += scale * original.sum(axis=1)
+            self._original_sum += positions * original.mean(axis=1)
         if not self._dense:
             self._row_weights += [scale] * count
             self._rows.append(patches[0])
             if original is not None:
                 self._original_rows.append(original[0])
         elif original is not None:
-            for matrix, before, x in zip(self._cross, original, patches, strict=True):
-                # BLAS counts by columns: in its eyes this is x^T original added to the transpose.
-                blas.dgemm(scale, x.T, before.T, beta=1, c=matrix.T, trans_b=1, overwrite_c=1)
+            assert self._weight is not None
+            for group, x in enumerate(patches):
+                # Differences first: inputs that agree give zero, not what rounding leaves of it.
+                lack = blas.dgemm(1, (original[group] - x).T, self._weight[group].T, trans_a=1)
+                # BLAS counts by columns: in its eyes this adds x^T lack to the transpose.
+                matrix = self._drift[group].T
+                blas.dgemm(scale, x.T, lack, beta=1, c=matrix, overwrite_c=1)
 
     def _add_group(self, group: int, scale: float, x: Array) -> float:
         """Add the patches of one group to its matrix, and return ``|x^T x|_F^2``."""
@@ -104,18 +109,19 @@ class MomentAccumulator:
 
     def result(self) -> LayerStatistics:
         """Return the statistics of at least one image; the accumulator is spent then."""
-        mean = self._sum / self._weight
+        mean = self._sum / self._positions
+        asymmetric = self._weight is not None
         moments: DenseMoments | RowMoments
         if self._dense:
             for matrix in self._second:
                 _mirror(matrix)
-            self._second /= self._weight
-            self._cross /= self._weight
+            self._second /= self._positions
+            self._drift /= self._positions
             moments = DenseMoments(
                 mean=mean,
                 second=self._second,
-                original_mean=self._original_sum / self._weight if self._asymmetric else None,
-                cross=self._cross if self._asymmetric else None,
+                original_mean=self._original_sum / self._positions if asymmetric else None,
+                drift=self._drift if asymmetric else None,
             )
             norm = float(np.vdot(self._second, self._second))
             traces = np.trace(self._second, axis1=1, axis2=2)
@@ -123,8 +129,8 @@ class MomentAccumulator:
         else:
             moments = RowMoments(
                 rows=np.concatenate(self._rows),
-                weights=np.array(self._row_weights) / self._weight,
-                original_rows=np.concatenate(self._original_rows) if self._asymmetric else None,
+                weights=np.array(self._row_weights) / self._positions,
+                original_rows=np.concatenate(self._original_rows) if asymmetric else None,
             )
             scaled = np.sqrt(moments.weights)[:, None] * moments.rows
             gram = scaled @ scaled.T

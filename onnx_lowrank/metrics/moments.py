@@ -25,20 +25,22 @@ class DenseMoments:
     original_mean : ndarray, shape (groups, K), float64, or None
         ``E[x_o]`` of the original network's patches x_o at the same places; None where x are the
         original network's.
-    cross : ndarray, shape (groups, K, K), float64, or None
-        ``E[x_o x^T]``.
+    drift : ndarray, shape (groups, F / groups, K), float64, or None
+        ``E[W (x_o - x) x^T]``, W the layer's weight: what its outputs lack, with its inputs.
     """
 
     mean: Array
     second: Array
     original_mean: Array | None = None
-    cross: Array | None = None
+    drift: Array | None = None
 
     def __post_init__(self) -> None:
         groups, length = self.mean.shape
-        optional = (self.original_mean is None) == (self.cross is None)
-        shapes = {m.shape for m in (self.second, self.cross) if m is not None}
-        if not optional or shapes != {(groups, length, length)}:
+        fits = self.second.shape == (groups, length, length)
+        if self.drift is not None:
+            fits &= self.drift.ndim == 3 and self.drift.shape[::2] == (groups, length)
+        if not fits or (self.original_mean is None) != (self.drift is None):
+            shapes = [m.shape for m in (self.second, self.drift) if m is not None]
             raise ValueError(f"moments of shapes {shapes} do not fit a mean of {self.mean.shape}")
 
 

@@ -86,7 +86,8 @@ def fit_target(
     Raises
     ------
     ValueError
-        The statistics are of patches of another length or number of groups.
+        The statistics are of patches of another length or number of groups, or of a weight of
+        another shape.
     """
     offset = np.zeros(len(weight)) if bias is None else np.asarray(bias, np.float64)
     moments = statistics.moments
@@ -94,6 +95,9 @@ def fit_target(
         raise ValueError(
             f"moments of {moments.mean.shape} inputs do not fit a weight of {weight.shape}"
         )
+    drift = moments.drift if isinstance(moments, DenseMoments) else None
+    if drift is not None and drift.size != weight.size:
+        raise ValueError(f"moments of {drift.shape} outputs do not fit a weight of {weight.shape}")
     intensity = statistics.intensity
     if refit_bias:
         # The mean comes from the same images: what is left about it of two images of one patch each
@@ -120,19 +124,18 @@ def _dense_problem(
     mean = moments.mean
     original = mean if moments.original_mean is None else moments.original_mean
     sigma = moments.second.copy()
-    target = weight.copy() if moments.cross is not None else weight
+    target = weight.copy() if moments.drift is not None else weight
     matrices = target.reshape(len(mean), -1, mean.shape[1])
     for group, matrix in enumerate(sigma):
         if centred:
             matrix -= np.outer(mean[group], mean[group])
-        if moments.cross is not None:
-            change = moments.cross[group] - matrix
-            if centred:
-                change -= np.outer(original[group], mean[group])
-            # W C_o C^-1 = W + W (C_o - C) C^-1: exactly W where the inputs agree.
-            change = (1 - intensity) * (matrices[group] @ change)
         _shrink(matrix, intensity)
-        if moments.cross is not None:
+        if moments.drift is not None:
+            # W C_o C^-1 = W + W (C_o - C) C^-1: exactly W where the inputs agree.
+            change = moments.drift[group].copy()
+            if centred:
+                change -= np.outer(matrices[group] @ (original[group] - mean[group]), mean[group])
+            change *= 1 - intensity
             factor = linalg.cho_factor(matrix, check_finite=False)
             matrices[group] += linalg.cho_solve(factor, change.T, check_finite=False).T
     return target, Covariance(sigma, outputs)

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnx_lowrank.calibrate import calibrate
 from onnx_lowrank.data import Dataset, open_dataset
-from onnx_lowrank.errors import DataError, ModelError, OutputError, PlanError
+from onnx_lowrank.errors import DataError, OutputError, PlanError
 from onnx_lowrank.graph.layers import find_layers
 from onnx_lowrank.metrics.covariance import Covariance
 from onnx_lowrank.metrics.moments import DenseMoments, LayerStatistics, RowMoments
@@ -226,38 +226,6 @@ def test_a_layer_on_pieces_of_an_image_counts_them_as_its_positions() -> None:
     assert energy == pytest.approx(float(np.sum(y.astype(float) ** 2)) / 72, rel=1e-5)
 
 
-def test_a_compressed_network_gives_moments_with_the_original() -> None:
-    model, x = network(), images(9)
-    weights = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
-    other = changed(model, "w1", 0.9 * weights["w1"] + 0.1)
-    names = ["second", "head"]
-    found = calibrate(model, data(model, x), names, compressed=other)
-    plain, alone = (calibrate(m, data(m, x), names) for m in (model, other))
-    for name in names:
-        both, one, two = found[name].moments, plain[name].moments, alone[name].moments
-        assert both.original_mean is not None
-        np.testing.assert_array_equal(both.original_mean, one.mean)
-        np.testing.assert_array_equal(both.mean, two.mean)
-    second = found["second"].moments
-    head = found["head"].moments
-    assert isinstance(second, DenseMoments)
-    assert isinstance(head, RowMoments)
-    assert second.cross is not None
-    sums = [open_session(_with_output(m, "a1")).run({"x": x}, ["a1"])["a1"] for m in (model, other)]
-    # The centre of a 3x3 patch under all positions is the activation itself.
-    centre = np.einsum("nchw,ndhw->cd", *(s.astype(float) for s in sums)) / sums[0][:, 0].size
-    np.testing.assert_allclose(second.cross[0][4::9, 4::9], centre, rtol=1e-12)
-    np.testing.assert_array_equal(head.original_rows, plain["head"].moments.rows)
-    np.testing.assert_array_equal(head.rows, alone["head"].moments.rows)
-
-
-def _with_output(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    copy.graph.output.add().name = name
-    return copy
-
-
 def entries(folder: Path) -> dict[str, tuple[int, int]]:
     return {p.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in folder.iterdir()}
 
@@ -319,15 +287,8 @@ def test_results_are_kept_and_found_again(tmp_path: Path) -> None:
         lambda folder: calibrate(
             network(), data(network(), images(4)), ["first"], cache_dir=folder, seed=1
         ),
-        lambda folder: calibrate(
-            network(),
-            data(network(), images(4)),
-            ["first"],
-            cache_dir=folder,
-            compressed=network(scale=2),
-        ),
     ],
-    ids=["model", "data", "positions", "seed", "compressed"],
+    ids=["model", "data", "positions", "seed"],
 )
 def test_other_contents_and_settings_are_other_entries(
     tmp_path: Path, change: Callable[[Path], object]
@@ -428,15 +389,6 @@ def test_a_tensor_without_an_axis_of_images_is_refused() -> None:
     model.graph.initializer.append(numpy_helper.from_array(weight, "w6"))
     with pytest.raises(DataError, match=r"tensor 't' of shape \[120, 7\] has no axis of 7 images"):
         calibrate(model, data(model, images(7)), ["across"])
-
-
-def test_a_compressed_model_must_have_the_same_tensors() -> None:
-    model, other = network(), network()
-    for node in other.graph.node:
-        for field in (node.input, node.output):
-            field[:] = ["renamed" if name == "a1" else name for name in field]
-    with pytest.raises(ModelError, match="no tensor 'a1'"):
-        calibrate(model, data(model, images(2)), ["second"], compressed=other)
 
 
 def test_positions_must_be_positive() -> None:

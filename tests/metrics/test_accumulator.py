@@ -29,10 +29,16 @@ def accumulate(
     images: list[np.ndarray], weights: list[int], *, dense: bool = True, originals: object = None
 ) -> LayerStatistics:
     groups, _, length = images[0].shape
-    sums = MomentAccumulator(groups, length, dense=dense, asymmetric=originals is not None)
+    weight = None if originals is None else layer(groups, length)
+    sums = MomentAccumulator(groups, length, dense=dense, weight=weight)
     for index, (x, weight) in enumerate(zip(images, weights, strict=True)):
         sums.add(x, positions=weight, original=None if originals is None else originals[index])
     return sums.result()
+
+
+def layer(groups: int, length: int) -> np.ndarray:
+    """The weight of a layer, five outputs a group."""
+    return np.random.default_rng(7).standard_normal((5 * groups, length))
 
 
 def plain_intensity(moments: list[np.ndarray], weights: np.ndarray) -> float:
@@ -116,23 +122,30 @@ def test_rows_and_matrices_tell_the_same(asymmetric: bool) -> None:
     np.testing.assert_allclose(rows.moments.mean, matrices.moments.mean, rtol=0, atol=atol)
     if asymmetric:
         assert rows.moments.original_rows is not None
-        cross = (w * rows.moments.original_rows).T @ x
-        np.testing.assert_allclose(cross, matrices.moments.cross[0], rtol=0, atol=atol)
+        drift = layer(1, 40) @ (w * (rows.moments.original_rows - x)).T @ x
+        # Sums of 40 products with weights below 4.
+        np.testing.assert_allclose(drift, matrices.moments.drift[0], rtol=0, atol=160 * atol)
         np.testing.assert_allclose(
             rows.moments.original_mean, matrices.moments.original_mean, rtol=0, atol=atol
         )
 
 
-def test_the_cross_moment_follows_its_definition() -> None:
+def test_the_drift_follows_its_definition() -> None:
     images, originals = draw([4, 9], 2, 6), draw([4, 9], 2, 6, seed=1)
     found = accumulate(images, [4, 9], originals=originals).moments
     x, before = np.concatenate(images, axis=1), np.concatenate(originals, axis=1)
     scale = np.abs(x).max() * np.abs(before).max()
-    expected = before.swapaxes(1, 2) @ x / 13
-    np.testing.assert_allclose(found.cross, expected, rtol=0, atol=100 * EPS * scale)
+    expected = layer(2, 6).reshape(2, 5, 6) @ (before - x).swapaxes(1, 2) @ x / 13
+    # Sums of 6 products with weights below 4, of differences of twice the scale.
+    np.testing.assert_allclose(found.drift, expected, rtol=0, atol=48 * 100 * EPS * scale)
     np.testing.assert_allclose(
         found.original_mean, before.mean(axis=1), rtol=0, atol=100 * EPS * scale
     )
+
+
+def test_inputs_that_agree_do_not_drift() -> None:
+    images = draw([4, 9], 2, 6)
+    np.testing.assert_array_equal(accumulate(images, [4, 9], originals=images).moments.drift, 0)
 
 
 def test_the_intensity_falls_as_images_grow() -> None:

@@ -12,7 +12,7 @@ PAIR = DenseMoments(
     mean=np.ones((1, 2)),
     second=np.ones((1, 2, 2)),
     original_mean=np.zeros((1, 2)),
-    cross=np.zeros((1, 2, 2)),
+    drift=np.zeros((1, 5, 2)),
 )
 ROWS = RowMoments(rows=np.ones((2, 5)), weights=np.full(2, 0.5))
 
@@ -43,7 +43,8 @@ def test_arrays_are_read_back(moments: DenseMoments | RowMoments) -> None:
         {"intensities": np.zeros(2)},
         {"second": np.ones((2, 3, 4))},
         {"second": np.ones((2, 3, 3), np.float32)},
-        {"cross": np.ones((2, 3, 3))},
+        {"drift": np.ones((2, 3, 3))},
+        {"drift": np.ones((2, 3, 4)), "original_mean": np.ones((2, 3))},
         {"rows": np.ones((2, 3))},
         {"more": np.ones(1)},
     ],
