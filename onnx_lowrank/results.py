@@ -82,7 +82,7 @@ class CompressReport:
     verification : VerifyReport or None
         Comparison of the two models in onnxruntime; None if it was not asked for.
     notes : tuple of str
-        What is to be known of the calibration data, one sentence each.
+        What is to be known of the calibration data and of the search, one sentence each.
     """
 
     cost: CostReport

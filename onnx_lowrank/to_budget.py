@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -194,8 +194,10 @@ def compress_to_budget(
         Latencies measured on another machine, for which the model is then made: nothing is timed
         here, and threads, provider and input shapes are those of that measurement.
     lowering : {"standard", "portable", "auto"}
-        As of `compress`; candidates are timed in the form they will have. Latencies of another
-        machine are those of standard ops.
+        Candidates are timed in the form they will have; ``auto`` searches among standard ops and
+        then, where the kernels load, among portable nodes, and takes the faster model: next to
+        nodes other layers lose onnxruntime's own layouts. Latencies of another machine are those
+        of standard ops.
     cache_dir : path, optional
         Where results are kept; the user's cache folder by default.
     seed : int
@@ -220,9 +222,9 @@ def compress_to_budget(
             "the model has no layer that could be approximated; there is nothing to do"
         )
     prepared, _ = normalised(original, names)
-    portable = is_portable(lowering)
+    forms = _forms(lowering, latency)
     if latency is not None:
-        if portable:
+        if forms == (True,):
             raise PlanError(
                 "saved latencies are of standard ops; leave out the lowering, or the latencies"
             )
@@ -251,7 +253,7 @@ def compress_to_budget(
         )
         verdict = opened(data, limit)
 
-    found = Search(
+    search = Search(
         original=original,
         normalised=prepared,
         layers=find_layers(prepared, input_shapes=input_shapes),
@@ -267,9 +269,12 @@ def compress_to_budget(
         progress=progress,
         score=score,
         cluster=dask,
-        portable=portable,
         unseen=verdict.samples,
-    ).run()
+    )
+    tried = {portable: replace(search, portable=portable).run() for portable in forms}
+    portable, found = min(
+        tried.items(), key=lambda item: (bool(item[1].failures), item[1].latency.ratio)
+    )
 
     progress("rewriting", 0, 1)
     chosen = frozenset(found.plan.chosen)
@@ -295,7 +300,7 @@ def compress_to_budget(
             changes=cleaned.changes + lowered.changes,
             refusals=cleaned.refusals + lowered.refusals,
             verification=report,
-            notes=fitting.notes,
+            notes=(*fitting.notes, *_told(tried)),
         ),
         source=Path(model) if isinstance(model, str | os.PathLike) else None,
     )
@@ -307,6 +312,25 @@ def compress_to_budget(
         failures = (*failures, why)
     expected = None if found.outlook is None else found.outlook.predict(report.samples)
     return BudgetResult(result, found, failures, latency, expected)
+
+
+def _forms(lowering: Lowering, latency: SavedLatencies | None) -> tuple[bool, ...]:
+    """Return whether to search among portable nodes: no, yes, or one after the other."""
+    portable = is_portable(lowering)
+    if lowering != "auto":
+        return (portable,)
+    return (False, True) if portable and latency is None else (False,)
+
+
+def _told(tried: Mapping[bool, SearchResult]) -> tuple[str, ...]:
+    """Return what the searches of both forms found; nothing where there was one."""
+    if len(tried) == 1:
+        return ()
+    standard, portable = (tried[form].latency.ratio for form in (False, True))
+    return (
+        f"the best among standard ops takes {standard:.3f} of the original's time, "
+        f"among portable nodes {portable:.3f}",
+    )
 
 
 def _divided(dataset: Dataset, shares: Sequence[float], uses: str) -> tuple[Dataset, ...]:

@@ -87,7 +87,7 @@ def compress(
         typer.Option(
             "--lowering",
             help="Standard ops; portable nodes, which run anywhere and faster with the kernels; "
-            "or portable where the kernels load.",
+            "or auto: after a plan, portable where the kernels load; within a budget, the faster.",
         ),
     ] = "standard",
     min_sqnr: MinSqnr = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from onnx import numpy_helper, parser
 
 import onnx_lowrank
 from onnx_lowrank.planning.budget import Budget
+from onnx_lowrank.runtime.library import loads
 
 MODELS = Path(__file__).parents[2] / "models"
 COMMAND = [sys.executable, "-c", "from onnx_lowrank.cli import main; main()", "compress"]
@@ -90,6 +92,29 @@ def test_a_killed_search_goes_on_and_keeps_its_budget(
     original, written = onnx.load(network), onnx.load(output)
     assert list(written.graph.input) == list(original.graph.input)
     assert list(written.graph.output) == list(original.graph.output)
+
+
+@pytest.mark.network
+@pytest.mark.slow
+def test_the_faster_of_both_forms_is_taken(digits: tuple[Path, Path], tmp_path: Path) -> None:
+    if not loads():
+        pytest.skip("the kernels are not built")
+    search, verdict = digits
+    found = onnx_lowrank.compress_to_budget(
+        fetched("fetch.py", "mnist"),
+        Budget(max_drop=1),
+        calibration=search,
+        data=verdict,
+        preprocess="unit:mean=0.1307,std=0.3081",
+        threads=1,
+        lowering="auto",
+        cache_dir=tmp_path,
+    )
+    (note,) = found.compressed.report.notes
+    standard, portable = map(float, re.findall(r"[0-9]\.[0-9]{3}", note))
+    assert f"{found.search.latency.ratio:.3f}" == f"{min(standard, portable):.3f}"
+    domains = {node.domain for node in found.compressed.model.graph.node}
+    assert ("onnx_lowrank" in domains) == (portable < standard)
 
 
 def test_a_network_that_cannot_gain_is_said_so(tmp_path: Path) -> None:
