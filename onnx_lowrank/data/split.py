@@ -13,6 +13,7 @@ from onnx_lowrank.data.dataset import Dataset, Sample, Source
 
 # Neighbours in a folder often show one scene or one class: short runs of them stay together.
 RUN = 8
+_FEWEST_RUNS = 10  # of which parts are made: shorter ones where there are few samples
 _STEP = (math.sqrt(5) - 1) / 2
 
 
@@ -21,7 +22,7 @@ def split(dataset: Dataset, shares: Sequence[float]) -> tuple[Dataset, ...]:
 
     Places go to the parts in turn, by the multiples of the golden section: every stretch of the
     data, however they are sorted, is shared out in nearly the same proportions. Runs of `RUN`
-    neighbours stay together where there are enough of them.
+    neighbours stay together, of fewer where there are not enough samples for ten such runs.
 
     Parameters
     ----------
@@ -36,7 +37,7 @@ def split(dataset: Dataset, shares: Sequence[float]) -> tuple[Dataset, ...]:
         In the order of `shares`. A part is empty where there are fewer samples than
         `fewest_samples`.
     """
-    run = RUN if (dataset.samples or 0) >= 10 * RUN else 1
+    run = min(max((dataset.samples or 0) // _FEWEST_RUNS, 1), RUN)
     bounds = _bounds(shares)
     return tuple(
         Dataset(

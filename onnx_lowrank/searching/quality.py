@@ -45,6 +45,8 @@ class Quality:
         Number of samples.
     margins : Margins or None
         Where both drops come from; None for a user's score.
+    sqnr : MeanOutlook or None
+        What `sqnr_db` says of other samples; None where the samples cannot tell.
     """
 
     noise: float
@@ -53,16 +55,21 @@ class Quality:
     expected_drop: float | None
     samples: int
     margins: Margins | None = None
+    sqnr: MeanOutlook | None = None
 
     def within(self, budget: Budget, *, unseen: int | None = None) -> bool:
         """Whether the model is within the budget's bounds on quality.
 
-        The points lost count as within their bound where counted and expected ones are. Of few
-        samples, one may be more than the bound: then they also do where the margins make it likely
-        that `unseen` other samples, by default as many, lose no more.
+        The signal-to-error ratio is where it is likely to be so on `unseen` other samples, by
+        default as many: at the bound itself, others would miss it as often as not. The points lost
+        count as within their bound where counted and expected ones are. Of few samples, one may be
+        more than the bound: then they also do where the margins make it likely that other samples
+        lose no more.
         """
-        if budget.min_sqnr_db is not None and self.sqnr_db < budget.min_sqnr_db:
-            return False
+        if (least := budget.min_sqnr_db) is not None:
+            sure = self.sqnr is None or self.sqnr.chance(least, unseen or self.samples) >= SURE
+            if self.sqnr_db < least or not sure:
+                return False
         if budget.max_drop is None:
             return True
         assert self.drop is not None
@@ -82,6 +89,7 @@ class Quality:
             "expected_drop": self.expected_drop,
             "samples": self.samples,
             "margins": None if self.margins is None else vars(self.margins),
+            "sqnr": None if self.sqnr is None else vars(self.sqnr),
         }
 
     @classmethod
@@ -89,8 +97,9 @@ class Quality:
         """Read what `to_dict` gave."""
         sqnr = float("inf") if data["sqnr_db"] is None else data["sqnr_db"]
         margins = None if data["margins"] is None else Margins(**data["margins"])
+        told = None if data["sqnr"] is None else MeanOutlook(**data["sqnr"])
         drop, expected = data["drop"], data["expected_drop"]
-        return cls(data["noise"], sqnr, drop, expected, data["samples"], margins)
+        return cls(data["noise"], sqnr, drop, expected, data["samples"], margins, told)
 
 
 @dataclass(eq=False)
@@ -199,14 +208,16 @@ class QualityMeter:
         seen = self._see(model)
         ratio = seen.ratio
         sqnr = float(-10 * np.log10(ratio)) if ratio > 0 else float("inf")
+        told = self._sqnr_outlook(seen)
         samples = sum(self._samples)
         if self._score is not None:
             drop = self._score.drop(rows_of(seen.outputs, self._samples))
-            return Quality(seen.noise, sqnr, drop, None, samples)
+            return Quality(seen.noise, sqnr, drop, None, samples, None, told)
         if seen.ours is None or seen.theirs is None:
-            return Quality(seen.noise, sqnr, None, None, samples)
+            return Quality(seen.noise, sqnr, None, None, samples, None, told)
         margins = self._margins(seen.ours, seen.theirs)
-        return Quality(seen.noise, sqnr, margins.drop, margins.expected_drop, samples, margins)
+        lost = (margins.drop, margins.expected_drop)
+        return Quality(seen.noise, sqnr, *lost, samples, margins, told)
 
     def noise(self, model: onnx.ModelProto) -> float:
         """Return the noise of `measure`, of some samples only: `PROBE_SAMPLES` or so."""

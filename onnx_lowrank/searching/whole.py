@@ -102,7 +102,7 @@ class WholeModels:
 
     def quality(self, fits: Fits) -> Quality:
         """Return what a model loses on the samples of the search."""
-        key = key_of("margins", self._head, *(_fit_digest(fit) for fit in fits.values()))
+        key = key_of("margins, sqnr", self._head, *(_fit_digest(fit) for fit in fits.values()))
         stored = self._search.store.data(key)
         if stored is not None:
             return Quality.from_dict(stored)

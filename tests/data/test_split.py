@@ -45,12 +45,13 @@ def test_parts_have_their_shares_in_every_stretch() -> None:
     assert len(first) + len(second) == 79
 
 
-def test_neighbours_stay_together_in_large_sets(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("count", "run"), [(160, RUN), (80, RUN), (60, 6), (20, 2), (9, 1)])
+def test_neighbours_stay_together(tmp_path: Path, count: int, run: int) -> None:
     path = tmp_path / "data.npz"
-    np.savez(path, x=np.arange(160, dtype=np.float32)[:, None])
+    np.savez(path, x=np.arange(count, dtype=np.float32)[:, None])
     for part in places_of(path, (0.5, 0.5), None):
-        runs = Counter(place // RUN for place in part)
-        assert set(runs.values()) == {RUN}
+        runs = Counter(place // run for place in part)
+        assert set(runs.values()) == {run}
 
 
 def test_the_limit_holds_for_all_parts_together() -> None:

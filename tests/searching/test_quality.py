@@ -13,7 +13,7 @@ from onnx_lowrank.planning.budget import Budget
 from onnx_lowrank.runtime import model_inputs
 from onnx_lowrank.score import Score
 from onnx_lowrank.searching.outlook import CountedOutlook, MeanOutlook
-from onnx_lowrank.searching.quality import QualityMeter
+from onnx_lowrank.searching.quality import Quality, QualityMeter
 
 NET = """
 <ir_version: 8, opset_import: ["" : 13]>
@@ -103,6 +103,23 @@ def test_the_model_itself_loses_nothing() -> None:
     assert (quality.noise, quality.drop) == (0, 0)
     assert math.isinf(quality.sqnr_db)
     assert quality.within(Budget(min_sqnr_db=200, max_drop=1e-9))
+
+
+def test_a_ratio_at_its_bound_is_not_within_it() -> None:
+    weight, other, x = case(0.1)
+    model = net(weight, "Identity")
+    quality = QualityMeter(model, data(model, x, None)).measure(net(other, "Identity"))
+    told = quality.sqnr
+    assert told is not None
+    assert told.value == quality.sqnr_db
+    assert not quality.within(Budget(min_sqnr_db=quality.sqnr_db))
+    # Of as many samples again, by Student's distribution of 19 degrees at 0.9.
+    room = 1.3277 * told.error * np.sqrt(2)
+    assert not quality.within(Budget(min_sqnr_db=quality.sqnr_db - 0.99 * room))
+    assert quality.within(Budget(min_sqnr_db=quality.sqnr_db - 1.01 * room))
+    fewer = Budget(min_sqnr_db=quality.sqnr_db - 1.01 * room)
+    assert not quality.within(fewer, unseen=20)
+    assert Quality.from_dict(quality.to_dict()) == quality
 
 
 def test_a_model_without_float_outputs_is_refused() -> None:
