@@ -1,4 +1,4 @@
-"""One pass of the models over the data: activations become sums."""
+"""One pass over the data: activations become sums."""
 
 from __future__ import annotations
 
@@ -142,8 +142,7 @@ def add_batch(
     """
     if len({each.shape for each in activations}) > 1:
         raise ModelError(
-            f"tensor '{job.tensor}' differs in shape between the models; "
-            "calibrate with a compressed form of the same model"
+            f"tensor '{job.tensor}' differs in shape between the original and the compressed model"
         )
     for index in range(samples):
         rng = np.random.default_rng([seed, first + index, *hashlib.sha256(job.key).digest()])

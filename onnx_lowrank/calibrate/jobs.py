@@ -133,8 +133,10 @@ class Passes:
     batch: int
     positions: int
 
-    def group(self, jobs: Iterable[Job], limit: int) -> list[list[Job]]:
+    def group(self, jobs: Iterable[Job], limit: int, *, besides: int = 0) -> list[list[Job]]:
         """Divide jobs, in their order, into passes of at most `limit` bytes each.
+
+        Every job takes so many bytes `besides`.
 
         Raises
         ------
@@ -144,7 +146,7 @@ class Passes:
         groups: list[list[Job]] = []
         used = scratch = 0
         for job in jobs:
-            size, extra = self.lasting(job), self.scratch(job)
+            size, extra = self.lasting(job) + besides, self.scratch(job)
             if size + extra > limit:
                 raise DataError(
                     f"the statistics of '{job.tensor}' take {(size + extra) / 2**30:.2f} GiB, "
@@ -175,15 +177,24 @@ class Passes:
         rows = job.length if self.dense(job) else self.images * self._rows(job)
         # The sums, and besides the means of the images.
         rows += min(self.images, 2 * job.length)
-        sums = 8 * rows * job.length * job.conv.group
-        activations = 4 * self.batch * job.conv.in_channels * (job.conv.input_positions or 1)
-        return sums + activations
+        return 8 * rows * job.length * job.conv.group + self._activations(job)
+
+    def original(self, job: Job, outputs: int) -> int:
+        """Return the bytes more where another network's patches are given too.
+
+        Those are a batch of its tensor, its patches, and a sum or the samples themselves.
+        """
+        rows = outputs if self.dense(job) else self.images * self._rows(job)
+        return 8 * rows * job.length + self._activations(job) + self.scratch(job)
 
     def scratch(self, job: Job) -> int:
         """Return the bytes a job takes while it adds an image: its patches and their product."""
         rows = self._rows(job)
         patches = 2 * rows * job.length * job.conv.group
         return 8 * (patches + min(rows, job.length) ** 2)
+
+    def _activations(self, job: Job) -> int:
+        return 4 * self.batch * job.conv.in_channels * (job.conv.input_positions or 1)
 
     def _rows(self, job: Job) -> int:
         return min(self.positions, job.conv.output_positions or self.positions)

@@ -42,7 +42,7 @@ def calibrate(
     attributes and on the image's number only. An image counts by its number of output positions.
     Layers of one input and geometry share their statistics.
 
-    The data are read once more than the models run over them: first for their number, sizes and
+    The data are read once more than the model runs over them: first for their number, sizes and
     content.
 
     Parameters
@@ -56,7 +56,7 @@ def calibrate(
     positions : int
         Most output positions of an image that are looked at.
     memory_limit : int
-        Bytes for moments, patches and activations, besides what the models take to run. Layers
+        Bytes for moments, patches and activations, besides what the model takes to run. Layers
         that do not fit together are taken in several passes, with the same numbers.
     cache_dir : path, optional
         Where results are kept, by the content of models, data and settings; a temporary folder,
@@ -64,9 +64,9 @@ def calibrate(
     seed : int
         Seed of the choice of positions.
     provider : {"cpu", "cuda"}
-        Where the models run.
+        Where the model runs.
     threads : int, optional
-        Threads of each model.
+        Its threads.
     survey : Survey, optional
         What a first look at `dataset` told, where the caller has taken one.
     progress : callable

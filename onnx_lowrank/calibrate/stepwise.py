@@ -175,9 +175,8 @@ class StepwiseStatistics:
                     images=self._images, batch=self._dataset.batch, positions=self._positions
                 )
                 both = len(sides) > 1
-                # Besides, the original's patches and as much as the weight.
-                more = weight.nbytes + passes.scratch(job) if both else 0
-                passes.group([job], MEMORY_LIMIT - more)
+                besides = passes.original(job, len(weight)) if both else 0
+                passes.group([job], MEMORY_LIMIT, besides=besides)
                 sums = MomentAccumulator(
                     job.conv.group,
                     job.length,

@@ -72,8 +72,7 @@ def find_section(model: onnx.ModelProto, end: str, known: Collection[str]) -> Se
                 waiting += reads(graph.node[makers[name]])
         elif name not in weights:
             raise ModelError(
-                f"the model has no tensor '{name}'; calibrate with a compressed form of the same "
-                "model, the names of its tensors kept"
+                f"the model has no tensor '{name}'; a compressed form of a model keeps its names"
             )
     return Section(end, tuple(starts), frozenset(nodes))
 

@@ -25,8 +25,8 @@ class MomentAccumulator:
     dense : bool
         Whether to sum matrices; otherwise the samples of a layer with one group are kept.
     weight : ndarray, shape (F, C / groups, *kernel), float64, optional
-        The layer's weight, where `add` is given the original network's patches too. Their product
-        with it has a row for each output: that many fewer than the moment of the patches.
+        The layer's weight, where `add` is given the original network's patches too. Products with
+        it have F / groups rows, not K.
     """
 
     def __init__(
@@ -43,7 +43,8 @@ class MomentAccumulator:
         self._sum = np.zeros((groups, length))
         self._second = np.zeros((matrices, length, length))
         self._original_sum = np.zeros((groups, length))
-        self._drift = np.zeros((0, 0, length) if self._weight is None else self._weight.shape)
+        outputs = 0 if self._weight is None else self._weight.shape[1]
+        self._drift = np.zeros((matrices, outputs, length))
         self._rows: list[Array] = []
         self._original_rows: list[Array] = []
         self._row_weights: list[float] = []

@@ -75,7 +75,8 @@ def fit_target(
     statistics : LayerStatistics
         Of the input that the fitted layer will see.
     weight : ndarray, shape (F, C / group, *kernel), float64
-        The layer's weight; not changed.
+        The layer's weight; not changed. Where the input is a compressed network's, the one that
+        the statistics were taken with.
     bias : ndarray, shape (F,), optional
         Its bias, 0 if not given.
     refit_bias : bool

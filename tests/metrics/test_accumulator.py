@@ -31,8 +31,8 @@ def accumulate(
     groups, _, length = images[0].shape
     weight = None if originals is None else layer(groups, length)
     sums = MomentAccumulator(groups, length, dense=dense, weight=weight)
-    for index, (x, weight) in enumerate(zip(images, weights, strict=True)):
-        sums.add(x, positions=weight, original=None if originals is None else originals[index])
+    for index, (x, positions) in enumerate(zip(images, weights, strict=True)):
+        sums.add(x, positions=positions, original=None if originals is None else originals[index])
     return sums.result()
 
 

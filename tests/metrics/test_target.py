@@ -131,6 +131,12 @@ def test_two_images_of_a_patch_each_do_not_look_alike() -> None:
     assert found.intensity > 0.1
 
 
+def test_a_weight_of_other_outputs_is_refused() -> None:
+    original, x = samples(30)
+    with pytest.raises(ValueError, match="outputs do not fit a weight"):
+        fit_target(statistics(x, original), layer()[0].repeat(2, axis=0))
+
+
 @pytest.mark.parametrize("trust", [0.0, 0.4, 1.0])
 def test_the_bias_changes_as_far_as_the_mean_is_trusted(trust: float) -> None:
     original, x = samples(100)

@@ -166,7 +166,8 @@ def test_what_fails_in_the_first_fits_may_pass_refitted(
 ) -> None:
     free = search(tmp_path, min_speedup=1.9)
     first = free.search.quality.sqnr_db
-    both = search(tmp_path, min_speedup=1.9, min_sqnr_db=first - 0.5)
+    # Two standard errors and more below what refits reach.
+    both = search(tmp_path, min_speedup=1.9, min_sqnr_db=first - 1.4)
     # The same picks: their fits lose more than is allowed, their refits do not.
     assert not both.search.explored[0].passed
     assert both.search.explored[1].passed
