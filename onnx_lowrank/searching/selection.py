@@ -83,7 +83,7 @@ class Selection:
         fits = {name: [option.fit for option in each] for name, each in options.items()}
         self._models = WholeModels(search, fits, problems, meter)
         self._explored: list[Explored] = []
-        self._latencies: dict[Picks, Timed] = {}
+        self._latencies: dict[Picks, tuple[Timed, float]] = {}
 
     def result(self, reasons: Mapping[str, str]) -> SearchResult:
         """Choose, measure and correct; `reasons` say why layers without a candidate are kept."""
@@ -170,23 +170,23 @@ class Selection:
 
         Single layers are timed with the change of layout at their ends, which neighbours share.
         """
-        timed, predicted = self._timed(problem, picks)
+        timed, _ = self._timed(problem, picks)
         unasked = problem.saved_latency / problem.base_latency
-        saved = 1 - predicted - unasked
+        saved = 1 - problem.predicted_latency(picks) / problem.base_latency - unasked
         if saved <= 0:
             return problem
         scale = max(1 - timed.ratio - unasked, 0.0) / saved
         return replace(problem, latency=tuple(scale * values for values in problem.latency))
 
     def _timed(self, problem: Problem, picks: Picks) -> tuple[Timed, float]:
-        """Return a whole model's latency, measured once, and the ratio that was predicted."""
-        predicted = problem.predicted_latency(picks) / problem.base_latency
+        """Return a whole model's latency, measured once, and the ratio predicted before that."""
         if picks not in self._latencies:
             search = self._search
+            predicted = problem.predicted_latency(picks) / problem.base_latency
             search.progress("timing the whole model", len(self._latencies), MAX_CORRECTIONS)
             models = [search.original, search.assemble(self._models.fits(picks))]
-            self._latencies[picks] = self._time_models(models, predicted)[1]
-        return self._latencies[picks], predicted
+            self._latencies[picks] = self._time_models(models, predicted)[1], predicted
+        return self._latencies[picks]
 
     def _choose(self, problem: Problem, targets: Targets) -> tuple[Problem, Picks, list[str]]:
         """Return the picks that meet targets and budget, or the nearest and what they miss.

@@ -161,6 +161,24 @@ def test_of_fewer_operations_what_measures_too_slow_is_not_taken(
 
 
 @pytest.mark.slow
+def test_the_predicted_latency_is_what_was_said_before_the_model_was_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = plain(tmp_path, monkeypatch, min_sqnr_db=15).search
+    forecast = selection.Selection._time_models
+
+    def slower(self: Any, models: Any, predicted: float = 1.0) -> Any:
+        original, low_rank = forecast(self, models, predicted)
+        return [original, replace(low_rank, ratio=1.1 * low_rank.ratio)]
+
+    monkeypatch.setattr(selection.Selection, "_time_models", slower)
+    found = plain(tmp_path, monkeypatch, min_sqnr_db=15).search
+    assert found.plan == first.plan
+    assert found.predicted_ratio == first.predicted_ratio
+    assert found.latency.ratio == pytest.approx(1.1 * found.predicted_ratio)
+
+
+@pytest.mark.slow
 def test_what_fails_in_the_first_fits_may_pass_refitted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
