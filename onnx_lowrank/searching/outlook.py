@@ -162,7 +162,9 @@ class MeanOutlook:
         """Return what is expected on that many other samples, by Student's distribution.
 
         Where few samples carry the figure, the interval is too narrow: of a mean log-likelihood
-        over digits, with 440 samples seen, it held 82 to 89 % of the time, not 95 %.
+        over digits, with 440 samples seen, it held 82 to 89 % of the time, not 95 %; of the
+        signal-to-error ratio of a text detector (CRAFT, random errors in its weights) over 17
+        photographs, most without text, 73 % with 18 photographs seen, 83 % with 40.
         """
         reach = float(stats.t.ppf(_TAILS[1], self.groups - 1)) * self._spread(samples)
         return Prediction(self.quantity, self.value, self.value - reach, self.value + reach)
