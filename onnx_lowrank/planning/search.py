@@ -70,6 +70,10 @@ class Problem:
         """Return the seconds of the whole model as the sum of its layers says."""
         return self.base_latency - self.saved_latency + total(picked(self.latency, picks))
 
+    def predicted_ratio(self, picks: Picks) -> float:
+        """Return that latency over the original's."""
+        return self.predicted_latency(picks) / self.base_latency
+
     def predicted_damage(self, picks: Picks) -> float:
         """Return the damage as the sum of its layers says."""
         return total(picked(self.damage, picks))

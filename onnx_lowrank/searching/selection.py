@@ -31,6 +31,7 @@ PROBE_ERROR = 0.15  # relative error of the candidate that shows how a layer's e
 MODEL_SECONDS = 4.0
 MAX_REFITS = 3  # of whole models: each takes a minute or more of a large network
 MAX_CORRECTIONS = 4  # of predicted latencies by that of the whole model
+FORESEEN = 0.1  # a whole model's latency off by more shows that single layers' times mislead
 NEAR_SPEEDUP = 1.04  # a model that much faster than asked for is fast enough, and not too fast
 BYTES_PER_PARAM = 4
 
@@ -83,7 +84,7 @@ class Selection:
         fits = {name: [option.fit for option in each] for name, each in options.items()}
         self._models = WholeModels(search, fits, problems, meter)
         self._explored: list[Explored] = []
-        self._latencies: dict[Picks, tuple[Timed, float]] = {}
+        self._latencies: dict[Picks, Timed] = {}
 
     def result(self, reasons: Mapping[str, str]) -> SearchResult:
         """Choose, measure and correct; `reasons` say why layers without a candidate are kept."""
@@ -92,12 +93,25 @@ class Selection:
         wanted = budget.min_speedup
         reached: list[_Reached] = []
         for _ in range(MAX_CORRECTIONS):
-            problem, picks, failures = self._choose(problem, self._targets(problem))
-            reached.append(_Reached(problem, picks, *self._timed(problem, picks), failures))
-            timed = reached[-1].timed
-            if wanted is None or failures or 1 <= 1 / (wanted * timed.ratio) <= NEAR_SPEEDUP:
+            picks, failures = self._choose(problem, self._targets(problem))
+            again = picks in [each.picks for each in reached]
+            if again and wanted is not None:
                 break
-            problem = self._corrected(problem, picks)
+            timed = self._timed(problem, picks)
+            reached.append(
+                _Reached(problem, picks, timed, problem.predicted_ratio(picks), failures)
+            )
+            if failures:
+                break
+            if wanted is not None:
+                if 1 <= 1 / (wanted * timed.ratio) <= NEAR_SPEEDUP:
+                    break
+                problem = self._corrected(problem, picks)
+            else:
+                off = abs(timed.ratio / reached[-1].predicted - 1) > FORESEEN
+                if again or not off or budget.objective != "latency":
+                    break
+                problem = self._in_context(problem, picks)
         found = reached[-1]
         if wanted is not None:
             # The slowest that is fast enough loses least; where none is, the fastest comes nearest.
@@ -110,6 +124,8 @@ class Selection:
             if not enough:
                 ratio = found.timed.ratio
                 found.failures.append(f"it is {1 / ratio:.2f} times as fast, not {wanted:g} times")
+        elif not found.failures:  # of the same picks, the last are foretold best
+            found = min(reversed(reached), key=lambda each: each.timed.ratio)
         if budget.limits_quality:
             found = self._widened(found)
         fits, quality = self._models.best(found.picks)
@@ -132,9 +148,10 @@ class Selection:
         more layers are replaced: as much more damage may be allowed. As the search now goes to the
         bound, samples not seen must be likely to agree.
         """
-        budget, problem, picks = self._search.budget, found.problem, found.picks
+        budget, picks = self._search.budget, found.picks
         if found.failures or not any(picks):
             return found
+        problem = self._corrected(found.problem, picks)
         before = self._models.quality(self._models.fits(picks))
         fits, quality = self._models.best(picks)
         if quality != before:
@@ -159,54 +176,68 @@ class Selection:
             evaluations=MAX_REFITS,
         ).best
         assert wider is not None
-        timed, predicted = self._timed(problem, wider)
+        timed = self._timed(problem, wider)
         slow = budget.min_speedup is not None and timed.ratio * budget.min_speedup > 1
         if slow or (budget.objective == "latency" and timed.ratio >= found.timed.ratio):
             return found
-        return _Reached(problem, wider, timed, predicted, found.failures)
+        return _Reached(problem, wider, timed, problem.predicted_ratio(wider), found.failures)
 
     def _corrected(self, problem: Problem, picks: Picks) -> Problem:
         """Return the problem with what layers save scaled to what the whole model saves.
 
         Single layers are timed with the change of layout at their ends, which neighbours share.
         """
-        timed, _ = self._timed(problem, picks)
         unasked = problem.saved_latency / problem.base_latency
-        saved = 1 - problem.predicted_latency(picks) / problem.base_latency - unasked
+        saved = 1 - problem.predicted_ratio(picks) - unasked
         if saved <= 0:
             return problem
-        scale = max(1 - timed.ratio - unasked, 0.0) / saved
+        scale = max(1 - self._timed(problem, picks).ratio - unasked, 0.0) / saved
         return replace(problem, latency=tuple(scale * values for values in problem.latency))
 
-    def _timed(self, problem: Problem, picks: Picks) -> tuple[Timed, float]:
-        """Return a whole model's latency, measured once, and the ratio predicted before that."""
+    def _in_context(self, problem: Problem, picks: Picks) -> Problem:
+        """Return the problem with each replaced layer's latencies as in the network around it.
+
+        Alone, a layer has its weights in the cache, and changes of layout at its ends that its
+        neighbours may share, or that its nodes force upon them. What the picked candidate shows of
+        this, timed in the network, is added to all of the layer's.
+        """
+        search, fits = self._search, self._models.fits(picks)
+        search.progress("timing layers in the network", len(self._latencies), MAX_CORRECTIONS)
+        models = [search.original, search.assemble({})]
+        models += [search.assemble({name: fit}) for name, fit in fits.items()]
+        _, kept, *changed = (
+            each.ratio * problem.base_latency for each in self._time_models(models)
+        )
+        latency = list(problem.latency)
+        for name, seconds in zip(fits, changed, strict=True):
+            layer = self._names.index(name)
+            around = seconds - kept - latency[layer][picks[layer]]
+            latency[layer] = latency[layer] + np.where(np.arange(len(latency[layer])), around, 0)
+        saved = problem.base_latency - kept
+        return replace(problem, latency=tuple(latency), saved_latency=saved)
+
+    def _timed(self, problem: Problem, picks: Picks) -> Timed:
+        """Return a whole model's latency, measured once."""
         if picks not in self._latencies:
             search = self._search
-            predicted = problem.predicted_latency(picks) / problem.base_latency
             search.progress("timing the whole model", len(self._latencies), MAX_CORRECTIONS)
             models = [search.original, search.assemble(self._models.fits(picks))]
-            self._latencies[picks] = self._time_models(models, predicted)[1], predicted
+            predicted = problem.predicted_ratio(picks)
+            self._latencies[picks] = self._time_models(models, predicted)[1]
         return self._latencies[picks]
 
-    def _choose(self, problem: Problem, targets: Targets) -> tuple[Problem, Picks, list[str]]:
-        """Return the picks that meet targets and budget, or the nearest and what they miss.
-
-        The problem comes back too, its latencies corrected by those of whole models.
-        """
+    def _choose(self, problem: Problem, targets: Targets) -> tuple[Picks, list[str]]:
+        """Return the picks that meet targets and budget, or the nearest and what they miss."""
         budget = self._search.budget
         start = least_damage(problem, targets)
         if start is None:
             smallest = tuple(int(v.argmin()) for v in problem.costs(budget.objective))
-            return (
-                problem,
-                smallest,
-                ["the targets cannot be met by any candidates; this is the nearest"],
-            )
+            return smallest, ["the targets cannot be met by any candidates; this is the nearest"]
         if not budget.limits_quality:
-            return problem, start, []
+            return start, []
         if any(start) and not self._measure(problem, start).passed:
             missed = ["what the targets ask for loses more than the budget allows"]
-            return problem, start, [] if self._measure_refits(problem, start).passed else missed
+            return start, [] if self._measure_refits(problem, start).passed else missed
         first = widen(
             problem,
             budget.objective,
@@ -215,8 +246,7 @@ class Selection:
             start=start,
         )
         assert first.best is not None
-        problem = self._corrected(problem, first.best)
-        return problem, first.best, []
+        return first.best, []
 
     def _problem(self) -> Problem:
         """Return all options in numbers; damages from how a probe of each layer carries through."""
@@ -273,7 +303,7 @@ class Selection:
         passed = self._models.passes(quality)
         self._explored.append(
             Explored(
-                predicted_ratio=problem.predicted_latency(picks) / problem.base_latency,
+                predicted_ratio=problem.predicted_ratio(picks),
                 predicted_noise=problem.predicted_damage(picks),
                 quality=quality,
                 passed=passed,
