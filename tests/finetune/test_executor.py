@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -169,53 +167,35 @@ def test_gradients_are_the_same_with_few_tensors_kept(residual_net, features: bo
         assert torch.equal(first, second)
 
 
-MEMORY = """
-import re, sys
-import torch
-from builders import text_model
-import numpy as np
-from onnx_lowrank.finetune.executor import Network
-
-torch.set_num_threads(1)
-COUNT = 24
-
-def peak():  # MiB of address space: of resident memory a busy machine may take some away
-    with open("/proc/self/status") as status:
-        return int(re.search(r"VmPeak:\\s+(\\d+) kB", status.read())[1]) / 1024
-
-body = "".join(
-    f"x{i + 1} = Conv<pads=[1,1,1,1]>(r{i}, w{i}) r{i + 1} = Relu(x{i + 1})" for i in range(COUNT)
-)
-text = "net (float[N,8,128,128] r0) => (float[N,8,128,128] r%d) { %s }" % (COUNT, body)
-rng = np.random.default_rng(0)
-weights = {f"w{i}": rng.standard_normal((8, 8, 3, 3)).astype(np.float32) / 6 for i in range(COUNT)}
-network = Network(text_model(text, weights), trainable=list(weights), recompute=sys.argv[1] == "1")
-feeds = {"r0": rng.standard_normal((16, 8, 128, 128)).astype(np.float32)}
-with torch.no_grad():
-    network.run(feeds)
-before = peak()
-for value in network.run(feeds).values():
-    value.sum().backward()
-print(peak() - before)
-"""
+def peak(recompute: bool, count: int) -> float:
+    """Return the most MiB that tensors take in a step through Convs and ReLUs of 8 MiB outputs."""
+    lines = (
+        f"x{i + 1} = Conv<pads=[1,1,1,1]>(r{i}, w{i}) r{i + 1} = Relu(x{i + 1})"
+        for i in range(count)
+    )
+    size = "float[N,8,128,128]"
+    text = f"net ({size} r0) => ({size} r{count}) {{ {' '.join(lines)} }}"
+    rng = np.random.default_rng(0)
+    weights = {f"w{i}": rng.standard_normal((8, 8, 3, 3)).astype(np.float32) for i in range(count)}
+    network = Network(text_model(text, weights), trainable=list(weights), recompute=recompute)
+    feeds = {"r0": images(16, 8, 128, 128)}
+    with torch.profiler.profile(profile_memory=True) as profile:
+        for value in network.run(feeds).values():
+            value.sum().backward()
+    recorded = profile.profiler.kineto_results.events()  # `events()` gives them summed by op
+    changes = sorted((e.start_ns(), e.nbytes()) for e in recorded if e.name() == "[memory]")
+    return float(np.cumsum([size for _, size in changes]).max() / 2**20)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 def test_less_memory_is_taken() -> None:
     """24 Convs with ReLUs, outputs of 8 MiB: the ReLUs' are kept, 192 MiB.
 
     Six parts of 48 nodes keep five tensors between them, and those of one part, four, while it is
-    computed again. What both need, such as gradients of a few outputs, narrows the difference.
+    computed again. Both need the input and the gradients of two outputs besides.
     """
-    added = []
-    for recompute in ("0", "1"):
-        path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
-        call = [sys.executable, "-c", MEMORY, recompute]
-        environment = {**os.environ, "PYTHONPATH": path}
-        done = subprocess.run(call, capture_output=True, text=True, check=True, env=environment)
-        added.append(float(done.stdout))
-    assert added[0] > 24 * 8 * 0.8  # the forward run before took a few of them already
-    assert added[0] - added[1] > (24 - 5 - 4) * 8 * 0.8
+    without_it, with_it = (peak(recompute, 24) for recompute in (False, True))
+    assert without_it == pytest.approx((24 + 3) * 8, abs=1)
+    assert with_it == pytest.approx((5 + 4 + 3) * 8, abs=1)
 
 
 def test_inner_tensors_are_given_and_unknown_ones_refused() -> None:
