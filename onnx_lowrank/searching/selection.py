@@ -201,20 +201,22 @@ class Selection:
         neighbours may share, or that its nodes force upon them. What the picked candidate shows of
         this, timed in the network, is added to all of the layer's.
         """
-        search, fits = self._search, self._models.fits(picks)
-        search.progress("timing layers in the network", len(self._latencies), MAX_CORRECTIONS)
-        models = [search.original, search.assemble({})]
-        models += [search.assemble({name: fit}) for name, fit in fits.items()]
-        _, kept, *changed = (
-            each.ratio * problem.base_latency for each in self._time_models(models)
-        )
-        latency = list(problem.latency)
-        for name, seconds in zip(fits, changed, strict=True):
+        search, base = self._search, problem.base_latency
+        bare = search.assemble({})
+        latency, saved = list(problem.latency), [problem.saved_latency]
+        fits = self._models.fits(picks)
+        for done, (name, fit) in enumerate(fits.items()):
+            search.progress("timing layers in the network", done, len(fits))
+            # One at a time: sessions of a large network for all layers would not fit in memory.
+            models = [search.original, bare, search.assemble({name: fit})]
+            _, kept, replaced = (base * each.ratio for each in self._time_models(models))
             layer = self._names.index(name)
-            around = seconds - kept - latency[layer][picks[layer]]
-            latency[layer] = latency[layer] + np.where(np.arange(len(latency[layer])), around, 0)
-        saved = problem.base_latency - kept
-        return replace(problem, latency=tuple(latency), saved_latency=saved)
+            around = replaced - kept - latency[layer][picks[layer]]
+            latency[layer] = np.concatenate(([0.0], latency[layer][1:] + around))
+            saved.append(base - kept)
+        return replace(
+            problem, latency=tuple(latency), saved_latency=float(np.median(saved[1:] or saved))
+        )
 
     def _timed(self, problem: Problem, picks: Picks) -> Timed:
         """Return a whole model's latency, measured once."""
