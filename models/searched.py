@@ -191,7 +191,7 @@ def write_networks(data: dict[str, Any]) -> list[str]:
                 f"{timed['ratio']:.3f} ({timed['low']:.3f} to {timed['high']:.3f})",
                 f"{report['search']['predicted_ratio']:.3f}",
                 f"{report['cost']['total']['mac_reduction']:.2f}",
-                _lost(verdict),
+                _lost(verdict, report["expected_drop"]),
                 _expected(report["expected_drop"]),
                 "within it" if report["passed"] else kept,
             )
@@ -201,14 +201,22 @@ def write_networks(data: dict[str, Any]) -> list[str]:
     said = "Time over the original's, one thread, batch 1; MACs times fewer. The verdict is on "
     said += "samples that neither fits nor search saw; expected is what the search foretold of it "
     said += "(95 % interval)."
-    first = next(iter(data.values()))["report"]
-    return [said, "", *table(columns, rows), *result_tables.on_machine(first)]
+    machines: dict[str, list[str]] = {}
+    for name, found in data.items():
+        machines.setdefault(result_tables.on_machine(found["report"])[0], []).append(name)
+    where = [
+        line
+        for machine, names in machines.items()
+        for line in (machine if len(machines) == 1 else f"{'; '.join(names)}: {machine}", "")
+    ]
+    return [said, "", *table(columns, rows), *where]
 
 
-def _lost(verdict: dict[str, Any]) -> str:
+def _lost(verdict: dict[str, Any], expected: dict[str, Any] | None) -> str:
+    in_db = expected is not None and expected["quantity"] == "sqnr_db"
     if verdict["accuracy"]:
         return f"{verdict['accuracy']['drop_points']:.2f} points"
-    if verdict["agreement"]["top1"] is not None:
+    if verdict["agreement"]["top1"] is not None and not in_db:
         return f"{100 * (1 - verdict['agreement']['top1']):.2f} points"
     return f"{min(output['sqnr_db'] for output in verdict['outputs']):.1f} dB"
 

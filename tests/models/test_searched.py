@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import searched
@@ -27,6 +30,19 @@ def test_a_search_in_both_lowerings() -> None:
         assert cells[2].startswith(f"{report['search']['latency']['ratio']:.3f} (")
         assert cells[5] == f"{report['verification']['accuracy']['drop_points']:.2f} points"
         assert (cells[7] == "within it") == report["passed"]
+
+
+def test_a_budget_in_db_and_two_machines() -> None:
+    folder = Path(searched.__file__).parent
+    data = json.loads((folder / "results" / "networks.json").read_text())
+    name = "squeezenet, random weights, standard"
+    assert data["mnist, standard"]["report"]["machine"]["cores"] == 1
+    assert data[name]["report"]["machine"]["cores"] == 2
+    lines = searched.write_networks(data)
+    (output,) = data[name]["report"]["verification"]["outputs"]
+    assert row(lines, name)[5] == f"{output['sqnr_db']:.1f} dB"
+    for first, cores in (("mnist, standard; ", "1 core,"), ("craft, standard; ", "2 cores,")):
+        assert any(line.startswith(first) and cores in line for line in lines)
 
 
 def test_plans_of_one_scheme() -> None:
