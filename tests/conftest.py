@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,6 +13,38 @@ import pytest
 from onnx import numpy_helper, parser
 
 Build = Callable[..., onnx.ModelProto]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let a run of `tests/trust` try more than every change can wait for."""
+    parser.addoption("--trust-scale", type=float, help="times as many tries in tests/trust")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hand the scale to the modules of `tests/trust`, in worker processes too."""
+    if scale := config.getoption("--trust-scale"):
+        os.environ["ONNX_LOWRANK_TRUST_SCALE"] = str(scale)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print what was tried in `tests/trust`, and what became of it, as a Markdown table."""
+    rows = [
+        (name, counts)
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if getattr(report, "when", "") == "call"
+        for key, found in report.user_properties
+        if key == "trust"
+        for name, counts in found.items()
+    ]
+    if rows:
+        terminalreporter.section("tries")
+        terminalreporter.write_line("| tries | number | of which |")
+        terminalreporter.write_line("|---|---|---|")
+    for name, counts in sorted(rows):
+        rest = ", ".join(f"{n} {what}" for what, n in counts.items() if what != "tried")
+        terminalreporter.write_line(f"| {name} | {counts.get('tried', 0)} | {rest} |")
+
 
 _RESIDUAL = """
 <ir_version: 8, opset_import: ["" : 13]>

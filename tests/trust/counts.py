@@ -1,0 +1,48 @@
+"""How much is tried, and what became of it."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+SCALE = float(os.environ.get("ONNX_LOWRANK_TRUST_SCALE", "1"))
+FAULTS = ("wrong", "traceback", "signal", "hang", "half-written", "exit", "control", "process")
+REASONS = 5  # of refusals, that are shown
+
+
+def scaled(count: int) -> int:
+    """Return how many to try where 1 stands for the bounded run of every change."""
+    return max(1, round(count * SCALE))
+
+
+def faults(outcomes: Iterable[tuple[Any, str]]) -> str:
+    """Return the outcomes that must not be, one line for each kind with its number and an item."""
+    kinds: dict[str, list[Any]] = {}
+    for item, outcome in outcomes:
+        if outcome.startswith(FAULTS):
+            kinds.setdefault(outcome, []).append(item)
+    ordered = sorted(kinds.items(), key=lambda pair: -len(pair[1]))
+    return "\n".join(f"{len(items)} x {kind} [{items[0].name}]" for kind, items in ordered)
+
+
+def summary(outcomes: Iterable[str]) -> dict[str, int]:
+    """Count outcomes by what stands before the colon, and refusals by their reason as well.
+
+    Returns
+    -------
+    dict of str to int
+        ``tried``, each outcome, and ``refused: REASON`` of the most frequent reasons.
+    """
+    found = list(outcomes)
+    kinds = Counter(outcome.split(":")[0] for outcome in found)
+    reasons = Counter(outcome for outcome in found if outcome.startswith("refused: "))
+    return {
+        "tried": len(found),
+        **dict(kinds.most_common()),
+        **dict(reasons.most_common(REASONS)),
+    }
+
+
+Record = Callable[[str, Mapping[str, int]], None]
