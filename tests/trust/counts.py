@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 SCALE = float(os.environ.get("ONNX_LOWRANK_TRUST_SCALE", "1"))
@@ -17,14 +18,26 @@ def scaled(count: int) -> int:
     return max(1, round(count * SCALE))
 
 
-def faults(outcomes: Iterable[tuple[Any, str]]) -> str:
-    """Return the outcomes that must not be, one line for each kind with its number and an item."""
+def faults(outcomes: Iterable[tuple[Any, str]], folder: Path) -> str:
+    """Return the outcomes that must not be, one line for each kind, and keep a model of each.
+
+    Parameters
+    ----------
+    outcomes : iterable of (Job, str)
+        What was tried and what became of it.
+    folder : path
+        Where the first model of each kind is written.
+    """
     kinds: dict[str, list[Any]] = {}
     for item, outcome in outcomes:
         if outcome.startswith(FAULTS):
             kinds.setdefault(outcome, []).append(item)
-    ordered = sorted(kinds.items(), key=lambda pair: -len(pair[1]))
-    return "\n".join(f"{len(items)} x {kind} [{items[0].name}]" for kind, items in ordered)
+    lines = []
+    for kind, items in sorted(kinds.items(), key=lambda pair: -len(pair[1])):
+        kept = folder / f"{len(lines)}.onnx"
+        kept.write_bytes(items[0].data)
+        lines.append(f"{len(items)} x {kind} [{items[0].name}, {items[0].plan}, {kept}]")
+    return "\n".join(lines)
 
 
 def summary(outcomes: Iterable[str]) -> dict[str, int]:

@@ -24,7 +24,7 @@ SCHEMES = {
     "svd-pair": f"bicluster-svd:G=1,H=1,K1={RANK},K2={RANK}",
     "spatial": f"spatial:R={RANK}",
     "channel": f"channel:R={RANK}",
-    "mono": "mono:C=1",
+    "mono": "mono:C=2",
     "svd": f"svd:R={RANK}",
 }
 
@@ -86,18 +86,19 @@ class Network:
         if way == "half" and value.dtype == np.float32:
             # Small integers times powers of two: nothing is lost.
             return self.add("Cast", [self.constant(value.astype(np.float16))], to=self.kind)
-        if way == "int8" and value.dtype == np.float32 and np.abs(value * 16).max() < 127:
-            whole = (value * 16).astype(np.int8)
-            if np.array_equal(whole, value * 16):
-                scale = self.constant(np.float32(1 / 16))
+        if way == "int8" and value.dtype == np.float32 and np.abs(value * 64).max() < 128:
+            whole = (value * 64).astype(np.int8)
+            if np.array_equal(whole, value * 64):
+                scale = self.constant(np.float32(1 / 64))
                 return self.add("DequantizeLinear", [self.constant(whole), scale])
         return self.constant(value)
 
     def low_rank(self, shape: tuple[int, ...], scheme: str) -> Array:
-        """Return a weight that a scheme gives exactly: multiples of 1/16, exact in 16 bits."""
+        """Return a weight that a scheme gives exactly: multiples of 1/64, exact in 16 bits."""
 
         def factor(*sizes: int) -> Array:
-            return self.rng.integers(-1, 2, sizes).astype(np.float64)
+            # Of -1, 0 and 1, layers often cancel each other: what is left is rounding.
+            return self.rng.integers(-5, 6, sizes).astype(np.float64)
 
         f, c, *kernel = shape
         spatial = tuple(kernel)
@@ -107,11 +108,16 @@ class Network:
             x, y = spatial
             value = np.einsum("fyr,rcx->fcxy", factor(f, y, RANK), factor(RANK, c, x))
         elif scheme == "mono":
-            value = np.einsum("c,fx->fcx", factor(c), factor(f, int(np.prod(spatial))))
+            # Half of the filters, in any order, have one colour, and half another.
+            colours = np.array([np.ones(c), np.arange(c) % 2])
+            mine = self.rng.permutation(np.arange(f) % 2)
+            taps = factor(f, int(np.prod(spatial)))
+            taps[:, 0] = 1  # a filter without taps has no colour
+            value = np.einsum("fc,fx->fcx", colours[mine], taps)
         else:
             core = factor(RANK, RANK, int(np.prod(spatial)))
             value = np.einsum("fr,rsx,sc->fcx", factor(f, RANK), core, factor(RANK, c))
-        return (value.reshape(shape) / 16).astype(self.dtype)
+        return (value.reshape(shape) / 64).astype(self.dtype)
 
 
 def _conv(net: Network, x: str, channels: int) -> tuple[str, int]:
@@ -124,7 +130,7 @@ def _conv(net: Network, x: str, channels: int) -> tuple[str, int]:
     if kernel != (1, 1):
         possible = ["channel"]
         if group == 1:
-            possible += ["tucker2", "svd-pair", "mono"] + (["spatial"] if min(kernel) > 1 else [])
+            possible += ["tucker2", "svd-pair", "mono"] + (["spatial"] if kernel == (3, 3) else [])
     scheme = draw(st.sampled_from(possible))
     attributes: dict[str, Any] = {"kernel_shape": kernel, "group": group}
     if draw(st.booleans()):

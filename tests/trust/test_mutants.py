@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import corpus
 import onnx
 import pytest
@@ -13,7 +15,7 @@ from mutants import mutants
 SEED = 7
 
 
-def test_mutants(trust_record: Record) -> None:
+def test_mutants(trust_record: Record, tmp_path: Path) -> None:
     pytest.importorskip("torch")
     models = [named.model for named in corpus.torch_models((13,), dynamo=False)]
     models += [corpus.quantised(model) for model in models[:6]]
@@ -24,7 +26,7 @@ def test_mutants(trust_record: Record) -> None:
     ]
     found = list(each(read_model, tries))
     trust_record("mutants of models", summary(outcome for _, outcome in found))
-    assert faults(found) == ""
+    assert faults(found, tmp_path) == ""
     # Most must get past the parser, or the mutants say nothing; some must be refused.
     assert sum(outcome == "verified" for _, outcome in found) > len(found) // 10
     assert sum(outcome.startswith("refused") for _, outcome in found) > len(found) // 5
