@@ -28,7 +28,14 @@ from onnx_lowrank.planning.plan import (
     default_plan,
     rules_from_json,
 )
-from onnx_lowrank.results import CompressReport, CompressResult, CostReport, LayerInfo
+from onnx_lowrank.results import (
+    CompressReport,
+    CompressResult,
+    CostReport,
+    FileBytes,
+    LayerInfo,
+    inspected,
+)
 from onnx_lowrank.runtime import Provider, fix_shapes, model_inputs, require_provider
 from onnx_lowrank.runtime.doctor import Diagnosis, diagnose
 from onnx_lowrank.runtime.library import Lowering, is_portable
@@ -54,6 +61,7 @@ __all__ = [
     "cost",
     "diagnose",
     "inspect",
+    "inspected",
     "verify",
     "write_text",
 ]
@@ -305,6 +313,7 @@ def compress(
             refusals=normalised.refusals + lowered.refusals,
             verification=report,
             notes=samples.dataset.notes if samples else (),
+            file_bytes=FileBytes.of(model, original, rewritten),
         ),
         source=Path(model) if isinstance(model, str | os.PathLike) else None,
     )
@@ -371,7 +380,7 @@ def _dataset(
 def _layers(
     model: onnx.ModelProto, input_shapes: Mapping[str, tuple[int, ...]] | None
 ) -> tuple[Layer, ...]:
-    layers = find_layers(model, input_shapes=input_shapes)
+    layers = find_layers(model, input_shapes=input_shapes, check_values=True)
     if not layers:
         raise ModelError(
             "the model has no Conv and no fully connected layer; there is nothing to do"

@@ -77,5 +77,9 @@ class ConvSpec:
 
     @property
     def depthwise(self) -> bool:
-        """Whether every group has one input channel and there is more than one group."""
-        return self.group > 1 and self.group == self.in_channels
+        """Whether there is one group for each of several input channels."""
+        return (
+            self.group == self.in_channels > 1
+            and self.out_channels > 0
+            and self.out_channels % self.group == 0
+        )

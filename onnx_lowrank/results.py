@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import onnx
 
-from onnx_lowrank.graph.io import save_model
+from onnx_lowrank.graph.io import file_size, save_model, serialised_size
 from onnx_lowrank.graph.layers import Layer
 from onnx_lowrank.passes.base import Refusal
-from onnx_lowrank.planning.cost import Cost, total_cost
+from onnx_lowrank.planning.cost import (
+    Cost,
+    known_cost,
+    plan_costs,
+    total_cost,
+    uncounted,
+    untouched,
+)
 from onnx_lowrank.planning.fit import LayerFit
 from onnx_lowrank.planning.plan import Plan
 from onnx_lowrank.verification import VerifyReport
@@ -26,6 +34,12 @@ class LayerInfo:
     schemes: tuple[str, ...]
     reason: str | None
 
+    @property
+    def bytes(self) -> int | None:
+        """Bytes of its weights as they are stored, or None where they are unknown."""
+        weights = self.layer.weights
+        return None if weights is None else sum(weight.bytes for weight in weights)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the row as JSON-ready data."""
         conv = self.layer.spec
@@ -37,11 +51,35 @@ class LayerInfo:
             "group": conv.group if conv else None,
             "in_channels": conv.in_channels if conv else None,
             "out_channels": conv.out_channels if conv else None,
-            "macs": conv.macs if conv else None,
-            "params": conv.params if conv else None,
+            "macs": self.layer.macs,
+            "params": self.layer.params,
+            "bytes": self.bytes,
             "schemes": list(self.schemes),
             "reason": self.reason,
         }
+
+
+@dataclass(frozen=True)
+class FileBytes:
+    """Sizes of the files of two models, external data included.
+
+    Attributes
+    ----------
+    before : int
+        Of the original: on disk where it is a file there, else as it would be written.
+    after : int
+        Of the result as it is written.
+    """
+
+    before: int
+    after: int
+
+    @classmethod
+    def of(cls, source: object, original: onnx.ModelProto, result: onnx.ModelProto) -> FileBytes:
+        """Return the sizes of `original`, read from `source`, and of `result`."""
+        path = Path(source) if isinstance(source, str | os.PathLike) else None
+        before = serialised_size(original) if path is None else file_size(path)
+        return cls(before, serialised_size(result))
 
 
 @dataclass(frozen=True)
@@ -53,16 +91,45 @@ class CostReport:
 
     @property
     def total(self) -> Cost:
-        """The sum over all layers."""
+        """The sum over all layers, each stored tensor counted once."""
         return total_cost(self.layers)
+
+    @property
+    def known(self) -> Cost:
+        """The sum over the layers whose cost is known: the least that all need."""
+        return known_cost(self.layers)
+
+    @property
+    def uncounted(self) -> dict[str, tuple[str, ...]]:
+        """Names of the layers whose "macs" and "params" are unknown."""
+        return uncounted(self.layers)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-ready data."""
         return {
             "version": 1,
-            "layers": [cost.to_dict() for cost in self.layers],
+            "layers": [cost.to_dict() for cost in self.layers if cost.params is not None],
             "total": self.total.to_dict(),
+            "uncounted": {what: list(names) for what, names in self.uncounted.items()},
         }
+
+
+def inspected_cost(rows: Sequence[LayerInfo]) -> CostReport:
+    """Return the cost of the layers that `inspect` lists, as they are."""
+    layers = [row.layer for row in rows]
+    plan = untouched(layers)
+    return CostReport(plan, plan_costs(layers, plan))
+
+
+def inspected(rows: Sequence[LayerInfo]) -> dict[str, Any]:
+    """Return what `inspect` lists as JSON-ready data, with its sums."""
+    report = inspected_cost(rows)
+    total = report.total
+    return {
+        "layers": [row.to_dict() for row in rows],
+        "total": {"macs": total.macs, "params": total.params, "bytes": total.bytes},
+        "uncounted": report.to_dict()["uncounted"],
+    }
 
 
 @dataclass(frozen=True)
@@ -83,6 +150,8 @@ class CompressReport:
         Comparison of the two models in onnxruntime; None if it was not asked for.
     notes : tuple of str
         What is to be known of the calibration data and of the search, one sentence each.
+    file_bytes : FileBytes or None
+        Sizes of the files of the original and of the result.
     """
 
     cost: CostReport
@@ -91,6 +160,7 @@ class CompressReport:
     refusals: tuple[Refusal, ...]
     verification: VerifyReport | None
     notes: tuple[str, ...] = ()
+    file_bytes: FileBytes | None = None
 
     @property
     def kept(self) -> dict[str, str]:
@@ -120,6 +190,8 @@ class CompressReport:
             "refusals": [{"name": each.layer, "reason": each.reason} for each in self.refusals],
             "notes": list(self.notes),
             "verification": self.verification.to_dict() if self.verification else None,
+            "file_bytes": self.file_bytes.before if self.file_bytes else None,
+            "file_bytes_new": self.file_bytes.after if self.file_bytes else None,
         }
 
 

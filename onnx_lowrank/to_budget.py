@@ -20,9 +20,9 @@ from onnx_lowrank.graph.io import load_model
 from onnx_lowrank.graph.layers import find_layers
 from onnx_lowrank.passes.replacement import replacement
 from onnx_lowrank.planning.budget import Budget
-from onnx_lowrank.planning.cost import plan_costs
+from onnx_lowrank.planning.cost import plan_costs, uncounted, untouched
 from onnx_lowrank.planning.latency import LatencyTable, SavedLatencies
-from onnx_lowrank.results import CompressReport, CompressResult, CostReport
+from onnx_lowrank.results import CompressReport, CompressResult, CostReport, FileBytes
 from onnx_lowrank.runtime import Provider, fix_shapes, model_inputs, require_provider
 from onnx_lowrank.runtime.library import Lowering, is_portable
 from onnx_lowrank.score import Score
@@ -64,6 +64,8 @@ class BudgetResult:
     expected : Prediction or None
         The loss on the samples of the verdict as told from those of the search alone; None where
         nothing was replaced, or there is nothing to tell it from.
+    missed : tuple of str
+        Those of `failures` that are of operations, parameters or the size of the file.
     """
 
     compressed: CompressResult
@@ -71,6 +73,7 @@ class BudgetResult:
     failures: tuple[str, ...]
     latency: SavedLatencies | None = None
     expected: Prediction | None = None
+    missed: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -216,10 +219,13 @@ def compress_to_budget(
     score = None if budget.score is None else Score.open(budget.score)
     original = load_model(model)
     check_model(original)
-    names = frozenset(layer.name for layer in find_layers(original) if layer.reason is None)
+    layers = find_layers(original, check_values=True)
+    names = frozenset(layer.name for layer in layers if layer.reason is None)
     if not names:
+        reasons = "; ".join(f"{layer.name}: {layer.reason}" for layer in layers[:3])
         raise ModelError(
-            "the model has no layer that could be approximated; there is nothing to do"
+            f"the model has no layer that could be approximated{f' ({reasons})' if reasons else ''}"
+            "; there is nothing to do"
         )
     prepared, _ = normalised(original, names)
     forms = _forms(lowering, latency)
@@ -230,6 +236,8 @@ def compress_to_budget(
             )
         input_shapes = input_shapes or latency.input_shapes or None
         _check_latency(latency, original, threads, provider, input_shapes, seed)
+    layers = find_layers(original, input_shapes=input_shapes)
+    budget.check_countable(uncounted(plan_costs(layers, untouched(layers))))
     inputs = fix_shapes(model_inputs(original), input_shapes or {})
 
     def opened(source: Any, limit: int | None) -> Dataset:
@@ -256,7 +264,7 @@ def compress_to_budget(
     search = Search(
         original=original,
         normalised=prepared,
-        layers=find_layers(prepared, input_shapes=input_shapes),
+        layers=find_layers(prepared, input_shapes=input_shapes, check_values=True),
         budget=budget,
         calibration=fitting,
         selection=selection,
@@ -291,27 +299,30 @@ def compress_to_budget(
         tolerance=_tolerance(budget, verdict),
         score=score,
     )
-    layers = find_layers(original, input_shapes=input_shapes)
+    costs = CostReport(found.plan, plan_costs(layers, found.plan))
+    sizes = FileBytes.of(model, original, rewritten)
     result = CompressResult(
         model=rewritten,
         report=CompressReport(
-            cost=CostReport(found.plan, plan_costs(layers, found.plan)),
+            cost=costs,
             fits=dict(found.fits),
             changes=cleaned.changes + lowered.changes,
             refusals=cleaned.refusals + lowered.refusals,
             verification=report,
             notes=(*fitting.notes, *_told(tried)),
+            file_bytes=sizes,
         ),
         source=Path(model) if isinstance(model, str | os.PathLike) else None,
     )
-    failures = (*found.failures, *report.failures)
+    missed = budget.missed(costs.total, sizes.after)
+    failures = (*found.failures, *report.failures, *missed)
     if found.latency.high >= 1:
         why = f"it is not faster: it takes {found.latency.ratio:.3f} of the time"
         if latency is not None:
             why = f"it is not faster for certain: up to {found.latency.high:.3f} of the time"
         failures = (*failures, why)
     expected = None if found.outlook is None else found.outlook.predict(report.samples)
-    return BudgetResult(result, found, failures, latency, expected)
+    return BudgetResult(result, found, failures, latency, expected, missed)
 
 
 def _forms(lowering: Lowering, latency: SavedLatencies | None) -> tuple[bool, ...]:

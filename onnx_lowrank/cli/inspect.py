@@ -19,7 +19,7 @@ def inspect(
 
     rows = api.inspect(model, input_shapes=read_shapes(input_shape))
     print_result(
-        lambda: document("inspect", {"layers": [row.to_dict() for row in rows]}),
+        lambda: document("inspect", api.inspected(rows)),
         lambda: tables.print_layers(rows),
         as_json=as_json,
         quiet=quiet,

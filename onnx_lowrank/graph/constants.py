@@ -19,11 +19,28 @@ _RANDOM = ("Random", "Multinomial", "Bernoulli", "Dropout")
 _SINCE = {"DequantizeLinear": 19}
 
 
+def is_random(node: onnx.NodeProto) -> bool:
+    """Whether what a node gives is not fixed by what it reads."""
+    return node.domain in ("", "ai.onnx") and node.op_type.startswith(_RANDOM)
+
+
+def value_inputs(node: onnx.NodeProto) -> list[str]:
+    """Return the inputs whose values a node reads: of its second, CastLike takes the type alone."""
+    inputs = [name for name in node.input if name]
+    like = node.op_type == "CastLike" and node.domain in ("", "ai.onnx")
+    return inputs[:1] if like else inputs
+
+
+def as_cast(node: onnx.NodeProto, kind: int) -> onnx.NodeProto:
+    """Return a CastLike as the Cast to an element type."""
+    return helper.make_node("Cast", node.input[:1], node.output, name=node.name, to=kind)
+
+
 def can_evaluate(node: onnx.NodeProto) -> bool:
     """Whether a node gives a constant where all that it reads is constant."""
     return (
         node.domain in ("", "ai.onnx")
-        and not node.op_type.startswith(_RANDOM)
+        and not is_random(node)
         and not any(True for _ in bodies(node))
     )
 

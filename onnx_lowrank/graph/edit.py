@@ -10,7 +10,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from onnx_lowrank.graph.constants import can_evaluate, evaluate
+from onnx_lowrank.graph.check import element_types
+from onnx_lowrank.graph.constants import as_cast, can_evaluate, evaluate, value_inputs
 from onnx_lowrank.graph.fragment import Fragment
 from onnx_lowrank.graph.skeleton import bodies
 
@@ -36,6 +37,7 @@ class GraphEditor:
         self._initializers = {tensor.name: tensor for tensor in self.graph.initializer}
         self._outputs = {value.name for value in self.graph.output}
         self._computed: dict[str, Array | None] = {}
+        self._types: dict[str, int] | None = None
         self._producers: dict[str, onnx.NodeProto] = {}
         self._consumers: dict[str, list[onnx.NodeProto]] = {}
         self._names = set(_names(self.graph))
@@ -101,7 +103,7 @@ class GraphEditor:
         node = self._producers.get(name)
         if node is None or not can_evaluate(node):
             return []
-        inputs = [i for i in node.input if i and i not in self._initializers]
+        inputs = [i for i in value_inputs(node) if i not in self._initializers]
         if any(self._computed.get(i, ...) is None or i not in self._producers for i in inputs):
             return []
         return [i for i in inputs if i not in self._computed]
@@ -111,14 +113,25 @@ class GraphEditor:
         if node is None or not can_evaluate(node):
             return None
         values = {}
-        for each in filter(None, node.input):
+        for each in value_inputs(node):
             value = self._computed.get(each)
             if each in self._initializers:
                 value = np.asarray(numpy_helper.to_array(self._initializers[each]))
             if value is None:
                 return None
             values[each] = value
+        if node.op_type == "CastLike":
+            kind = self._type(node.input[1])
+            if not kind:
+                return None
+            node = as_cast(node, kind)
         return evaluate(node, name, values, self.opset)
+
+    def _type(self, name: str) -> int:
+        """Return the element type of a tensor, 0 where it is unknown."""
+        if self._types is None:
+            self._types = element_types(self.model)
+        return self._types.get(name, 0)
 
     # Changing
 

@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError, EncodeError  # type: ignore[imp
 
 from onnx_lowrank.errors import ModelError, OutputError
 from onnx_lowrank.graph.external import (
+    ALIGNMENT,
     data_files,
     external_tensors,
     load_external_data,
@@ -26,6 +27,7 @@ from onnx_lowrank.graph.skeleton import split_weights, tensor_bytes
 
 # A protobuf message ends at 2 GiB; the structure of the graph gets the rest of it.
 SINGLE_FILE_LIMIT = 2**31 - 2**26  # bytes of weights
+_NAME_LENGTH = 32  # of the data file's name, which the size of the file beside it depends on
 EXTERNAL_FROM = 1024  # bytes of a weight that is worth a place in the data file
 
 
@@ -195,6 +197,39 @@ def save_model(
     for each in old:
         if each != new:
             each.unlink(missing_ok=True)
+
+
+def serialised_size(model: onnx.ModelProto) -> int:
+    """Return how many bytes `save_model` writes for a model, external data included.
+
+    Raises
+    ------
+    OutputError
+        What is not in initializers is beyond 2 GiB.
+    """
+    weights = sum(tensor_bytes(tensor) for tensor in model.graph.initializer)
+    data = _serialise(model) if weights <= SINGLE_FILE_LIMIT else None
+    if data is not None:
+        return len(data)
+    skeleton, pairs = split_weights(model, above=EXTERNAL_FROM)
+    end = 0
+    for tensor, copy in pairs:
+        offset = end + -end % ALIGNMENT
+        end = offset + tensor_bytes(tensor)
+        refer(copy, _NAME_LENGTH * "0", offset)
+    data = _serialise(skeleton)
+    if data is None:
+        raise OutputError(
+            "the model cannot be written: what is not in initializers is beyond 2 GiB; "
+            "turn large Constant nodes into initializers"
+        )
+    return len(data) + end
+
+
+def file_size(path: Path) -> int:
+    """Return the bytes of a model's file and of the data files that it refers to."""
+    files = {path, *data_files(path)}
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _serialise(model: onnx.ModelProto) -> bytes | None:

@@ -1,8 +1,9 @@
-"""The layers of a model that could be approximated: Conv, Gemm, and MatMul by a constant."""
+"""The layers of a model: those that could be approximated, and why the others stay."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,23 +13,18 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from onnx_lowrank.conv import ConvSpec
-from onnx_lowrank.graph.check import Shape, infer_shapes
+from onnx_lowrank.graph.attributes import attribute, is_standard
+from onnx_lowrank.graph.check import Shape
 from onnx_lowrank.graph.edit import GraphEditor
-from onnx_lowrank.graph.skeleton import bodies
+from onnx_lowrank.graph.foreign_layers import MICROSOFT, QUANTISED
+from onnx_lowrank.graph.places import Place, places
+from onnx_lowrank.graph.specs import bias_name, conv_spec, fc_spec, sizes_of
+from onnx_lowrank.storage import StoredWeight
 
-OPS = ("Conv", "Gemm", "MatMul")
+__all__ = ["TYPES", "Layer", "attribute", "find_layers", "layer_bias", "layer_weight"]
+
+Sizes = tuple[int, ...]
 TYPES = ("float16", "bfloat16", "float32", "float64")  # of weights that can be rewritten
-
-_QUANTISED = "it is quantised; give the model as it was before quantisation"
-_FUSED = "it is an op of onnxruntime's own; give the model as it was before optimisation"
-_FOREIGN = {
-    "QLinearConv": _QUANTISED,
-    "ConvInteger": _QUANTISED,
-    "QGemm": _QUANTISED,
-    "FusedConv": _FUSED,
-    "NhwcFusedConv": _FUSED,
-    "FusedGemm": _FUSED,
-}
 
 
 @dataclass(frozen=True)
@@ -45,11 +41,17 @@ class Layer:
     node : onnx.NodeProto
         The node in the model itself.
     spec : ConvSpec or None
-        What it computes; None where the model does not tell.
+        What it computes; None where the model does not say.
     dtype : numpy.dtype
         Type of the weight; float32 where it is unknown.
     reason : str or None
         Why it cannot be approximated at all, as a sentence without its full stop.
+    macs : int or None
+        Multiply-adds by weights for one image; None where they are unknown.
+    params : int or None
+        Number of weights, without biases; None where it is unknown.
+    weights : tuple of StoredWeight or None
+        Where they are stored, nothing for weights that are no constants; None where it is unknown.
     """
 
     name: str
@@ -58,6 +60,9 @@ class Layer:
     spec: ConvSpec | None
     dtype: np.dtype[Any]
     reason: str | None
+    macs: int | None = None
+    params: int | None = None
+    weights: tuple[StoredWeight, ...] | None = None
 
     @property
     def weight(self) -> str:
@@ -67,26 +72,20 @@ class Layer:
     @property
     def bias(self) -> str | None:
         """Name of the bias tensor, or None."""
-        return _bias(self.node)
-
-
-def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
-    """Return an attribute's value, a text as str, or `default` where it is omitted."""
-    for each in node.attribute:
-        if each.name == name:
-            value = helper.get_attribute_value(each)
-            return value.decode() if isinstance(value, bytes) else value
-    return default
+        return bias_name(self.node)
 
 
 def find_layers(
-    model: onnx.ModelProto, *, input_shapes: Mapping[str, tuple[int, ...]] | None = None
+    model: onnx.ModelProto,
+    *,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    check_values: bool = False,
 ) -> tuple[Layer, ...]:
-    """List the layers in graph order.
+    """List the layers in graph order: all nodes that multiply by weights.
 
-    Listed are Conv, Gemm and MatMul by a constant of the main graph; those inside the bodies of If,
-    Loop and Scan and inside model-local functions, and quantised and fused forms, with the reason
-    why they stay.
+    Those that stay as they are have the reason: all but Conv, Gemm and MatMul by a constant, such
+    as ConvTranspose, recurrent layers, quantised and fused forms; and all that are inside the
+    bodies of If, Loop and Scan and inside model-local functions.
 
     Parameters
     ----------
@@ -94,6 +93,8 @@ def find_layers(
         Any model; not changed.
     input_shapes : mapping of str to tuple of int, optional
         Shapes of inputs, in place of the model's own.
+    check_values : bool
+        Whether weights with NaN or Inf are a reason too; that takes a pass over all weights.
 
     Raises
     ------
@@ -101,115 +102,103 @@ def find_layers(
         An input shape does not fit the model.
     """
     editor = GraphEditor(model)
-    shapes = infer_shapes(model, input_shapes)
-    taken: set[str] = set()
-    names = {
-        id(node): _unique(taken, node.name, node.output[0])
-        for node in model.graph.node
-        if _is_layer(editor, node)
-    }
     layers = []
-    for node in model.graph.node:
-        if id(node) in names:
-            layers.append(_layer(editor, shapes, node, names[id(node)]))
-        place = node.name or (node.output[0] if node.output else "")
-        for branch, body in bodies(node):
-            where = f"the {branch} of {node.op_type} node '{place}'"
-            for inner in _inner_layers(editor, body.node, {t.name for t in body.initializer}):
-                name = _unique(taken, *_candidates(inner, f"{place}/{branch}"))
-                layers.append(_kept(inner, name, f"it is inside {where}; bodies are left alone"))
-    for function in model.functions:
-        for inner in _inner_layers(editor, function.node, set()):
-            name = _unique(taken, *_candidates(inner, function.name))
-            where = f"the model-local function '{function.name}'"
-            layers.append(_kept(inner, name, f"it is inside {where}; functions are left alone"))
+    for place in places(model, input_shapes):
+        if place.where is not None or place.op is not None:
+            layers.append(_kept(place))
+        else:
+            layers.append(_layer(editor, place, check_values))
     return tuple(layers)
 
 
-def _is_layer(editor: GraphEditor, node: onnx.NodeProto) -> bool:
-    if node.op_type in _FOREIGN:
-        return True
-    if node.domain not in ("", "ai.onnx") or node.op_type not in OPS:
-        return False
-    return node.op_type != "MatMul" or _is_constant(editor, node.input[1])
+def _kept(place: Place) -> Layer:
+    """Return a layer that stays, with what is known of its cost."""
+    node, op = place.node, place.op
+    reason = op.reason if op is not None else ""
+    if place.where is not None:
+        reason = place.where
+    weights = place.stored()
+    params, macs = place.cost()
+    return Layer(
+        place.name, node.op_type, node, None, np.dtype(np.float32), reason, macs, params, weights
+    )
 
 
-def _is_constant(editor: GraphEditor, name: str) -> bool:
-    # An initializer is not looked at: copying all weights of a model takes a while.
-    return editor.initializer(name) is not None or editor.constant(name) is not None
-
-
-def _inner_layers(editor: GraphEditor, nodes: Any, constants: set[str]) -> Iterator[onnx.NodeProto]:
-    """Yield the layers of a body or function, at any depth."""
-    known = constants | {n.output[0] for n in nodes if n.op_type == "Constant"}
-    for node in nodes:
-        if node.op_type in ("Conv", "Gemm", *_FOREIGN) or (
-            node.op_type == "MatMul"
-            and (node.input[1] in known or _is_constant(editor, node.input[1]))
-        ):
-            yield node
-        for _, body in bodies(node):
-            yield from _inner_layers(editor, body.node, known | {t.name for t in body.initializer})
-
-
-def _candidates(node: onnx.NodeProto, place: str) -> tuple[str, ...]:
-    return (node.name, node.output[0], f"{place}/{node.name or node.output[0]}")
-
-
-def _unique(taken: set[str], *candidates: str) -> str:
-    """Return the first name that is not taken, or the last one with a number, and take it."""
-    name = next((c for c in candidates if c and c not in taken), "")
-    number = 1
-    while not name or name in taken:
-        name, number = f"{candidates[-1]}_{number}", number + 1
-    taken.add(name)
-    return name
-
-
-def _kept(node: onnx.NodeProto, name: str, reason: str) -> Layer:
-    return Layer(name, node.op_type, node, None, np.dtype(np.float32), reason)
-
-
-def _layer(
-    editor: GraphEditor, shapes: Mapping[str, Shape], node: onnx.NodeProto, name: str
-) -> Layer:
-    if node.op_type in _FOREIGN:
-        return _kept(node, name, _FOREIGN[node.op_type])
+def _layer(editor: GraphEditor, place: Place, check_values: bool) -> Layer:
+    node, shapes = place.node, place.shapes
     weight = node.input[1]
     tensor = editor.initializer(weight)
     value = None if tensor is not None else editor.constant(weight)
+    sparse = place.scope.sparse(weight)
     if tensor is not None:
         dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
         shape: Shape | None = tuple(tensor.dims)
     else:
         dtype = np.dtype(np.float32) if value is None else value.dtype
-        shape = shapes.get(weight) if value is None else value.shape
+        shape = sparse or shapes.get(weight) if value is None else value.shape
     reason = None
-    if tensor is None and value is None:
-        reason = f"its weight '{weight}' is not constant"
+    if sparse is not None:
+        reason = f"its weight '{weight}' is stored sparsely; store it dense"
+    elif tensor is None and value is None:
+        constant = place.scope.is_constant(weight)
+        what = (
+            "cannot be computed here; fold the constants first" if constant else "is not constant"
+        )
+        reason = f"its weight '{weight}' {what}"
     elif dtype.name not in TYPES:
         reason = f"its weight '{weight}' is of type {dtype.name}, not floating-point"
     if all(_is_dequantised(editor, each) for each in node.input[:2]):
-        reason = _QUANTISED
-    if shape is None or not all(isinstance(size, int) for size in shape):
-        return Layer(name, node.op_type, node, None, dtype, reason)
-    sizes = tuple(size for size in shape if isinstance(size, int))
+        reason = QUANTISED
+    weights = place.stored()
+    sizes = None if shape is None else sizes_of(shape)
+    if weights is None and sizes is not None:
+        stored = place.scope.stored(weight, sizes)
+        weights = None if stored is None else (stored,)
+    if sizes is None:
+        return Layer(place.name, node.op_type, node, None, dtype, reason, None, None, weights)
     x, y = shapes.get(node.input[0]), shapes.get(node.output[0])
-    spec = _conv_spec(node, sizes, x, y) if node.op_type == "Conv" else _fc_spec(node, sizes, x)
+    spec = conv_spec(node, sizes, x, y) if node.op_type == "Conv" else fc_spec(node, sizes, x)
     if spec is None:
         reason = reason or f"its weight '{weight}' is of rank {len(sizes)}"
     else:
         reason = reason or _refusal(editor, node, spec)
-    return Layer(name, node.op_type, node, spec, dtype, reason)
+    if reason is None and check_values:
+        reason = _bad_values(editor, node)
+    params = spec.params if spec else math.prod(sizes)
+    macs = _macs(node, sizes, place.cost_shapes) if spec else None
+    return Layer(place.name, node.op_type, node, spec, dtype, reason, macs, params, weights)
+
+
+def _macs(node: onnx.NodeProto, weight: Sizes, shapes: Mapping[str, Shape]) -> int | None:
+    x, y = shapes.get(node.input[0]), shapes.get(node.output[0])
+    spec = conv_spec(node, weight, x, y) if node.op_type == "Conv" else fc_spec(node, weight, x)
+    return None if spec is None else spec.macs
+
+
+def _bad_values(editor: GraphEditor, node: onnx.NodeProto) -> str | None:
+    for what, name in (("weight", node.input[1]), ("bias", bias_name(node))):
+        value = None if name is None else editor.constant(name)
+        if value is not None and not _is_finite(value):
+            return f"its {what} has NaN or Inf"
+    return None
+
+
+def _is_finite(value: NDArray[Any]) -> bool:
+    """Whether there is no NaN and no Inf: then the sum is finite, or too large for its type."""
+    wide = value if value.dtype.itemsize > 2 else value.astype(np.float32)
+    with np.errstate(all="ignore"):
+        return bool(np.isfinite(wide.sum())) or bool(np.isfinite(wide).all())
 
 
 def _is_dequantised(editor: GraphEditor, name: str) -> bool:
     node = editor.producer(name)
-    return node is not None and node.op_type == "DequantizeLinear"
+    if node is None or node.op_type != "DequantizeLinear":
+        return False
+    return is_standard(node) or node.domain in MICROSOFT
 
 
 def _refusal(editor: GraphEditor, node: onnx.NodeProto, spec: ConvSpec) -> str | None:
-    name = _bias(node)
+    name = bias_name(node)
     bias = None if name is None else editor.constant(name)
     if name is not None and bias is None:
         return f"its bias '{name}' is not constant"
@@ -224,57 +213,6 @@ def _refusal(editor: GraphEditor, node: onnx.NodeProto, spec: ConvSpec) -> str |
     if bias is not None and bias.ndim == 2 and bias.shape[0] != 1:
         return f"its bias '{name}' differs from row to row"
     return None
-
-
-def _conv_spec(
-    node: onnx.NodeProto, weight: tuple[int, ...], x: Shape | None, y: Shape | None
-) -> ConvSpec | None:
-    axes, group = len(weight) - 2, int(attribute(node, "group", 1))
-    if axes < 1:
-        return None
-    return ConvSpec(
-        in_channels=weight[1] * group,
-        out_channels=weight[0],
-        kernel=weight[2:],
-        strides=tuple(attribute(node, "strides", (1,) * axes)),
-        dilations=tuple(attribute(node, "dilations", (1,) * axes)),
-        pads=tuple(attribute(node, "pads", (0,) * (2 * axes))),
-        auto_pad=attribute(node, "auto_pad", "NOTSET"),
-        group=group,
-        bias=_bias(node) is not None,
-        input_size=_sizes(x[2:]) if x and len(x) == axes + 2 else None,
-        output_size=_sizes(y[2:]) if y and len(y) == axes + 2 else None,
-    )
-
-
-def _fc_spec(node: onnx.NodeProto, weight: tuple[int, ...], x: Shape | None) -> ConvSpec | None:
-    if len(weight) != 2:
-        return None
-    is_gemm = node.op_type == "Gemm"
-    transposed = is_gemm and attribute(node, "transB", 0)
-    rows, columns = weight if transposed else weight[::-1]
-    # The rows of one image: every axis of a MatMul but the first and the last; a Gemm has no more.
-    size = () if is_gemm else None if x is None else _sizes(x[1:-1])
-    return ConvSpec(
-        in_channels=columns,
-        out_channels=rows,
-        kernel=(),
-        strides=(),
-        dilations=(),
-        pads=(),
-        bias=is_gemm and _bias(node) is not None,
-        input_size=size,
-        output_size=size,
-    )
-
-
-def _sizes(dims: Shape) -> tuple[int, ...] | None:
-    sizes = tuple(size for size in dims if isinstance(size, int))
-    return sizes if len(sizes) == len(dims) else None
-
-
-def _bias(node: onnx.NodeProto) -> str | None:
-    return str(node.input[2]) if len(node.input) > 2 and node.input[2] else None
 
 
 def layer_weight(editor: GraphEditor, layer: Layer) -> NDArray[np.float64]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Literal, get_args
 
 from onnx_lowrank.errors import PlanError
+from onnx_lowrank.planning.cost import Cost
 
 Objective = Literal["latency", "macs", "params"]
 
@@ -71,6 +72,52 @@ class Budget:
                 "the budget is empty; say what may be lost (max_drop, min_sqnr) "
                 "or what must be gained (min_speedup, macs, params, size_mb)"
             )
+
+    def check_countable(self, uncounted: Mapping[str, Sequence[str]]) -> None:
+        """Raise PlanError where a bound cannot be checked.
+
+        Parameters
+        ----------
+        uncounted : mapping of str to sequence of str
+            Names of the layers whose "macs" and "params" are unknown.
+        """
+        for bound, what, remedy in (
+            ("macs", "multiply-adds", "give --input-shape, or bound something else"),
+            ("params", "number of weights", "bound something else, such as the size of the file"),
+        ):
+            names = uncounted[bound]
+            if getattr(self, bound) is not None and names:
+                more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+                raise PlanError(
+                    f"a bound on {bound} cannot be checked: the {what} of layer '{names[0]}'{more} "
+                    f"cannot be known; {remedy}"
+                )
+
+    def missed(self, total: Cost, file_bytes: int) -> tuple[str, ...]:
+        """Return which bounds on operations, parameters and the file a model misses.
+
+        Parameters
+        ----------
+        total : Cost
+            Of all layers, before and after.
+        file_bytes : int
+            Of the model as it is written.
+        """
+        found = []
+        for bound, what, old, new in (
+            ("macs", "multiply-adds", total.macs, total.macs_new),
+            ("params", "parameters", total.params, total.params_new),
+        ):
+            share = getattr(self, bound)
+            if share is None:
+                continue
+            if old is None or new is None:
+                found.append(f"its {what} are unknown: a bound of {share:g} is not checked")
+            elif new > share * old:
+                found.append(f"it has {new / old:.4f} of the {what}, not {share:g}")
+        if self.size_mb is not None and file_bytes > 1e6 * self.size_mb:
+            found.append(f"its file has {file_bytes / 1e6:.6g} MB, not {self.size_mb:g}")
+        return tuple(found)
 
     @property
     def limits_quality(self) -> bool:

@@ -15,6 +15,26 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
+class Together:
+    """What is saved once none of some layers keeps its first candidate, the layer as it is.
+
+    Attributes
+    ----------
+    layers : tuple of int
+        Places of the layers.
+    saving : float
+        Taken off the sum.
+    """
+
+    layers: tuple[int, ...]
+    saving: float
+
+    def of(self, picks: Sequence[int]) -> float:
+        """Return what some picks save."""
+        return self.saving if all(picks[layer] for layer in self.layers) else 0.0
+
+
+@dataclass(frozen=True)
 class Limit:
     """A bound on the sum of one quantity over the picks.
 
@@ -24,10 +44,13 @@ class Limit:
         For every layer one value per candidate.
     most : float
         The largest sum.
+    together : tuple of Together
+        What comes off the sum, such as a tensor that several layers share.
     """
 
     values: Sequence[Array]
     most: float
+    together: tuple[Together, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,7 +72,13 @@ class Choice:
     gap: float
 
 
-def choose(costs: Sequence[Array], limits: Sequence[Limit], *, gap: float = 1e-4) -> Choice | None:
+def choose(
+    costs: Sequence[Array],
+    limits: Sequence[Limit],
+    *,
+    together: Sequence[Together] = (),
+    gap: float = 1e-4,
+) -> Choice | None:
     """Minimise the sum of costs within all limits.
 
     Solved by branch and bound on the mixed-integer program (HiGHS, through scipy).
@@ -60,6 +89,8 @@ def choose(costs: Sequence[Array], limits: Sequence[Limit], *, gap: float = 1e-4
         For every layer one value per candidate.
     limits : sequence of Limit
         Their values in the same order.
+    together : sequence of Together
+        What comes off the sum of costs.
     gap : float
         Relative gap at which the solver may stop.
 
@@ -69,31 +100,50 @@ def choose(costs: Sequence[Array], limits: Sequence[Limit], *, gap: float = 1e-4
         None if no picks are within the limits.
     """
     for limit in limits:
-        if total([value.min() for value in limit.values]) > limit.most:
+        least = total([value.min() for value in limit.values])
+        if least - total([each.saving for each in limit.together]) > limit.most:
             return None
-    # Unit scales: latencies in seconds and squared errors lie far below the solver's tolerances.
     cost = np.concatenate(costs)
+    starts = np.cumsum([0, *(c.size for c in costs)])
     layer_of = np.repeat(np.arange(len(costs)), [c.size for c in costs])
+    # One more variable for each set of layers: 1 where it may be, none of them being kept.
+    saved = [*together, *(each for limit in limits for each in limit.together)]
+    sets = list(dict.fromkeys(each.layers for each in saved))
+    width = cost.size + len(sets)
+
+    def row(values: Sequence[Array], savings: Sequence[Together]) -> Array:
+        extra = np.zeros(len(sets))
+        for each in savings:
+            extra[sets.index(each.layers)] -= each.saving
+        return np.concatenate((*values, extra))
+
     one_each = sparse.csr_array(
-        (np.ones(cost.size), (layer_of, np.arange(cost.size))), shape=(len(costs), cost.size)
+        (np.ones(cost.size), (layer_of, np.arange(cost.size))), shape=(len(costs), width)
     )
     constraints = [LinearConstraint(one_each, 1, 1)]
+    for place, layers in enumerate(sets):
+        for layer in layers:
+            of_one = np.zeros(width)
+            of_one[[starts[layer], cost.size + place]] = 1
+            constraints.append(LinearConstraint(of_one[None], -np.inf, 1))
     for limit in limits:
-        row = np.concatenate(limit.values)
-        unit = max(float(np.abs(row).max()), abs(limit.most)) or 1.0
-        constraints.append(LinearConstraint(row[None] / unit, -np.inf, limit.most / unit))
+        values = row(limit.values, limit.together)
+        # Unit scales: latencies in seconds and squared errors are far below solvers' tolerances.
+        unit = max(float(np.abs(values).max()), abs(limit.most)) or 1.0
+        constraints.append(LinearConstraint(values[None] / unit, -np.inf, limit.most / unit))
+    objective = row(costs, together)
     solution = milp(
-        cost / (float(np.abs(cost).max()) or 1.0),
-        integrality=np.ones(cost.size, dtype=np.int64),
+        objective / (float(np.abs(objective).max()) or 1.0),
+        integrality=np.ones(width, dtype=np.int64),
         bounds=Bounds(0, 1),
         constraints=constraints,
         options={"mip_rel_gap": gap},
     )
     if solution.x is None:
         return None
-    starts = np.cumsum([0, *(c.size for c in costs)])
     picks = tuple(int(solution.x[a:b].argmax()) for a, b in pairwise(starts))
-    return Choice(picks, total(picked(costs, picks)), float(solution.mip_gap))
+    spent = total(picked(costs, picks)) - total([each.of(picks) for each in together])
+    return Choice(picks, spent, float(solution.mip_gap))
 
 
 def picked(values: Sequence[Array], picks: Sequence[int]) -> list[float]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_lowrank.planning.budget import Objective
-from onnx_lowrank.planning.knapsack import Limit, choose, picked, total
+from onnx_lowrank.planning.knapsack import Limit, Together, choose, picked, total
 
 Array = NDArray[np.float64]
 Picks = tuple[int, ...]
@@ -39,13 +39,15 @@ class Problem:
     damage : tuple of ndarray
         For every layer the predicted damage of each candidate to the network's output, 0 for the
         first.
-    latency, macs, params : tuple of ndarray
-        Seconds, multiply-adds and parameters that each candidate adds to the original's, 0 for the
-        first, negative where it saves.
-    base_latency, base_macs, base_params : float
+    latency, macs, params, bytes : tuple of ndarray
+        Seconds, multiply-adds, parameters and bytes of the file that each candidate adds to the
+        original's, 0 for the first, negative where it saves.
+    base_latency, base_macs, base_params, base_bytes : float
         The original's.
     saved_latency : float
         Seconds that the rewriting saves whatever is chosen.
+    shared_params, shared_bytes : tuple of Together
+        Those of tensors that several layers read: they go when all of these are replaced.
     """
 
     damage: tuple[Array, ...]
@@ -56,6 +58,10 @@ class Problem:
     base_macs: float
     base_params: float
     saved_latency: float = 0.0
+    bytes: tuple[Array, ...] = ()
+    base_bytes: float = 0.0
+    shared_params: tuple[Together, ...] = ()
+    shared_bytes: tuple[Together, ...] = ()
 
     def costs(self, objective: Objective) -> tuple[Array, ...]:
         """Return what is minimised."""
@@ -65,6 +71,10 @@ class Problem:
             "params": self.params,
         }
         return costs[objective]
+
+    def together(self, objective: Objective) -> tuple[Together, ...]:
+        """Return what comes off the sum of what is minimised."""
+        return self.shared_params if objective == "params" else ()
 
     def predicted_latency(self, picks: Picks) -> float:
         """Return the seconds of the whole model as the sum of its layers says."""
@@ -81,22 +91,25 @@ class Problem:
 
 @dataclass(frozen=True)
 class Targets:
-    """Most seconds, multiply-adds, and parameters of the result; None for no bound."""
+    """Most seconds, multiply-adds, parameters, and bytes of the result; None for no bound."""
 
     latency: float | None = None
     macs: float | None = None
     params: float | None = None
+    bytes: float | None = None
 
     def limits(self, problem: Problem) -> list[Limit]:
         """Return the bounds as limits on what candidates add."""
         found = []
-        for most, values, base in (
-            (self.latency, problem.latency, problem.base_latency - problem.saved_latency),
-            (self.macs, problem.macs, problem.base_macs),
-            (self.params, problem.params, problem.base_params),
+        base_latency = problem.base_latency - problem.saved_latency
+        for most, values, base, together in (
+            (self.latency, problem.latency, base_latency, ()),
+            (self.macs, problem.macs, problem.base_macs, ()),
+            (self.params, problem.params, problem.base_params, problem.shared_params),
+            (self.bytes, problem.bytes, problem.base_bytes, problem.shared_bytes),
         ):
             if most is not None:
-                found.append(Limit(values, most - base))
+                found.append(Limit(values, most - base, together))
         return found
 
 
@@ -111,7 +124,7 @@ def fastest(
 ) -> Picks | None:
     """Return the picks of least cost whose predicted damage is at most `damage`, or None."""
     limits = [Limit(problem.damage, damage), *targets.limits(problem)]
-    choice = choose(problem.costs(objective), limits)
+    choice = choose(problem.costs(objective), limits, together=problem.together(objective))
     return choice.picks if choice else None
 
 

@@ -45,6 +45,14 @@ def short_count(value: int | None) -> str:
     return str(value)
 
 
+def short_bytes(value: int | None) -> str:
+    """Format a number of bytes with three digits and a unit, in powers of 1000."""
+    if value is None:
+        return "?"
+    count = short_count(value)
+    return f"{count}B" if " " in count else f"{count} B"
+
+
 def scope_of(names: Sequence[str]) -> str:
     """Return the scope that all names share, with its last slash; it is printed once."""
     first, *rest = names or [""]

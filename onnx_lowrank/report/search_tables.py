@@ -10,7 +10,12 @@ from onnx_lowrank.report.console import (
     scope_of,
     short_count,
 )
-from onnx_lowrank.report.tables import print_verification
+from onnx_lowrank.report.tables import (
+    at_least,
+    print_uncounted,
+    print_verification,
+    sizes_line,
+)
 from onnx_lowrank.to_budget import BudgetResult
 
 _QUANTITIES = {
@@ -55,11 +60,12 @@ def print_search(result: BudgetResult) -> None:
                 "within" if each.passed else "beyond",
             )
         print_table(tried)
-    total, speed = report.cost.total, search.latency
+    total, speed = report.cost.known, search.latency
     print(
-        f"multiply-adds {short_count(total.macs)} -> {short_count(total.macs_new)}, "
-        f"parameters {short_count(total.params)} -> {short_count(total.params_new)}"
+        f"multiply-adds {at_least(report.cost)['macs']}{short_count(total.macs)} -> "
+        f"{short_count(total.macs_new)}, {sizes_line(report)}"
     )
+    print_uncounted(report.cost, scope)
     if result.predicted_for is None:
         print(
             f"time {speed.ratio:.3f} of the original's (99% interval {speed.low:.3f} .. "
@@ -82,7 +88,7 @@ def print_search(result: BudgetResult) -> None:
             f"search, which gave {expected.value:.4g}): "
             f"{'within' if result.as_expected else 'OUTSIDE'}"
         )
-    for failure in search.failures:
+    for failure in (*search.failures, *result.missed):
         print(f"FAILED: {failure}")
     if speed.high >= 1:
         print("FAILED: it is not faster")

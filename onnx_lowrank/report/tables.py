@@ -12,9 +12,10 @@ from onnx_lowrank.report.console import (
     print_scope,
     print_table,
     scope_of,
+    short_bytes,
     short_count,
 )
-from onnx_lowrank.results import CompressReport, CostReport, LayerInfo
+from onnx_lowrank.results import CompressReport, CostReport, LayerInfo, inspected_cost
 from onnx_lowrank.runtime.doctor import Diagnosis
 from onnx_lowrank.verification import VerifyReport
 
@@ -25,33 +26,43 @@ CANCELLING = 20.0
 def print_layers(rows: Sequence[LayerInfo]) -> None:
     """Print shape, cost and share of every layer, then which schemes apply or why there is none."""
     scope = scope_of([row.layer.name for row in rows])
-    known = [row.layer.spec.macs for row in rows if row.layer.spec and row.layer.spec.macs]
-    total = sum(known)
+    report = inspected_cost(rows)
+    total = report.known
     table = new_table("layer", "weight", "stride", "MACs", "share", "params")
     for row in rows:
-        conv = row.layer.spec
-        if conv is None:
-            table.add_row(row.layer.name.removeprefix(scope), "", "", "", "", "")
-            continue
-        shape = f"{conv.in_channels}->{conv.out_channels}"
-        if conv.kernel:
+        layer, conv = row.layer, row.layer.spec
+        shape = layer.op if conv is None else f"{conv.in_channels}->{conv.out_channels}"
+        if conv is not None and conv.kernel:
             shape += " " + "x".join(map(str, conv.kernel))
-        if conv.group > 1:
+        if conv is not None and conv.group > 1:
             shape += f" /{conv.group}"
+        share = f"{layer.macs / total.macs:.1%}" if layer.macs and total.macs else ""
         table.add_row(
-            row.layer.name.removeprefix(scope),
+            layer.name.removeprefix(scope),
             shape,
-            "x".join(map(str, dict.fromkeys(conv.strides))),
-            short_count(conv.macs),
-            f"{conv.macs / total:.1%}" if conv.macs else "",
-            short_count(conv.params),
+            "x".join(map(str, dict.fromkeys(conv.strides))) if conv is not None else "",
+            short_count(layer.macs),
+            share,
+            short_count(layer.params),
         )
+    table.add_section()
+    least = at_least(report)
+    table.add_row(
+        "all layers",
+        "",
+        "",
+        least["macs"] + short_count(total.macs),
+        "",
+        least["params"] + short_count(total.params),
+    )
     print_scope(scope)
     print_table(table)
     print_groups(
         ((row.layer.name, row.reason or f"can take {', '.join(row.schemes)}") for row in rows),
         scope,
     )
+    print(f"weights: {least['params']}{short_bytes(total.bytes)}, each stored tensor counted once")
+    print_uncounted(report, scope)
 
 
 def print_cost(report: CostReport) -> None:
@@ -62,9 +73,15 @@ def print_cost(report: CostReport) -> None:
         if cost.scheme:
             table.add_row(cost.name.removeprefix(scope), cost.scheme, *_cost_cells(cost))
     table.add_section()
-    table.add_row("all layers", "", *_cost_cells(report.total))
+    least, total = at_least(report), report.known
+    table.add_row("all layers", "", *_total_cells(report))
     print_scope(scope)
     print_table(table)
+    print(
+        f"weights: {least['params']}{short_bytes(total.bytes)} -> {short_bytes(total.bytes_new)}, "
+        "each stored tensor counted once"
+    )
+    print_uncounted(report, scope)
     kept = ((d.layer, d.reason or "") for d in report.plan.decisions if d.scheme is None)
     print_kept(kept, scope)
 
@@ -84,15 +101,15 @@ def print_compress(report: CompressReport) -> None:
                 f"{fit.seconds:.1f}",
             )
     table.add_section()
-    total = report.cost.total
-    table.add_row("all layers", "", *_cost_cells(total)[:3], "", "", "")
+    table.add_row("all layers", "", *_total_cells(report.cost)[:3], "", "", "")
     print_scope(scope)
     print_table(table)
     print(
-        f"parameters {short_count(total.params)} -> {short_count(total.params_new)}; "
+        f"{sizes_line(report)}; "
         "start, error: relative error before and after refinement, of the weights or, with "
         "calibration, of the output"
     )
+    print_uncounted(report.cost, scope)
     print_kept(report.kept.items(), scope)
     for name, fit in report.fits.items():
         if (size := fit.cancellation) is not None and size > CANCELLING:
@@ -104,6 +121,29 @@ def print_compress(report: CompressReport) -> None:
         print(f"calibration: {note}")
     if report.verification:
         print_verification(report.verification)
+
+
+def sizes_line(report: CompressReport) -> str:
+    """Return parameters and sizes of the files before and after, in a clause."""
+    total, least = report.cost.known, at_least(report.cost)["params"]
+    line = f"parameters {least}{short_count(total.params)} -> {short_count(total.params_new)}"
+    if report.file_bytes is None:
+        return line
+    before, after = report.file_bytes.before, report.file_bytes.after
+    return f"{line}, file {short_bytes(before)} -> {short_bytes(after)}"
+
+
+def at_least(report: CostReport) -> dict[str, str]:
+    """Return the words in front of totals that leave layers out, by "macs" and "params"."""
+    return {what: "at least " if names else "" for what, names in report.uncounted.items()}
+
+
+def print_uncounted(report: CostReport, scope: str) -> None:
+    """Print which layers totals leave out."""
+    for what, key in (("multiply-adds", "macs"), ("parameters", "params")):
+        names = [name.removeprefix(scope) for name in report.uncounted[key]]
+        if names:
+            print(f"not in the total of {what}, as theirs are unknown: {', '.join(names)}")
 
 
 def print_verification(report: VerifyReport) -> None:
@@ -156,6 +196,21 @@ def _cost_cells(cost: Cost) -> tuple[str, str, str, str, str, str]:
         short_count(cost.params),
         short_count(cost.params_new),
         _times(cost.param_reduction),
+    )
+
+
+def _total_cells(report: CostReport) -> tuple[str, str, str, str, str, str]:
+    """Return the cells of a sum, with "at least" where it leaves layers out."""
+    cells = _cost_cells(report.known)
+    least = at_least(report)
+    macs, params = least["macs"], least["params"]
+    return (
+        macs + cells[0],
+        macs + cells[1],
+        cells[2],
+        params + cells[3],
+        params + cells[4],
+        cells[5],
     )
 
 

@@ -54,6 +54,16 @@ class TwoStageScheme(Scheme):
         return two_stage_in_covariance(problem, self.R)
 
 
+def one_output(conv: ConvSpec) -> str | None:
+    """Return a sentence if a layer has one output per group, and so no rank, else None."""
+    if conv.out_channels > conv.group:
+        return None
+    if conv.depthwise:
+        return "a depthwise Conv has one output per group: there is no rank to lower"
+    of = "per group" if conv.group > 1 else "channel"
+    return f"the layer has one output {of}: there is no rank to lower"
+
+
 @dataclass(frozen=True)
 class Channel(TwoStageScheme):
     """kxk to R channels, then 1x1: principal components of the responses (Zhang et al. 2015)."""
@@ -62,9 +72,9 @@ class Channel(TwoStageScheme):
 
     @classmethod
     def refusal(cls, conv: ConvSpec) -> str | None:
-        """Refuse depthwise Convs and kernels without spatial extent."""
-        if conv.out_channels == conv.group:
-            return "a depthwise Conv has one output per group: there is no rank to lower"
+        """Refuse layers of one output per group and kernels without spatial extent."""
+        if reason := one_output(conv):
+            return reason
         if conv.taps == 1:
             return "channel takes kernels with spatial extent; use svd for this layer"
         return None
@@ -78,9 +88,9 @@ class MatrixSVD(TwoStageScheme):
 
     @classmethod
     def refusal(cls, conv: ConvSpec) -> str | None:
-        """Refuse depthwise Convs and kernels with spatial extent."""
-        if conv.out_channels == conv.group:
-            return "a depthwise Conv has one output per group: there is no rank to lower"
+        """Refuse layers of one output per group and kernels with spatial extent."""
+        if reason := one_output(conv):
+            return reason
         if conv.taps != 1:
             return "svd takes fully connected and 1x1 layers; use channel for this kernel"
         return None

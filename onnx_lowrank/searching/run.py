@@ -29,6 +29,7 @@ from onnx_lowrank.searching.quality import Quality, QualityMeter
 from onnx_lowrank.searching.result import SearchResult
 from onnx_lowrank.searching.selection import Option, Selection
 from onnx_lowrank.searching.single_layer import replaced, single_layer_model, structure
+from onnx_lowrank.searching.sizes import added_bytes
 from onnx_lowrank.searching.timing import Group, Stopwatch, time_layers
 from onnx_lowrank.store import Store, key_of
 from onnx_lowrank.workload import make_feeds
@@ -180,6 +181,7 @@ class Search:
         batch = next(iter(self.feeds().values())).shape[0]
         chosen: dict[str, list[tuple[LayerFit, int, int]]] = {}
         groups = []
+        added: dict[str, list[int]] = {}
         for name, tried in fits.items():
             spec = by_name[name].spec
             assert spec is not None
@@ -190,6 +192,8 @@ class Search:
             chosen[name] = [counted[i] for i in kept]
             single = single_layer_model(self.normalised, by_name[name], batch=batch)
             models = [replaced(single, fit, portable=self.portable) for fit, *_ in chosen[name]]
+            weight = by_name[name].weight
+            added[name] = [added_bytes(single, model, weight) for model in models]
             errors = np.array([fit.error for fit, *_ in chosen[name]])
             groups.append(Group(single, models, errors))
         times = time_layers(groups, self.stopwatch, self.store, self.table, progress=self.progress)
@@ -204,6 +208,7 @@ class Search:
                     counted[place][0],
                     replace(each, seconds=scale * (each.seconds - dense.seconds)),
                     *counted[place][1:],
+                    added_bytes=added[name][place],
                 )
                 for place, each in timed.items()
                 if each.pays

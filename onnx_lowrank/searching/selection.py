@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 
+from onnx_lowrank.graph.io import serialised_size
+from onnx_lowrank.graph.layers import find_layers
 from onnx_lowrank.planning.fit import LayerFit
 from onnx_lowrank.planning.latency import SavedLatencies, Timed
 from onnx_lowrank.planning.plan import Decision, Plan
@@ -22,6 +24,7 @@ from onnx_lowrank.planning.search import (
 from onnx_lowrank.searching.fits import LayerProblem
 from onnx_lowrank.searching.quality import SURE, Quality, QualityMeter
 from onnx_lowrank.searching.result import Explored, LayerChoice, SearchResult
+from onnx_lowrank.searching.sizes import freed
 from onnx_lowrank.searching.whole import WholeModels
 
 if TYPE_CHECKING:
@@ -33,7 +36,6 @@ MAX_REFITS = 3  # of whole models: each takes a minute or more of a large networ
 MAX_CORRECTIONS = 4  # of predicted latencies by that of the whole model
 FORESEEN = 0.1  # a whole model's latency off by more shows that single layers' times mislead
 NEAR_SPEEDUP = 1.04  # a model that much faster than asked for is fast enough, and not too fast
-BYTES_PER_PARAM = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +46,7 @@ class Option:
     timed: Timed
     macs: int
     params: int
+    added_bytes: int = 0  # to the file of a model that no longer stores the layer's own weight
 
 
 @dataclass(frozen=True)
@@ -254,7 +257,9 @@ class Selection:
         """Return all options in numbers; damages from how a probe of each layer carries through."""
         search = self._search
         specs = {layer.name: layer.spec for layer in search.layers}
-        damage, latency, macs, params = [], [], [], []
+        original = find_layers(search.original, input_shapes=search.input_shapes)
+        gone = freed(original, self._names)
+        damage, latency, macs, params, sizes = [], [], [], [], []
         for done, (name, options) in enumerate(self._options.items()):
             search.progress("probing layers", done, len(self._options))
             errors = np.array([option.fit.error for option in options])
@@ -266,31 +271,33 @@ class Selection:
             damage.append(np.concatenate(([0.0], carried * errors**2)))
             latency.append(np.array([0.0, *(o.timed.seconds for o in options)]))
             macs.append(np.array([0.0, *(o.macs - (spec.macs or 0) for o in options)]))
-            params.append(np.array([0.0, *(float(o.params - spec.params) for o in options)]))
-        known = [layer.spec for layer in search.layers if layer.spec is not None]
+            params.append(np.array([0.0, *(float(o.params - gone.params[done]) for o in options)]))
+            sizes.append(
+                np.array([0.0, *(float(o.added_bytes - gone.bytes[done]) for o in options)])
+            )
         return Problem(
             damage=tuple(damage),
             latency=tuple(latency),
             macs=tuple(macs),
             params=tuple(params),
+            bytes=tuple(sizes),
             base_latency=self._base,
-            base_macs=float(sum(spec.macs or 0 for spec in known)),
-            base_params=float(sum(spec.params for spec in known)),
+            base_macs=float(sum(layer.macs or 0 for layer in original)),
+            base_params=float(gone.base_params),
+            base_bytes=float(serialised_size(search.original)),
+            shared_params=gone.shared_params,
+            shared_bytes=gone.shared_bytes,
             saved_latency=self._saved,
         )
 
     def _targets(self, problem: Problem) -> Targets:
         budget = self._search.budget
-        params = None if budget.params is None else budget.params * problem.base_params
-        if budget.size_mb is not None:
-            rest = self._search.original.ByteSize() - BYTES_PER_PARAM * problem.base_params
-            most = (1e6 * budget.size_mb - rest) / BYTES_PER_PARAM
-            params = most if params is None else min(params, most)
         speedup = budget.min_speedup
         return Targets(
             latency=None if speedup is None else problem.base_latency / speedup,
             macs=None if budget.macs is None else budget.macs * problem.base_macs,
-            params=params,
+            params=None if budget.params is None else budget.params * problem.base_params,
+            bytes=None if budget.size_mb is None else 1e6 * budget.size_mb,
         )
 
     def _measure(self, problem: Problem, picks: Picks) -> _Verdict:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from onnx_lowrank.report.console import number, short_count
+from onnx_lowrank.report.console import number, short_bytes, short_count
 from onnx_lowrank.report.html import figures, measured, training
 from onnx_lowrank.report.html.content import Block, Drawing, Facts, Notes, Section, Table
 from onnx_lowrank.report.html.runs import Run
@@ -103,7 +103,14 @@ def _summary(run: Run) -> list[Block]:
         for title, key in (("Multiply-adds", "mac"), ("Parameters", "param")):
             before, after = (short_count(total[f"{key}s{end}"]) for end in ("", "_new"))
             reduction = total[f"{key}_reduction"]
-            entries.append((title, f"{_times(reduction)} fewer", f"{before} to {after}"))
+            out = (run.cost.get("uncounted") or {}).get(f"{key}s")
+            left = f"; without {len(out)} layers whose are unknown" if out else ""
+            entries.append((title, f"{_times(reduction)} fewer", f"{before} to {after}{left}"))
+    if run.data.get("file_bytes_new"):
+        sizes = [run.data[f"file_bytes{end}"] for end in ("", "_new")]
+        before, after = map(short_bytes, sizes)
+        ratio = _times(sizes[0] / sizes[1])
+        entries.append(("File", f"{ratio} smaller", f"{before} to {after}"))
     if run.verdict:
         accuracy, samples = run.verdict["accuracy"], run.verdict["samples"]
         if accuracy:
@@ -132,6 +139,9 @@ def _summary(run: Run) -> list[Block]:
         counts = [layer["macs"] for layer in layers if layer["macs"] is not None]
         if counts:
             entries.append(("Multiply-adds", short_count(sum(counts)), "of the layers known"))
+        if stored := run.data.get("total"):
+            count, size = short_count(stored["params"]), short_bytes(stored["bytes"])
+            entries.append(("Parameters", count, f"{size}; each stored tensor counted once"))
     if run.kind == "sweep":
         images = run.data["held_out_images"]
         entries.append(("Points", str(len(run.data["points"])), f"on {images} held-out images"))
@@ -212,11 +222,14 @@ def _operations(run: Run) -> list[Block]:
             _times(layer["mac_reduction"]),
             short_count(layer["params"]),
             short_count(layer["params_new"]),
+            short_bytes(layer.get("bytes")),
+            short_bytes(layer.get("bytes_new")),
         )
         for layer in (*run.cost["layers"], run.cost["total"])
     ]
     rows[-1] = (rows[-1][0], "", *rows[-1][2:])
-    columns = ("layer", "scheme", "MACs", "MACs after", "fewer", "weights", "weights after")
+    counts = ("MACs", "MACs after", "fewer", "weights", "weights after")
+    columns = ("layer", "scheme", *counts, "bytes", "bytes after")
     caption = f"{run.name}: operations and parameters"
     return [*blocks, Table(caption, columns, tuple(rows), text=(0, 1))]
 
