@@ -38,6 +38,15 @@ class ClusterError(OnnxLowRankError):
     """A cluster cannot be reached, or cannot do the work."""
 
 
+def describe_error(error: BaseException) -> str:
+    """Return the class of an error and what it says, for one that was raised by others' code."""
+    try:
+        text = str(error)
+    except Exception:  # its own code may fail too
+        text = ""
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'a' or 'b'?"`` for names near `name`, else ``""``.
 

@@ -79,10 +79,16 @@ class Workload:
         ------
         ModelError
             It does not.
+        DataError
+            Inputs of that batch are larger than this machine can work on.
         """
         if batch is None:
             return self
-        carries = batched_inputs(model_inputs(self.model))
+        inputs = model_inputs(self.model)
+        carries = batched_inputs(inputs)
+        for info in inputs:
+            if carries[info.name]:
+                info.check_size(batch)
         batched = [name for name in carries if carries[name]]
         changed = set_batch(self.model, batch, inputs=batched)
         if changed is self.model:

@@ -13,7 +13,7 @@ from onnx_lowrank.errors import DataError
 from onnx_lowrank.runtime import TensorInfo
 
 DEFAULT_BATCH = 8
-NAMED = 5  # how many unreadable items a note names
+NAMED = 5  # how many items a note or an error names
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,8 @@ class Dataset:
         fixed = self._fixed_batch()
         self.batch = fixed or batch or DEFAULT_BATCH
         self._pad = fixed is not None
+        for info in self.inputs:
+            info.check_size(self.batch if self._batched[info.name] else None)
         if limit is not None and source.samples is not None and source.samples < limit:
             raise DataError(
                 f"{limit} samples were asked for, but there are only {source.samples}; "
@@ -205,22 +207,7 @@ class Dataset:
         feeds = {}
         for info in self.inputs:
             value = sample.feeds[info.name]
-            shape = info.shape
-            if shape is not None and self._batched[info.name]:
-                shape = shape[1:]
-            if shape is not None and not (
-                len(shape) == value.ndim
-                and all(
-                    not isinstance(d, int) or d == s
-                    for d, s in zip(shape, value.shape, strict=True)
-                )
-            ):
-                raise DataError(
-                    f"{sample.where}: shape {list(value.shape)} does not fit input '{info.name}' "
-                    f"{info.describe_shape()}"
-                    + (" (a sample has no batch axis)" if self._batched[info.name] else "")
-                    + "; check the preprocessing"
-                )
+            check_shape(value.shape, info, sample.where, batched=self._batched[info.name])
             feeds[info.name] = _cast(value, info, sample.where)
         return Sample(feeds, sample.label, sample.where)
 
@@ -248,14 +235,45 @@ class Dataset:
         return Batch(feeds, count, np.array(labels, np.int64) if labels else None)
 
 
+def check_shape(found: Sequence[int], info: TensorInfo, where: str, *, batched: bool) -> None:
+    """Raise DataError where the sizes of a sample, or of a whole array, do not fit an input."""
+    shape = info.shape
+    if shape is not None and batched:
+        shape = shape[1:]
+    if shape is None or (
+        len(shape) == len(found)
+        and all(not isinstance(d, int) or d == s for d, s in zip(shape, found, strict=True))
+    ):
+        return
+    raise DataError(
+        f"{where}: shape {list(found)} does not fit input '{info.name}' {info.describe_shape()}"
+        + (" (a sample has no batch axis)" if batched else "")
+        + "; check the preprocessing"
+    )
+
+
+def _strings(value: NDArray[Any], info: TensorInfo, where: str) -> NDArray[Any]:
+    """Return texts; raise DataError where some are none, such as half of a surrogate pair."""
+    try:
+        texts = value.astype(np.str_)
+        for text in texts.flat:
+            text.encode().decode()  # the latter finds code points that do not exist
+    except (ValueError, SystemError) as error:  # the latter of Python itself, for some of those
+        raise DataError(
+            f"{where}: input '{info.name}' takes text, but the data are not: {error}; encode it "
+            "as UTF-8"
+        ) from error
+    return texts
+
+
 def _cast(value: NDArray[Any], info: TensorInfo, where: str) -> NDArray[Any]:
     """Return `value` in the input's type: exact for integers, rounded but finite for floats."""
     dtype = info.dtype
     if dtype is None:
         raise DataError(f"input '{info.name}' has type {info.type}, which cannot be fed from numpy")
     if dtype.kind == "U" or value.dtype.kind not in "biuf":
-        if dtype.kind == "U" and value.dtype.kind in "USO":
-            return value.astype(np.str_)
+        if dtype.kind == "U" and value.dtype.kind in "US":
+            return _strings(value, info, where)
         raise DataError(
             f"{where}: input '{info.name}' takes {info.type}, but the data are {value.dtype}; "
             f"convert them"

@@ -51,5 +51,9 @@ class EncodedImages:
                     f"{pixels.dtype} {list(pixels.shape)}; leave it out where arrays are ready for "
                     "the model"
                 )
+            if 0 in pixels.shape:
+                raise DataError(
+                    f"{sample.where}: the image {list(pixels.shape)} has no pixels; leave it out"
+                )
             values = self._encoder(Image.fromarray(pixels))
             yield Sample({self._name: values}, sample.label, sample.where)

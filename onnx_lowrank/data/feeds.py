@@ -9,6 +9,7 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from onnx_lowrank.data.dataset import Sample
 from onnx_lowrank.data.labels import check_labels
-from onnx_lowrank.errors import DataError, suggest
+from onnx_lowrank.errors import DataError, describe_error, suggest
 from onnx_lowrank.runtime import TensorInfo
 
 Feed = tuple[dict[str, NDArray[Any]], NDArray[np.int64] | None]
@@ -73,21 +74,14 @@ class FeedStream:
         for number, (feed, labels) in enumerate(self._stored() if self._once else self._feeds()):
             for row in range(self._rows(feed, number)):
                 yield Sample(
-                    {n: feed[n][row] if self._batched[n] else feed[n] for n in self._inputs},
+                    {n: feed[n][row, ...] if self._batched[n] else feed[n] for n in self._inputs},
                     None if labels is None else int(labels[row]),
                     f"feed {number}, sample {row}",
                 )
 
     def _feeds(self) -> Iterator[Feed]:
-        for number, item in enumerate(self._open()):
-            feed, labels = item if isinstance(item, tuple) and len(item) == 2 else (item, None)
-            if not isinstance(feed, Mapping):
-                raise DataError(
-                    f"feed {number} is a {type(item).__name__}; give a dict of arrays by input "
-                    f"name, "
-                    "or a pair of that and labels"
-                )
-            feed = dict(feed)
+        for number, item in enumerate(_guarded(self._open, "the source of data")):
+            feed, labels = _split(item, number)
             if "labels" in feed and "labels" not in self._inputs:
                 labels = feed.pop("labels")
             for name in self._inputs:
@@ -156,18 +150,7 @@ def load_callable(spec: str) -> Callable[[], Iterator[Any]]:
         The module cannot be imported or has no such callable.
     """
     target = import_callable(spec, "a function that returns an iterable of feeds")
-
-    def feeds() -> Iterator[Any]:
-        try:
-            yield from _iterate(target())
-        except DataError:
-            raise
-        except Exception as error:
-            raise DataError(
-                f"'{spec}' failed: {type(error).__name__}: {error}; repair it"
-            ) from error
-
-    return feeds
+    return lambda: _guarded(lambda: _iterate(target()), f"'{spec}'")
 
 
 def import_callable(spec: str, wanted: str) -> Callable[..., Any]:
@@ -186,21 +169,65 @@ def import_callable(spec: str, wanted: str) -> Callable[..., Any]:
         The module cannot be imported or has no such callable.
     """
     module_name, _, name = spec.partition(":")
-    sys.path.insert(0, os.getcwd())
+    here = _working_directory()
+    sys.path[:0] = here
     try:
         target: Any = importlib.import_module(module_name)
         for part in name.split("."):
             target = getattr(target, part)
-    except Exception as error:  # the module is the user's: anything may go wrong in it
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # the module is the user's: it may even call sys.exit
         raise DataError(
-            f"cannot load '{spec}': {type(error).__name__}: {error}; "
+            f"cannot load '{spec}': {describe_error(error)}; "
             "give an importable module and the name of a function in it"
         ) from error
     finally:
-        sys.path.remove(os.getcwd())
+        for folder in here:
+            with suppress(ValueError):  # the module may have changed the path
+                sys.path.remove(folder)
     if not callable(target):
         raise DataError(f"'{spec}' is not callable; give {wanted}")
     return cast("Callable[..., Any]", target)
+
+
+def _working_directory() -> list[str]:
+    try:
+        return [os.getcwd()]
+    except OSError:  # it was deleted
+        return []
+
+
+def _guarded(start: Callable[[], Iterator[Any]], what: str) -> Iterator[Any]:
+    """Iterate what a user's code yields; whatever goes wrong in it becomes a DataError."""
+    try:
+        yield from start()
+    except (DataError, KeyboardInterrupt, GeneratorExit):  # the last: the pass is broken off
+        raise
+    except BaseException as error:
+        raise DataError(f"{what} failed: {describe_error(error)}; repair it") from error
+
+
+def _split(item: Any, number: int) -> tuple[dict[str, Any], Any]:
+    """Return a feed as a dict, and its labels or None."""
+    feed, labels = item if isinstance(item, tuple) and len(item) == 2 else (item, None)
+    if not isinstance(feed, Mapping):
+        raise DataError(
+            f"feed {number} is a {type(item).__name__}; give a dict of arrays by input name, or a "
+            "pair of that and labels"
+        )
+    try:
+        feed = dict(feed)
+    except Exception as error:  # a mapping of the user's own
+        raise DataError(
+            f"feed {number} cannot be read: {describe_error(error)}; give a dict of arrays"
+        ) from error
+    for name in feed:
+        if not isinstance(name, str):
+            raise DataError(
+                f"feed {number} has a key that is a {type(name).__name__}; name inputs by str"
+            )
+    return feed, labels
 
 
 def _opener(source: Any) -> tuple[Callable[[], Iterator[Any]], bool]:
@@ -239,7 +266,12 @@ def _iterate(made: Any) -> Iterator[Any]:
 
 
 def _array(value: Any, where: str) -> NDArray[Any]:
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except Exception as error:  # ragged lists, or objects that refuse to be an array
+        raise DataError(
+            f"{where} does not form an array: {describe_error(error)}; give rows of equal sizes"
+        ) from error
     if array.dtype.kind == "O":
         if not all(isinstance(item, str) for item in array.flat):
             raise DataError(f"{where} holds Python objects; give numbers or strings")

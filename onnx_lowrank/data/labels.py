@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_lowrank.errors import DataError
+from onnx_lowrank.errors import DataError, describe_error
+
+_LARGEST = np.iinfo(np.int64).max
 
 
 def check_labels(values: Any, count: int, where: str) -> NDArray[np.int64]:
@@ -25,9 +27,14 @@ def check_labels(values: Any, count: int, where: str) -> NDArray[np.int64]:
     Raises
     ------
     DataError
-        They are not whole numbers, negative, or of another number than the samples.
+        They are not whole numbers, negative, beyond 64 bits, or of another number than the samples.
     """
-    labels = np.asarray(values)
+    try:
+        labels = np.asarray(values)
+    except Exception as error:  # ragged lists, or objects that refuse to be an array
+        raise DataError(
+            f"{where}: labels do not form an array: {describe_error(error)}; give one class each"
+        ) from error
     if labels.ndim == 0 and count == 1:
         labels = labels[None]
     if labels.shape not in ((count,), (count, 1)):
@@ -37,7 +44,13 @@ def check_labels(values: Any, count: int, where: str) -> NDArray[np.int64]:
         )
     labels = labels.reshape(count)
     if labels.dtype.kind not in "biu" or (labels < 0).any():
-        raise DataError(f"{where}: labels must be whole numbers from 0, not {_worst(labels)}")
+        raise DataError(
+            f"{where}: labels must be whole numbers from 0, not {_worst(labels)}; convert them"
+        )
+    if (labels > _LARGEST).any():
+        raise DataError(
+            f"{where}: label {labels.max()} is larger than {_LARGEST}; number the classes from 0"
+        )
     return labels.astype(np.int64)
 
 

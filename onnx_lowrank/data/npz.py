@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
-from numpy.lib import format as npy
-from numpy.typing import NDArray
 
-from onnx_lowrank.data.dataset import Sample
+from onnx_lowrank.data.archive import Archive
+from onnx_lowrank.data.dataset import NAMED, Sample, check_shape
 from onnx_lowrank.data.labels import check_labels
 from onnx_lowrank.errors import DataError, suggest
 from onnx_lowrank.runtime import TensorInfo
-
-
-@dataclass(frozen=True)
-class _Member:
-    name: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    fortran: bool
 
 
 class NpzFile:
@@ -45,6 +33,8 @@ class NpzFile:
         With fewer samples wanted than there are, a random subset is taken, in the file's order.
     seed : int
         Seed of the subset.
+    encoded : bool
+        Whether the arrays are images that become inputs of other sizes.
 
     Raises
     ------
@@ -61,36 +51,39 @@ class NpzFile:
         labels_from: str | None,
         limit: int | None,
         seed: int,
+        encoded: bool = False,
     ) -> None:
         self.skipped: list[str] = []
-        self._path = path
-        members = _members(path)
+        self._archive = archive = Archive(path)
         names = [info.name for info in inputs]
-        label = _label_name(path, members, names, labels_from)
+        label = _label_name(path, archive.names, names, labels_from)
         ignored = "labels" if labels_from == "none" and "labels" not in names else None
-        data = {n: m for n, m in members.items() if n not in (label, ignored)}
+        data = {n: n for n in archive.names if n not in (label, ignored)}
         if len(names) == 1 and len(data) == 1:
             data = {names[0]: next(iter(data.values()))}
         for name in names:
             if name not in data:
                 raise DataError(
                     f"{path} has no array '{name}' for that input{suggest(name, data)}; "
-                    f"it has {', '.join(data) or 'none'}"
+                    f"it has {_listed(data)}"
                 )
         for name in data:
             if name not in names:
                 raise DataError(
-                    f"array '{name}' in {path} is neither an input ({', '.join(names)}) nor the "
-                    f"labels; "
-                    "remove it, or name the array of labels"
+                    f"array '{name}' in {path} is neither an input ({_listed(names)}) nor the "
+                    "labels; remove it, or name the array of labels"
                 )
-        self._rows = {n: data[n] for n in names if batched[n]}
-        self._constants = {n: _whole(path, data[n]) for n in names if not batched[n]}
+        self._rows = {n: archive.member(data[n]) for n in names if batched[n]}
+        self._constants = {
+            n: archive.whole(archive.member(data[n])) for n in names if not batched[n]
+        }
         for member in self._rows.values():
             if not member.shape:
                 raise DataError(
                     f"array '{member.name}' in {path} has no axis of samples; add one in front"
                 )
+        if not encoded:
+            self._check_shapes(inputs)
         lengths = {m.name: m.shape[0] for m in self._rows.values()}
         if len(set(lengths.values())) > 1:
             told = ", ".join(f"'{n}' {length}" for n, length in lengths.items())
@@ -99,12 +92,22 @@ class NpzFile:
         self._labels = (
             None
             if label is None
-            else check_labels(_whole(path, members[label]), count, f"array '{label}' in {path}")
+            else check_labels(
+                archive.whole(archive.member(label)), count, f"array '{label}' in {path}"
+            )
         )
-        self._chosen = np.arange(count)
+        self._chosen: Sequence[int] = range(count)
         if limit is not None and limit < count:
-            self._chosen = np.sort(np.random.default_rng(seed).choice(count, limit, replace=False))
+            chosen = np.random.default_rng(seed).choice(count, limit, replace=False)
+            self._chosen = np.sort(chosen).tolist()
         self._count = count
+
+    def _check_shapes(self, inputs: Sequence[TensorInfo]) -> None:
+        """Raise DataError where samples do not fit: before one of them is read."""
+        for info in inputs:
+            if member := self._rows.get(info.name):
+                where = f"{self._archive.path.name}, sample 0"
+                check_shape(member.shape[1:], info, where, batched=True)
 
     @property
     def samples(self) -> int:
@@ -115,18 +118,19 @@ class NpzFile:
         """Yield the samples in the file's order; raise DataError where the file is damaged."""
         with ExitStack() as stack:
             readers = {
-                name: _rows(self._path, m, self._chosen, stack) for name, m in self._rows.items()
+                name: stack.enter_context(closing(self._archive.rows(m, self._chosen)))
+                for name, m in self._rows.items()
             }
             for row in self._chosen:
                 feeds = {name: next(reader) for name, reader in readers.items()}
                 label = None if self._labels is None else int(self._labels[row])
                 yield Sample(
-                    {**feeds, **self._constants}, label, f"{self._path.name}, sample {row}"
+                    {**feeds, **self._constants}, label, f"{self._archive.path.name}, sample {row}"
                 )
 
 
 def _label_name(
-    path: Path, members: Mapping[str, _Member], inputs: Sequence[str], labels_from: str | None
+    path: Path, members: Collection[str], inputs: Sequence[str], labels_from: str | None
 ) -> str | None:
     if labels_from == "none":
         return None
@@ -139,69 +143,6 @@ def _label_name(
     return labels_from
 
 
-def _members(path: Path) -> dict[str, _Member]:
-    """Read the headers of all arrays."""
-    members = {}
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for entry in archive.namelist():
-                with archive.open(entry) as file:
-                    shape, fortran, dtype = _header(file)
-                name = entry.removesuffix(".npy")
-                if dtype.hasobject:
-                    raise DataError(
-                        f"array '{name}' in {path} holds Python objects, which are not loaded; "
-                        "save numbers or fixed-width strings"
-                    )
-                members[name] = _Member(name, shape, dtype, fortran and len(shape) > 1)
-    except (OSError, zipfile.BadZipFile, ValueError, EOFError) as error:
-        raise DataError(f"cannot read {path}: {error}; write it with numpy.savez") from error
-    return members
-
-
-def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    version = npy.read_magic(file)
-    read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
-    if read is None:
-        raise ValueError(f"array format {version} is not supported")
-    shape, fortran, dtype = read(file)
-    return shape, fortran, dtype
-
-
-def _whole(path: Path, member: _Member) -> NDArray[Any]:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return np.asarray(arrays[member.name])
-    except (OSError, zipfile.BadZipFile, ValueError, EOFError) as error:
-        raise DataError(
-            f"cannot read array '{member.name}' in {path}: {error}; write it again"
-        ) from error
-
-
-def _rows(
-    path: Path, member: _Member, chosen: NDArray[np.intp], stack: ExitStack
-) -> Iterator[NDArray[Any]]:
-    """Yield chosen rows of an array, holding one at a time unless it is in Fortran order."""
-    if member.fortran:
-        array = _whole(path, member)
-        yield from (array[row] for row in chosen)
-        return
-    shape = member.shape[1:]
-    size = member.dtype.itemsize * int(np.prod(shape, dtype=np.int64))
-    try:
-        archive = stack.enter_context(zipfile.ZipFile(path))
-        names = archive.namelist()
-        entry = member.name if member.name in names else f"{member.name}.npy"
-        file = stack.enter_context(archive.open(entry))
-        _header(file)
-        start = file.tell()
-        for row in chosen:
-            file.seek(start + int(row) * size)
-            data = file.read(size)
-            if len(data) != size:
-                raise EOFError(f"it ends within sample {row}")
-            yield np.frombuffer(data, member.dtype).reshape(shape)
-    except (OSError, zipfile.BadZipFile, ValueError, EOFError) as error:
-        raise DataError(
-            f"cannot read array '{member.name}' in {path}: {error}; write it again"
-        ) from error
+def _listed(names: Collection[str]) -> str:
+    shown = ", ".join(list(names)[:NAMED]) or "none"
+    return shown + (", ..." if len(names) > NAMED else "")

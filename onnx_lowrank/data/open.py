@@ -68,7 +68,8 @@ def open_dataset(
     labels = os.fspath(labels_from) if labels_from is not None else None
     path = Path(source) if isinstance(source, str | os.PathLike) else None
     opened: Source
-    if path is not None and path.is_dir():
+    # By os.path, to which what is no path at all does not exist either: NUL in it, or too long.
+    if path is not None and os.path.isdir(source):
         opened = ImageFolder(
             path,
             _encoder(preprocess or DEFAULT_PREPROCESS, inputs),
@@ -79,8 +80,16 @@ def open_dataset(
             seed=seed,
         )
         return Dataset(opened, inputs, batch=batch, limit=limit)
-    if path is not None and path.is_file():
-        opened = NpzFile(path, inputs, batched, labels_from=labels, limit=limit, seed=seed)
+    if path is not None and os.path.isfile(source):
+        opened = NpzFile(
+            path,
+            inputs,
+            batched,
+            labels_from=labels,
+            limit=limit,
+            seed=seed,
+            encoded=preprocess is not None,
+        )
     else:
         if path is not None:
             source = _named_callable(str(source))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from onnx_lowrank.errors import DataError, suggest
 from onnx_lowrank.runtime import TensorInfo
+from onnx_lowrank.runtime.capacity import check_size
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -52,8 +53,14 @@ class Preprocess:
             raise DataError(
                 f"the crop is {self.crop}; give a fraction above 0 and up to 1, or none"
             )
-        if len(self.mean) != 3 or len(self.std) != 3 or 0 in self.std or self.scale == 0:
-            raise DataError("mean and std need three values each, std and scale none that is zero")
+        with np.errstate(over="ignore", under="ignore"):  # as they are used
+            mean, std, scale = (np.array(v, np.float32) for v in (self.mean, self.std, self.scale))
+        finite = all(np.isfinite(values).all() for values in (mean, std, scale))
+        if len(self.mean) != 3 or len(self.std) != 3 or not (finite and std.all() and scale):
+            raise DataError(
+                "mean and std need three values each, std and scale none that is zero, and all of "
+                "them need finite values"
+            )
         if self.order not in ("RGB", "BGR"):
             raise DataError(f"the channel order is '{self.order}'; choose RGB or BGR")
 
@@ -192,6 +199,12 @@ class ImageEncoder:
                 f"input '{info.name}' {info.describe_shape()} fixes no image size; "
                 "give one in the preprocessing, or the input's shape"
             )
+        check_size(
+            (*self.size, channels if isinstance(channels, int) else 3),
+            np.dtype(np.float32).itemsize,
+            "an image of the size asked for",
+            remedy="give a smaller one",
+        )
         self._preprocess = preprocess
         mean, std = (np.array(v, np.float32) for v in (preprocess.mean, preprocess.std))
         self._mean = mean.mean(keepdims=True) if self.grey else mean
@@ -211,7 +224,8 @@ class ImageEncoder:
             pixels = pixels[:, :, None]
         elif self._preprocess.order == "BGR":
             pixels = pixels[:, :, ::-1]
-        values = (pixels * np.float32(self._preprocess.scale) - self._mean) / self._std
+        with np.errstate(over="ignore", invalid="ignore"):  # whether all is finite is checked later
+            values = (pixels * np.float32(self._preprocess.scale) - self._mean) / self._std
         return np.ascontiguousarray(values.transpose(2, 0, 1) if self.channels_first else values)
 
     def _resize(self, image: Image) -> Image:

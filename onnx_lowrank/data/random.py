@@ -42,7 +42,8 @@ def random_dataset(
     Raises
     ------
     DataError
-        An input is of strings or of no tensor type, or a size is unknown.
+        An input is of strings or of no tensor type, a size is unknown, or an array would be larger
+        than this machine can work on.
     """
     shapes = dict(input_shapes or {})
     known = fix_shapes(inputs, shapes)

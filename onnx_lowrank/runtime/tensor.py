@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnx_lowrank.errors import DataError, suggest
+from onnx_lowrank.runtime.capacity import check_size
 
 if TYPE_CHECKING:
     import onnx
@@ -55,11 +56,29 @@ class TensorInfo:
         """Number of dimensions, or None where unknown."""
         return None if self.shape is None else len(self.shape)
 
+    def check_size(self, batch: int | None = None) -> None:
+        """Raise DataError where its array is larger than this machine can work on.
+
+        Parameters
+        ----------
+        batch : int, optional
+            Its size along axis 0; sizes that are not known count as 1.
+        """
+        shape = [d if isinstance(d, int) else 1 for d in self.shape or ()]
+        if batch is not None:
+            shape[:1] = [batch]
+        check_size(
+            shape,
+            1 if self.dtype is None else max(self.dtype.itemsize, 1),
+            f"input '{self.name}' {_describe(shape)}",
+            remedy="give a smaller shape or batch size, or a model that leaves them open",
+        )
+
     def describe_shape(self) -> str:
         """Return the shape as text, ``?`` for what is unknown, such as ``[N, 3, 224, 224]``."""
         if self.shape is None:
             return "[...]"
-        return "[" + ", ".join("?" if d is None else str(d) for d in self.shape) + "]"
+        return _describe(self.shape)
 
 
 def model_inputs(model: onnx.ModelProto) -> tuple[TensorInfo, ...]:
@@ -114,7 +133,8 @@ def fix_shapes(
     Raises
     ------
     DataError
-        A name is not an input, a size is below 1, or a shape contradicts what the model fixes.
+        A name is not an input, a size is below 1, a shape contradicts what the model fixes, or its
+        array is larger than this machine can work on.
     """
     infos = {info.name: info for info in inputs}
     for name, shape in shapes.items():
@@ -127,8 +147,20 @@ def fix_shapes(
         )
         if not fits or any(size < 1 for size in shape):
             raise DataError(
-                f"shape {list(shape)} does not fit input '{name}' {infos[name].describe_shape()}; "
+                f"shape {_describe(shape)} does not fit input '{name}' "
+                f"{infos[name].describe_shape()}; "
                 "give one positive size for each dimension, equal to those the model fixes"
             )
         infos[name] = replace(infos[name], shape=tuple(shape))
+        infos[name].check_size()
     return tuple(infos.values())
+
+
+def _describe(shape: Sequence[int | str | None]) -> str:
+    """Return a shape as text, ``?`` for what is unknown; sizes beyond 64 bits as ``...``."""
+    return "[" + ", ".join("?" if d is None else _size(d) for d in shape) + "]"
+
+
+def _size(size: int | str) -> str:
+    # Python refuses to write numbers of thousands of digits.
+    return "..." if isinstance(size, int) and abs(size) >= 2**63 else str(size)

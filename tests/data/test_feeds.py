@@ -52,6 +52,11 @@ def generator() -> Iterator[dict[str, Any]]:
     yield from FEEDS
 
 
+class Refuses:
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise RuntimeError("no")
+
+
 SOURCES = {
     "list": lambda: FEEDS,
     "iterator": generator,
@@ -133,6 +138,21 @@ def test_several_inputs_and_strings() -> None:
         (X, "feed 0 is a ndarray; give a dict"),
         ({"x": np.float32(1)}, "has no axis of samples"),
         ({"x": np.array([{}, {}])}, "holds Python objects"),
+        ({"x": [[1, 2], [3]]}, "feed 0, input 'x' does not form an array: ValueError: .*; give"),
+        ({"x": None}, "holds Python objects"),
+        ({"x": {"x": X}}, "holds Python objects"),
+        ({"x": [[10**400, 1]]}, "holds Python objects"),
+        ({"x": ["a", "b"]}, "shape .* does not fit"),
+        ({"x": [["a", "b"]]}, "takes tensor.float., but the data are <U1; convert them"),
+        ({"x": X * 1j}, "but the data are complex"),
+        ({"x": np.zeros((1, 2), "M8[s]")}, "but the data are datetime64"),
+        ({"x": np.zeros((1,), "f4,f4")}, "shape .* does not fit"),
+        ({"x": Refuses()}, "does not form an array: RuntimeError: no; give"),
+        ({3: X}, "feed 0 has a key that is a int; name inputs by str"),
+        ({}, "lacks input 'x'"),
+        (None, "feed 0 is a NoneType"),
+        (({"x": X}, [[1], [2, 3]]), "labels do not form an array"),
+        (({"x": X}, ["a"] * 7), "whole numbers from 0, not <U1"),
         ({"x": X[:, :1]}, r"feed 0, sample 0: shape \[1\] does not fit input 'x' \[N, 2\]"),
         ({"x": X * np.nan}, "feed 0, sample 0: NaN or Inf in input 'x'"),
         ({"x": X[:0]}, "the data hold no sample"),
@@ -165,6 +185,18 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         "def number():\n"
         "    return 3\n"
         "constant = 3\n"
+        "def leaves():\n"
+        "    raise SystemExit(0)\n"
+        "def leaves_later():\n"
+        "    yield {'x': np.zeros((1, 2))}\n"
+        "    raise SystemExit\n"
+        "class Speechless(Exception):\n"
+        "    def __str__(self):\n"
+        "        raise ValueError\n"
+        "def speechless():\n"
+        "    raise Speechless\n"
+        "def ragged():\n"
+        "    return [{'x': [[1], [2, 3]]}]\n"
     )
     monkeypatch.chdir(tmp_path)
     return name
@@ -182,6 +214,10 @@ def test_a_named_callable_is_called_for_each_pass(module: str) -> None:
     ("name", "message"),
     [
         ("broken", "failed: KeyError: 'gone'; repair it"),
+        ("leaves", "failed: SystemExit: 0; repair it"),
+        ("leaves_later", "failed: SystemExit; repair it"),
+        ("speechless", "failed: Speechless; repair it"),
+        ("ragged", "does not form an array"),
         ("none", "cannot load .*AttributeError"),
         ("constant", "is not callable"),
         ("number", "returned a int; it should return an iterable"),
@@ -197,3 +233,55 @@ def test_what_goes_wrong_in_a_named_callable_is_a_data_error(
 def test_a_module_that_is_not_there_is_a_data_error() -> None:
     with pytest.raises(DataError, match="cannot load 'no_such_module:feeds'"):
         open_dataset("no_such_module:feeds", ONE)
+
+
+@pytest.mark.parametrize("body", ["raise SystemExit(0)", "import sys; sys.path.clear(); x = 1 / 0"])
+def test_a_module_that_does_not_come_through_its_import_is_a_data_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str
+) -> None:
+    name = f"leaves_{abs(hash((tmp_path, body)))}"
+    (tmp_path / f"{name}.py").write_text(body)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(DataError, match=r"cannot load .*(SystemExit: 0|ZeroDivisionError)"):
+        open_dataset(f"{name}:feeds", ONE)
+
+
+def test_an_interrupt_of_the_user_is_no_error_of_the_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "interrupted_feeds.py").write_text("def feeds():\n    raise KeyboardInterrupt\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        values(open_dataset("interrupted_feeds:feeds", ONE))
+
+
+def test_without_a_working_directory_modules_are_still_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(DataError, match="cannot load 'no_such_module:feeds'"):
+        open_dataset("no_such_module:feeds", ONE)
+
+
+def test_what_an_iterable_raises_is_a_data_error() -> None:
+    def broken() -> Iterator[Any]:
+        yield FEEDS[0]
+        raise ZeroDivisionError("here")
+
+    for source in (broken, broken()):
+        with pytest.raises(DataError, match="the source of data failed: ZeroDivisionError: here"):
+            values(open_dataset(source, ONE))
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [np.array(["\ud800"]), np.array([b"\xff"]), np.array([0x110000], "<u4").view("<U1")],
+)
+def test_text_that_is_none_is_refused(texts: Any) -> None:
+    words = [TensorInfo("s", "tensor(string)", ("N",))]
+    with pytest.raises(DataError, match="takes text, but the data are not"):
+        list(open_dataset([{"s": texts}], words))

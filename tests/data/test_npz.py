@@ -105,6 +105,9 @@ def test_labels_can_have_any_name_or_be_ignored(tmp_path: Path) -> None:
         (np.zeros(5), "whole numbers from 0, not float64"),
         (np.array(["a"] * 5), "whole numbers from 0"),
         (np.zeros((5, 3), int), "give one class each"),
+        (np.full(5, 2**63, np.uint64), "label 9223372036854775808 is larger than"),
+        (np.full(5, np.nan), "whole numbers from 0, not float64"),
+        (np.array([0, 2**62, -1, 0, -(2**63)]), "not -9223372036854775808"),
     ],
 )
 def test_bad_labels_are_refused(tmp_path: Path, labels: Any, message: str) -> None:

@@ -112,6 +112,12 @@ def test_the_size_comes_from_the_model_or_the_settings() -> None:
         encoder((1, 3, 7, 9), Preprocess(size=8))
 
 
+@pytest.mark.parametrize("size", [10**6, (1, 10**300)])
+def test_a_size_beyond_the_memory_is_refused(size: Any) -> None:
+    with pytest.raises(DataError, match="an image of the size asked for would take"):
+        encoder((1, 3, "H", "W"), Preprocess(size=size))
+
+
 @pytest.mark.parametrize("shape", [None, (1, 3), (1, 784), (1, 5, 8, 8), (1, 3, 8, 8, 8)])
 def test_inputs_that_are_no_images_are_refused(shape: Any) -> None:
     with pytest.raises(DataError, match="takes no images"):
@@ -128,6 +134,11 @@ def test_inputs_that_are_no_images_are_refused(shape: Any) -> None:
         ({"std": (1.0, 0.0, 1.0)}, "std"),
         ({"mean": (1.0,)}, "three values"),
         ({"scale": 0.0}, "scale"),
+        ({"scale": float("inf")}, "finite"),
+        ({"mean": (0.0, float("nan"), 0.0)}, "finite"),
+        ({"mean": (0.0, 1e300, 0.0)}, "finite"),
+        ({"std": (1.0, 1e-300, 1.0)}, "none that is zero"),
+        ({"crop": float("nan")}, "crop"),
         ({"order": "RBG"}, "RGB or BGR"),
     ],
 )
