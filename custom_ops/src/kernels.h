@@ -1,5 +1,6 @@
 // What the kernels compute, apart from any runtime. Every op is one plain description and one Kernel made from it.
 #pragma once
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <functional>
@@ -7,6 +8,8 @@
 #include <memory>
 #include <string>
 #include <vector>
+
+#include "bounds.h"
 
 namespace onnx_lowrank {
 
@@ -17,9 +20,19 @@ using ParallelFor = std::function<void(size_t count, const std::function<void(si
 struct Window {
   std::array<int64_t, 3> kernel{1, 1, 1}, stride{1, 1, 1}, dilation{1, 1, 1}, begin{}, end{};
   int64_t taps() const { return kernel[0] * kernel[1] * kernel[2]; }
+  // Positions between the first output and the last that the image has room for; negative where there is none.
+  int64_t span(int axis, int64_t input) const {
+    return input + begin[axis] + end[axis] - dilation[axis] * (kernel[axis] - 1) - 1;
+  }
   int64_t output(int axis, int64_t input) const {
-    int64_t span = input + begin[axis] + end[axis] - dilation[axis] * (kernel[axis] - 1) - 1;
-    return span < 0 ? 0 : span / stride[axis] + 1;
+    const int64_t s = span(axis, input);
+    return s < 0 ? 0 : s / stride[axis] + 1;
+  }
+  // The same on an image of this size, with no stride beyond its padded end: buffers grow with the stride.
+  Window on(const std::array<int64_t, 3>& input) const {
+    Window w = *this;
+    for (int axis = 0; axis < 3; ++axis) w.stride[axis] = std::clamp<int64_t>(span(axis, input[axis]) + 1, 1, stride[axis]);
+    return w;
   }
 };
 

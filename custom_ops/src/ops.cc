@@ -10,12 +10,15 @@
 namespace onnx_lowrank {
 namespace {
 
-enum class Kind { kMonochromatic, kTucker2, kCp, kLrn };
-
 struct Op : OrtCustomOp {
   Kind kind;
   const char* name;
   std::vector<int> inputs;
+};
+
+struct Built {
+  std::unique_ptr<Kernel> kernel;
+  Outline outline;
 };
 
 struct State {
@@ -23,50 +26,32 @@ struct State {
   const OrtApi* api;
   std::string node;
   Node attributes;
-  std::vector<Tensor> constants;  // empty unless all weights are constant; valid during creation only
-  std::unique_ptr<Kernel> kernel;
-  int64_t kernel_channels = -1;
-  size_t kernel_axes = 0;
-  Window kernel_window;
-  int64_t kernel_filters = 0;
+  Built fixed;  // without a kernel unless all weights are constant
 
-  std::unique_ptr<Kernel> build(const std::vector<int64_t>& x, const std::vector<Tensor>& w, Window* win, int64_t* filters) const {
-    if (op->kind == Kind::kLrn) { *filters = x[1]; return make_kernel(selected_isa(), attributes.lrn); }
+  std::string where() const { return std::string(op->name) + " '" + node + "': "; }
+  Built build(const std::vector<int64_t>& x, const std::vector<Tensor>& w) const {
     if (op->kind == Kind::kMonochromatic) {
       auto d = monochromatic(attributes, x, w);
-      *win = d.window; *filters = d.filters;
-      return make_kernel(selected_isa(), d);
+      return {make_kernel(selected_isa(), d), {d.window, d.channels, d.filters, x.size()}};
     }
     auto d = low_rank(op->kind == Kind::kCp, attributes, x, w);
-    *win = d.window; *filters = d.filters;
-    return make_kernel(selected_isa(), d);
+    return {make_kernel(selected_isa(), d), {d.window, d.channels, d.filters, x.size()}};
   }
 };
 
 OrtStatus* create(const OrtCustomOp* base, const OrtApi* api, const OrtKernelInfo* info, void** out) noexcept {
   auto op = static_cast<const Op*>(base);
-  std::string where = std::string(op->name) + ": ";
-  return guarded(api, where, [&] {
-    auto s = std::make_unique<State>();
+  std::unique_ptr<State> s;
+  return guarded(api, [&] { return s ? s->where() : std::string(op->name) + ": "; }, [&] {
+    s = std::make_unique<State>();
     s->op = op; s->api = api;
-    size_t length = 0;
-    if (OrtStatus* st = abi::KernelInfo_GetNodeName(api)(info, nullptr, &length)) abi::ReleaseStatus(api)(st);
-    if (length) {
-      std::string name(length, '\0');
-      if (OrtStatus* st = abi::KernelInfo_GetNodeName(api)(info, name.data(), &length)) abi::ReleaseStatus(api)(st);
-      else s->node = name.c_str();
-    }
-    where = std::string(op->name) + " '" + s->node + "': ";
-    Attributes a{api, info};
-    Node& n = s->attributes;
+    s->node = node_name(api, info);
+    const Attributes a{api, info};
     if (op->kind == Kind::kLrn) {
-      n.lrn = {a.integer("size"), a.real("alpha", 1e-4f), a.real("beta", 0.75f), a.real("bias", 1.0f)};
-      require(n.lrn.size > 0, "size must be positive");
+      s->attributes.lrn = lrn_attributes(a);
+      s->fixed.kernel = make_kernel(selected_isa(), s->attributes.lrn);
     } else {
-      n.strides = a.integers("strides"); n.dilations = a.integers("dilations"); n.pads = a.integers("pads");
-      n.activation = {a.real("min"), a.real("max"), a.real("alpha")};
-      if (op->kind == Kind::kMonochromatic) n.colours = a.integer("colours");
-      else { n.input_groups = a.integer("input_groups"); n.output_groups = a.integer("output_groups"); }
+      s->attributes = convolution_attributes(a, op->kind);
       std::vector<Tensor> w;
       for (size_t i = 1; i < op->inputs.size(); ++i) {
         int constant = 0;
@@ -75,17 +60,7 @@ OrtStatus* create(const OrtCustomOp* base, const OrtApi* api, const OrtKernelInf
         if (!constant) break;
         w.push_back(tensor(api, v));
       }
-      if (w.size() + 1 == op->inputs.size()) {  // the channels of X follow from the weights
-        const bool mono = op->kind == Kind::kMonochromatic;
-        const Tensor& first = mono ? w[0] : w[1];
-        require(first.shape.size() >= 3, "weights have shape " + text(first.shape) + ", expected 3 to 5 axes");
-        require(first.shape.size() <= 5, "at most three spatial axes; weights have shape " + text(first.shape));
-        std::vector<int64_t> x(first.shape.size(), 1);
-        x[1] = mono ? first.shape[1] : w[0].shape.empty() ? 0 : w[0].shape[0];
-        s->kernel = s->build(x, w, &s->kernel_window, &s->kernel_filters);
-        s->kernel_channels = x[1];
-        s->kernel_axes = x.size();
-      }
+      if (w.size() + 1 == op->inputs.size()) s->fixed = s->build(image_of(w, op->kind), w);
     }
     *out = s.release();
   });
@@ -94,54 +69,32 @@ OrtStatus* create(const OrtCustomOp* base, const OrtApi* api, const OrtKernelInf
 OrtStatus* compute(void* self, OrtKernelContext* context) noexcept {
   auto s = static_cast<State*>(self);
   const OrtApi* api = s->api;
-  const std::string where = std::string(s->op->name) + " '" + s->node + "': ";
-  return guarded(api, where, [&] {
-    std::vector<Tensor> in;
-    for (size_t i = 0; i < s->op->inputs.size(); ++i) {
-      if (i && s->kernel) break;
+  return guarded(api, [&] { return s->where(); }, [&] {
+    auto input = [&](size_t i) {
       const OrtValue* v = nullptr;
       check(api, abi::KernelContext_GetInput(api)(context, i, &v));
-      in.push_back(tensor(api, v));
+      return tensor(api, v);
+    };
+    const Tensor x = input(0);
+    Built own;
+    const Built* built = &s->fixed;
+    if (!built->kernel) {
+      std::vector<Tensor> w;
+      for (size_t i = 1; i < s->op->inputs.size(); ++i) w.push_back(input(i));
+      own = s->build(x.shape, w);
+      built = &own;
     }
-    const Tensor& x = in[0];
-    const bool lrn = s->op->kind == Kind::kLrn;
-    require(x.shape.size() >= (lrn ? 2u : 3u) && (lrn || x.shape.size() <= 5), "X has shape " + text(x.shape) + ", expected one to three spatial axes");
-    Window win = s->kernel_window;
-    int64_t filters = s->kernel_filters;
-    std::unique_ptr<Kernel> own;
-    Kernel* kernel = s->kernel.get();
-    if (!kernel) {
-      own = s->build(x.shape, {in.begin() + 1, in.end()}, &win, &filters);
-      kernel = own.get();
-    } else {
-      require(x.shape.size() == s->kernel_axes && x.shape[1] == s->kernel_channels,
-              "X has shape " + text(x.shape) + ", expected " + std::to_string(s->kernel_channels) + " channels and " + std::to_string(s->kernel_axes) + " axes");
-    }
-    Image image{x.shape[0], x.shape[1], {1, 1, 1}};
-    std::vector<int64_t> out{x.shape[0], filters};
-    if (lrn) {
-      out = x.shape;
-      for (size_t i = 2; i < x.shape.size(); ++i) image.size[2] *= x.shape[i];
-    } else {
-      for (size_t i = 2; i < x.shape.size(); ++i) {
-        const int axis = static_cast<int>(5 - x.shape.size() + i - 2);
-        image.size[axis] = x.shape[i];
-        out.push_back(win.output(axis, x.shape[i]));
-        require(out.back() > 0, "X of shape " + text(x.shape) + " is smaller than the kernel");
-      }
-    }
-    OrtValue* y = nullptr;
-    check(api, abi::KernelContext_GetOutput(api)(context, 0, out.data(), out.size(), &y));
-    void* data = nullptr;
-    check(api, abi::GetTensorMutableData(api)(y, &data));
-    int64_t count = 1;
-    for (auto d : out) count *= d;
+    const Shapes shapes = s->op->kind == Kind::kLrn ? normalised(s->attributes.lrn, x.shape)
+                                                    : convolved(built->outline, x.shape);
+    void* data = output(api, context, shapes.y);
+    const int64_t count = shapes.y_count;
     if (count == 0) return;
     // The kernels compute in float32: other types are widened before and rounded once, after the activation.
     const bool wide = x.type == abi::kFloat;
     std::vector<float> in_float, out_float;
     if (!wide) { in_float = floats(x, "X"); out_float.resize(count); }
-    kernel->run(image, wide ? static_cast<const float*>(x.data) : in_float.data(), wide ? static_cast<float*>(data) : out_float.data(),
+    built->kernel->run(shapes.image, wide ? static_cast<const float*>(x.data) : in_float.data(),
+                       wide ? static_cast<float*>(data) : out_float.data(),
                 [&](size_t n, const std::function<void(size_t)>& body) {
                   if (n == 1) return body(0);
                   // An exception must not unwind through the pool's thread.
@@ -201,7 +154,7 @@ extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(O
     const abi::OrtApi* oldest = base->GetApi(1);
     return oldest ? abi::CreateStatus(oldest)(abi::kFail, "onnx_lowrank custom ops need onnxruntime 1.17 or newer") : nullptr;
   }
-  return guarded(api, "onnx_lowrank: ", [&] {
+  return guarded(api, [] { return std::string("onnx_lowrank: "); }, [&] {
     selected_isa();
     static const std::vector<Op> ops = every_op();
     OrtCustomOpDomain* domain = nullptr;

@@ -1,19 +1,17 @@
 // What the runtime hands over, tensors and attributes, with every status turned into an exception, and back into one at the border.
 #pragma once
 #include <memory>
+#include <new>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "../bounds.h"
 #include "ort_abi.h"
 
 namespace onnx_lowrank {
 
 using abi::OrtApi;
-
-struct Error : std::runtime_error { using std::runtime_error::runtime_error; };
-
-inline void require(bool ok, const std::string& message) { if (!ok) throw Error(message); }
 
 inline void check(const OrtApi* api, OrtStatus* status) {
   if (!status) return;
@@ -32,10 +30,11 @@ struct Tensor {
   std::vector<int64_t> shape;
   const void* data;
   int type;
-  int64_t count() const { int64_t n = 1; for (auto d : shape) n *= d; return n; }
+  int64_t count() const { return count_of(shape); }
 };
 
 inline Tensor tensor(const OrtApi* api, const OrtValue* value) {
+  require(value, "an input is missing");  // named by an empty string
   OrtTensorTypeAndShapeInfo* info = nullptr;
   check(api, abi::GetTensorTypeAndShape(api)(value, &info));
   Tensor t{};
@@ -50,6 +49,24 @@ inline Tensor tensor(const OrtApi* api, const OrtValue* value) {
   check(api, abi::GetTensorMutableData(api)(const_cast<OrtValue*>(value), &data));
   t.data = data;
   return t;
+}
+
+// Where Y of this shape goes.
+inline void* output(const OrtApi* api, OrtKernelContext* context, const std::vector<int64_t>& shape) {
+  OrtValue* y = nullptr;
+  check(api, abi::KernelContext_GetOutput(api)(context, 0, shape.data(), shape.size(), &y));
+  require(y, "the output is missing");
+  void* data = nullptr;
+  check(api, abi::GetTensorMutableData(api)(y, &data));
+  return data;
+}
+
+inline std::string node_name(const OrtApi* api, const OrtKernelInfo* info) {
+  size_t length = 0;
+  if (OrtStatus* s = abi::KernelInfo_GetNodeName(api)(info, nullptr, &length)) abi::ReleaseStatus(api)(s);
+  std::string name(length, '\0');
+  if (length) check(api, abi::KernelInfo_GetNodeName(api)(info, name.data(), &length));
+  return name.c_str();
 }
 
 struct Attributes {
@@ -79,11 +96,18 @@ struct Attributes {
   }
 };
 
-template <class F>
-OrtStatus* guarded(const OrtApi* api, const std::string& where, F&& f) noexcept {
+// Runs f() and makes a status of what it throws; `where()` names the op and the node. Nothing is thrown from here, even where
+// memory for a message is missing.
+template <class Where, class F>
+OrtStatus* guarded(const OrtApi* api, const Where& where, F&& f) noexcept {
+  auto status = [&](abi::ErrorCode code, const char* what) -> OrtStatus* {
+    try { return abi::CreateStatus(api)(code, (where() + what).c_str()); }
+    catch (...) { return abi::CreateStatus(api)(code, "onnx_lowrank: out of memory"); }
+  };
   try { f(); return nullptr; }
-  catch (const std::exception& e) { return abi::CreateStatus(api)(abi::kInvalidArgument, (where + e.what()).c_str()); }
-  catch (...) { return abi::CreateStatus(api)(abi::kFail, where.c_str()); }
+  catch (const std::bad_alloc&) { return status(abi::kFail, "out of memory"); }
+  catch (const std::exception& e) { return status(abi::kInvalidArgument, e.what()); }
+  catch (...) { return status(abi::kFail, "an unknown failure"); }
 }
 
 }  // namespace onnx_lowrank

@@ -19,8 +19,6 @@ constexpr bool kEmulated = false;
 constexpr const char* kProvider = "CUDAExecutionProvider";
 #endif
 
-enum class Kind { kMonochromatic, kTucker2, kCp, kLrn };
-
 struct Op : OrtCustomOp {
   Kind kind;
   const char* name;
@@ -30,30 +28,30 @@ struct Op : OrtCustomOp {
 // A layer on the device, with what the shape of Y and the checks need of its description.
 struct Built {
   std::unique_ptr<cuda::Layer> layer;
-  Window window;
-  int64_t channels = -1, filters = 0;
-  size_t axes = 0;
+  Outline outline;
 };
 
 struct State {
   const Op* op;
   const OrtApi* api;
-  std::string where;
+  std::string node;
   Node attributes;
   Built fixed;  // empty unless all weights are constant
 
+  std::string where() const { return std::string(op->name) + " '" + node + "' on CUDA: "; }
   Built build(const std::vector<int64_t>& x, const std::vector<Tensor>& w) const {
     if (op->kind == Kind::kMonochromatic) {
       const auto d = monochromatic(attributes, x, w);
-      return {cuda::make_layer(d), d.window, d.channels, d.filters, x.size()};
+      return {cuda::make_layer(d), {d.window, d.channels, d.filters, x.size()}};
     }
     const auto d = low_rank(op->kind == Kind::kCp, attributes, x, w);
-    return {cuda::make_layer(d), d.window, d.channels, d.filters, x.size()};
+    return {cuda::make_layer(d), {d.window, d.channels, d.filters, x.size()}};
   }
 };
 
 // A tensor whose memory is where this kernel asked for it: anything else must be a status and no crash.
 Tensor tensor_on(bool host, const OrtApi* api, const OrtValue* value, const char* what) {
+  require(value, std::string(what) + " is missing");
   const OrtMemoryInfo* info = nullptr;
   check(api, abi::GetTensorMemoryInfo(api)(value, &info));
   int device = abi::kCpu;
@@ -65,46 +63,27 @@ Tensor tensor_on(bool host, const OrtApi* api, const OrtValue* value, const char
 
 OrtStatus* create(const OrtCustomOp* base, const OrtApi* api, const OrtKernelInfo* info, void** out) noexcept {
   auto op = static_cast<const Op*>(base);
-  std::string where = std::string(op->name) + " on CUDA: ";
-  return guarded(api, where, [&] {
-    auto s = std::make_unique<State>();
+  std::unique_ptr<State> s;
+  return guarded(api, [&] { return s ? s->where() : std::string(op->name) + " on CUDA: "; }, [&] {
+    s = std::make_unique<State>();
     s->op = op;
     s->api = api;
-    size_t length = 0;
-    if (OrtStatus* st = abi::KernelInfo_GetNodeName(api)(info, nullptr, &length)) abi::ReleaseStatus(api)(st);
-    std::string name(length, '\0');
-    if (length) check(api, abi::KernelInfo_GetNodeName(api)(info, name.data(), &length));
-    where = s->where = std::string(op->name) + " '" + name.c_str() + "' on CUDA: ";
+    s->node = node_name(api, info);
     const Attributes a{api, info};
-    Node& n = s->attributes;
     if (op->kind == Kind::kLrn) {
-      n.lrn = {a.integer("size"), a.real("alpha", 1e-4f), a.real("beta", 0.75f), a.real("bias", 1.0f)};
-      require(n.lrn.size > 0, "size must be positive");
-      s->fixed.layer = cuda::make_layer(n.lrn);
-      *out = s.release();
-      return;
-    }
-    n.strides = a.integers("strides");
-    n.dilations = a.integers("dilations");
-    n.pads = a.integers("pads");
-    n.activation = {a.real("min"), a.real("max"), a.real("alpha")};
-    const bool mono = op->kind == Kind::kMonochromatic;
-    if (mono) n.colours = a.integer("colours");
-    else n.input_groups = a.integer("input_groups"), n.output_groups = a.integer("output_groups");
-    std::vector<Tensor> w;
-    for (size_t i = 1; i < op->inputs.size(); ++i) {
-      int constant = 0;
-      const OrtValue* v = nullptr;
-      check(api, abi::KernelInfoGetConstantInput_tensor(api)(info, i, &constant, &v));
-      if (!constant) break;
-      w.push_back(tensor_on(true, api, v, "a weight"));
-    }
-    if (w.size() + 1 == op->inputs.size()) {  // the channels of X follow from the weights
-      const Tensor& first = mono ? w[0] : w[1];
-      require(first.shape.size() >= 3 && first.shape.size() <= 5, "weights have shape " + text(first.shape) + ", expected 3 to 5 axes");
-      std::vector<int64_t> x(first.shape.size(), 1);
-      x[1] = mono ? first.shape[1] : w[0].shape.empty() ? 0 : w[0].shape[0];
-      s->fixed = s->build(x, w);
+      s->attributes.lrn = lrn_attributes(a);
+      s->fixed.layer = cuda::make_layer(s->attributes.lrn);
+    } else {
+      s->attributes = convolution_attributes(a, op->kind);
+      std::vector<Tensor> w;
+      for (size_t i = 1; i < op->inputs.size(); ++i) {
+        int constant = 0;
+        const OrtValue* v = nullptr;
+        check(api, abi::KernelInfoGetConstantInput_tensor(api)(info, i, &constant, &v));
+        if (!constant) break;
+        w.push_back(tensor_on(true, api, v, "a weight"));
+      }
+      if (w.size() + 1 == op->inputs.size()) s->fixed = s->build(image_of(w, op->kind), w);
     }
     *out = s.release();
   });
@@ -113,7 +92,10 @@ OrtStatus* create(const OrtCustomOp* base, const OrtApi* api, const OrtKernelInf
 OrtStatus* compute(void* self, OrtKernelContext* context) noexcept {
   auto s = static_cast<State*>(self);
   const OrtApi* api = s->api;
-  std::string where = s->where;
+  std::vector<int64_t> running[2];  // the shapes of X and Y, once they are known, for messages
+  auto where = [&] {
+    return running[0].empty() ? s->where() : s->where() + "X " + text(running[0]) + ", Y " + text(running[1]) + ": ";
+  };
   return guarded(api, where, [&] {
     auto input = [&](size_t i) {
       const OrtValue* v = nullptr;
@@ -121,39 +103,25 @@ OrtStatus* compute(void* self, OrtKernelContext* context) noexcept {
       return v;
     };
     const Tensor x = tensor_on(false, api, input(0), "X");
-    const bool lrn = s->op->kind == Kind::kLrn;
-    require(x.shape.size() >= (lrn ? 2u : 3u) && (lrn || x.shape.size() <= 5), "X has shape " + text(x.shape) + ", expected one to three spatial axes");
     Built own;  // weights that are no constants live on the device for one run; freeing them waits for its end
-    const Built* layer = &s->fixed;
-    if (!layer->layer) {
+    const Built* built = &s->fixed;
+    if (!built->layer) {
       std::vector<Tensor> w;
       for (size_t i = 1; i < s->op->inputs.size(); ++i) w.push_back(tensor_on(true, api, input(i), "a weight"));
       own = s->build(x.shape, w);
-      layer = &own;
-    } else if (!lrn) {
-      require(x.shape.size() == layer->axes && x.shape[1] == layer->channels,
-              "X has shape " + text(x.shape) + ", expected " + std::to_string(layer->channels) + " channels and " + std::to_string(layer->axes) + " axes");
+      built = &own;
     }
-    Image image{x.shape[0], x.shape[1], {1, 1, 1}};
-    std::vector<int64_t> shape = lrn ? x.shape : std::vector<int64_t>{x.shape[0], layer->filters};
-    for (size_t i = 2; i < x.shape.size(); ++i) {
-      if (lrn) { image.size[2] *= x.shape[i]; continue; }
-      const int axis = static_cast<int>(5 - x.shape.size() + i - 2);
-      image.size[axis] = x.shape[i];
-      shape.push_back(layer->window.output(axis, x.shape[i]));
-      require(shape.back() > 0, "X of shape " + text(x.shape) + " is smaller than the kernel");
-    }
-    OrtValue* y = nullptr;
-    check(api, abi::KernelContext_GetOutput(api)(context, 0, shape.data(), shape.size(), &y));
-    void* data = nullptr;
-    check(api, abi::GetTensorMutableData(api)(y, &data));
-    for (int64_t size : shape)
-      if (size == 0) return;
+    const Shapes shapes = s->op->kind == Kind::kLrn ? normalised(s->attributes.lrn, x.shape)
+                                                    : convolved(built->outline, x.shape);
+    void* data = output(api, context, shapes.y);
+    if (shapes.y_count == 0) return;
     void* stream = nullptr;
     check(api, abi::KernelContext_GetGPUComputeStream(api)(context, &stream));
-    where += "X " + text(x.shape) + ", Y " + text(shape) + ": ";
-    const auto type = x.type == abi::kFloat ? cuda::Type::kFloat : x.type == abi::kFloat16 ? cuda::Type::kHalf : cuda::Type::kBFloat16;
-    layer->layer->run(image, type, x.data, data, stream);
+    running[0] = x.shape, running[1] = shapes.y;
+    const auto type = x.type == abi::kFloat     ? cuda::Type::kFloat
+                      : x.type == abi::kFloat16 ? cuda::Type::kHalf
+                                                : cuda::Type::kBFloat16;
+    built->layer->run(shapes.image, type, x.data, data, stream);
   });
 }
 
@@ -213,7 +181,7 @@ extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(O
     const abi::OrtApi* oldest = base->GetApi(1);
     return oldest ? abi::CreateStatus(oldest)(abi::kFail, "onnx_lowrank custom ops need onnxruntime 1.17 or newer") : nullptr;
   }
-  return guarded(api, "onnx_lowrank on CUDA: ", [&] {
+  return guarded(api, [] { return std::string("onnx_lowrank on CUDA: "); }, [&] {
     const char* asked = std::getenv("ONNX_LOWRANK_CUDA_OPS");
     // The others' products of full rank are what cuDNN does best: their kernels wait for figures from a GPU (README).
     const auto chosen = ops_of(asked && *asked ? asked : "MonochromaticConv,LRN");

@@ -21,13 +21,15 @@ Divisor divisor(int64_t d) { return {static_cast<uint32_t>(d), d == 1 ? 0 : stat
 
 DeviceActivation activation(const Activation& a) { return {a.min, a.max, a.alpha}; }
 
-DeviceWindow window(const Window& w, const Image& in) {
+DeviceWindow window(const Window& given, const Image& in) {
+  const Window w = given.on(in.size);
   DeviceWindow out;
   for (int i = 0; i < 3; ++i) {
     out.kernel[i] = narrow(w.kernel[i], "the kernel"), out.stride[i] = narrow(w.stride[i], "the stride");
     out.dilation[i] = narrow(w.dilation[i], "the dilation"), out.begin[i] = narrow(w.begin[i], "the pad");
     out.in[i] = narrow(in.size[i], "the size of X"), out.out[i] = narrow(w.output(i, in.size[i]), "the size of Y");
-    narrow((w.kernel[i] - 1) * w.dilation[i] + w.stride[i] * w.output(i, in.size[i]), "the reach of the window");
+    // Tiles hang over the edge of Y, by 256 columns at most.
+    narrow((w.kernel[i] - 1) * w.dilation[i] + w.stride[i] * (w.output(i, in.size[i]) + 256), "the reach of the window");
   }
   narrow(in.size[1] * in.size[2], "the plane of X");
   narrow(static_cast<int64_t>(out.out[1]) * out.out[2], "the plane of Y");
@@ -56,6 +58,7 @@ int conflicts(int width, int step) {
 // The least padding of a row that has the fewest bank conflicts.
 int padded_pitch(int words, int width, int stride) {
   int best = words;
+  stride %= kWarp;  // the number of banks
   for (int pitch = words; pitch < words + 16; ++pitch)
     if (conflicts(width, pitch * stride) < conflicts(width, best * stride)) best = pitch;
   return best;
@@ -111,10 +114,11 @@ Launch MonoPlan::plan(const Image& in, const Device& device, const float* floats
       const int64_t narrowest = w.out[2] - (real_strips - 1) * strip;
       const int64_t touched = std::min<int64_t>((run - 2) / narrowest + 2, w.out[1]);  // output rows that a run can touch
       const int64_t rows = (touched - 1) * w.stride[1] + (w.kernel[1] - 1) * w.dilation[1] + 1;
+      if (columns >= 1 << 16 || rows >= 1 << 16) continue;  // divided by one multiplication; and no product of both overflows
       const int64_t words = divide_up(rows * pitch, 4) * 4, bytes = 4 * (words + taps * q_);
       const int64_t runs = divide_up(strip * w.out[1], run);
       const int64_t blocks = in.batch * w.out[0] * real_strips * runs * p.colours * p.chunks;
-      if (bytes > device.shared_block || columns >= 1 << 16 || blocks > kMaxIndex) continue;
+      if (bytes > device.shared_block || blocks > kMaxIndex) continue;
       // Instructions of a thread: staging Z, the taps, the rest; blocks share a multiprocessor, and come in whole waves.
       const int64_t together = std::min<int64_t>(4, device.shared_multiprocessor / (bytes + 1024));
       const double waves = static_cast<double>(divide_up(blocks, device.multiprocessors * std::max<int64_t>(1, together))) * std::max<int64_t>(1, together);
@@ -208,7 +212,7 @@ Launch LowRankPlan::plan(const Image& in, const Device& device, const float* flo
         const int64_t h0 = (t0 - 1) * static_cast<int64_t>(p.stride[0]) + (kernel[0] - 1) * static_cast<int64_t>(dilation[0]) + 1;
         const int64_t h1 = (t1 - 1) * static_cast<int64_t>(p.stride[1]) + (kernel[1] - 1) * static_cast<int64_t>(dilation[1]) + 1;
         const int64_t phase = divide_up(h1, p.stride[1]);
-        if (h0 * h1 >= 1 << 15) continue;
+        if (h0 >= 1 << 15 || h1 >= 1 << 15 || h0 * h1 >= 1 << 15 || phase * p.stride[1] >= 1 << 15) continue;
         const int pitch = padded_pitch(static_cast<int>(phase * p.stride[1]), t1, p.stride[0]);
         const int64_t z_pitch = h0 * pitch, t_pitch = parts * pixels * kWarp, in_parts = divide_up(h0 * h1, pixels * kWarp);
         const int64_t tiles0 = divide_up(w.out[1], t0), tiles1 = divide_up(w.out[2], t1);
@@ -266,7 +270,9 @@ Launch plan_lrn(const Lrn& d, const Image& in, const Device& device, LrnParams* 
   p.segment = narrow(divide_up(in.channels, segments), "channels");
   p.segments = narrow(divide_up(in.channels, p.segment), "channels");
   const int64_t before = (d.size - 1) / 2;
-  p.before = narrow(before, "size"), p.after = narrow(d.size - 1 - before, "size");
+  // No further than the channels: sums of two indices must not overflow.
+  p.before = narrow(std::min(before, in.channels), "channels");
+  p.after = narrow(std::min(d.size - 1 - before, in.channels), "channels");
   p.scale = d.alpha / static_cast<float>(d.size), p.beta = d.beta, p.bias = d.bias;
   *params = p;
   return {narrow(divide_up(p.pixels * p.segments, 256), "the number of blocks"), 256, 0, 1, 1};

@@ -48,10 +48,11 @@ class CpKernel : public Kernel {
   void run(const Image& in, const float* x, float* y, const ParallelFor& parallel) override {
     if (in.size[0] != 1) throw std::runtime_error("three spatial axes");
     const int64_t G = d_.input_groups, H = d_.output_groups, K = d_.rank1, C = d_.channels, per_out = d_.filters / H;
-    const int64_t ih = in.size[1], iw = in.size[2], oh = d_.window.output(1, ih), ow = d_.window.output(2, iw);
-    const int64_t sy = d_.window.stride[1], sx = d_.window.stride[2], top = d_.window.begin[1], left = d_.window.begin[2];
-    const int64_t kx = d_.window.kernel[2], reach = (d_.window.kernel[1] - 1) * d_.window.dilation[1] + 1;
-    const int64_t columns = std::max(left + iw, (ow - 1) * sx + (kx - 1) * d_.window.dilation[2] + 1);
+    const Window w = d_.window.on(in.size);
+    const int64_t ih = in.size[1], iw = in.size[2], oh = w.output(1, ih), ow = w.output(2, iw);
+    const int64_t sy = w.stride[1], sx = w.stride[2], top = w.begin[1], left = w.begin[2];
+    const int64_t kx = w.kernel[2], reach = (w.kernel[1] - 1) * w.dilation[1] + 1;
+    const int64_t columns = std::max(left + iw, (ow - 1) * sx + (kx - 1) * w.dilation[2] + 1);
     // A group of many channels is copied: planes a power of two apart would share cache sets.
     const bool copied = C / G >= kCopyFrom;
     // Large groups: a task goes down its rows in strips whose T, Z and X stay in the second cache level, and keeps the rows of
@@ -62,21 +63,21 @@ class CpKernel : public Kernel {
     for (size_t i = 0; i < chunks; ++i) lanes += chunks_[i].vectors * L;
     const int64_t weights = d_.filters * G * K + (copied ? C * G * H * K : 0);
     const int64_t budget = (weights > 400 * 1024 ? kLarge : kSmall) * 1024;
-    const int64_t row = ow * G * K + sy * ((copied ? iw * C : 0) + columns * lanes);
-    const int64_t most = copied ? oh : kT * 1024 / (ow * G * K);
+    const int64_t t_row = Size(ow) * G * K, row = Size(sy) * (Size(copied ? iw : 0) * C + Size(columns) * lanes) + t_row;
+    const int64_t most = copied ? oh : kT * 1024 / t_row;
     const auto plan = threads_.plan();
     const int64_t rows = strip_rows(oh, most, in.batch * H, plan.count), tasks = ceil_div(oh, rows);
     const int64_t parts = copied ? ceil_div(rows, std::clamp<int64_t>(budget / row, 1, rows)) : 1, strip = ceil_div(rows, parts);
     const bool whole = strip == rows;  // then one chunk's Z is enough
     const int64_t in_rows = (strip - 1) * sy + reach, shared = std::max<int64_t>(0, reach - sy);
     const int64_t xp = odd_lines(in_rows * iw), tp = odd_lines(strip * ow);
+    const int64_t zs = Size(in_rows) * columns * (whole ? std::min<int64_t>(lanes, 2 * L) : lanes),
+                  ts = round_up(Size(G) * K * tp + kSlack, 16), xs = copied ? Size(C) * xp + 16 : Size(0);
     std::vector<int64_t> t_offset(G * K + kAhead);
     for (int64_t k = 0; k < G * K; ++k) t_offset[k] = k * tp;
-    const size_t zs = in_rows * columns * (whole ? std::min<int64_t>(lanes, 2 * L) : lanes), ts = round_up(G * K * tp + kSlack, 16),
-                 xs = copied ? C * xp + 16 : 0;
     std::vector<int64_t> tap(2 * taps_);  // in Z of one vector, of two
     for (int64_t t = 0; t < taps_; ++t)
-      for (int m = 0; m < 2; ++m) tap[m * taps_ + t] = (t / kx * d_.window.dilation[1] * columns + t % kx * d_.window.dilation[2]) * (m + 1) * L;
+      for (int m = 0; m < 2; ++m) tap[m * taps_ + t] = (t / kx * w.dilation[1] * columns + t % kx * w.dilation[2]) * (m + 1) * L;
     std::vector<int64_t> order(sources_);
     if (!copied)
       for (int64_t& c : order) c = d_.input_order[c];

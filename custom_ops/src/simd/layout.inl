@@ -9,7 +9,7 @@ struct Layout {
         top(w.begin[1]), left(w.begin[2]), width(in_width), out_width(w.output(2, in_width)) {
     pitch = out_width + (unrolled ? 0 : gap());
     rows = strip + (ky - 1) * dy / sy;
-    plane = sy * (unrolled ? kx : sx) * rows * pitch;
+    plane = Size(sy) * (unrolled ? kx : sx) * rows * pitch;
   }
   // Positions between the rows of outputs, unless unrolled.
   int64_t gap() const { return (kx - 1) * dx / sx; }
@@ -19,6 +19,7 @@ struct Layout {
   int64_t last_row(int64_t y, int64_t count) const { return (y + count - 1) * sy - top + (ky - 1) * dy + 1; }
   std::vector<int64_t> offsets(int64_t channels) const {
     std::vector<int64_t> o;
+    o.reserve(Size(channels) * ky * kx + kAhead);
     for (int64_t c = 0; c < channels; ++c)
       for (int64_t i = 0; i < ky; ++i)
         for (int64_t j = 0; j < kx; ++j)

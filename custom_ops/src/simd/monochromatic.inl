@@ -12,20 +12,21 @@ class MonochromaticKernel : public Kernel {
   void run(const Image& in, const float* x, float* y, const ParallelFor& parallel) override {
     const int64_t images = in.batch * in.size[0], ih = in.size[1], iw = in.size[2];
     if (in.size[0] != 1) throw std::runtime_error("three spatial axes");
-    const int64_t oh = d_.window.output(1, ih), ow = d_.window.output(2, iw), per = d_.filters / d_.colours;
-    const Layout one(d_.window, iw, 1);
+    const Window w = d_.window.on(in.size);
+    const int64_t oh = w.output(1, ih), ow = w.output(2, iw), per = d_.filters / d_.colours;
+    const Layout one(w, iw, 1);
     const int64_t row_floats = one.sy * one.sx * one.pitch;
     const int64_t most = std::max<int64_t>(4, 6144 / row_floats - one.rows + 1);
     const auto plan = threads_.plan();
     const int64_t strip = strip_rows(oh, std::min<int64_t>(most, 16), images, plan.count), strips = ceil_div(oh, strip);
-    const Layout lay(d_.window, iw, strip);
+    const Layout lay(w, iw, strip);
     const auto offset = lay.offsets(1);
     // Few channels are padded and split by phase before they are mixed, many colours would repeat it; else the colours are.
     const bool early = d_.channels <= d_.colours;
     const int64_t xp = early ? odd_lines(lay.plane + kSlack) : 0, zs = odd_lines(lay.plane + kSlack);
+    const size_t need = Size(d_.channels) * xp + zs + lay.padded_size();
     std::vector<int64_t> x_offset(d_.channels + kAhead);
     for (int64_t c = 0; c < d_.channels; ++c) x_offset[c] = c * xp;
-    const size_t need = zs + d_.channels * xp + lay.padded_size();
     threads_.run(plan, parallel, images * strips, [&](size_t task) {
       const int64_t n = task / strips, y0 = task % strips * strip, count = std::min(strip, oh - y0);
       Scratch::Lease lease(scratch_, need);
@@ -44,9 +45,9 @@ class MonochromaticKernel : public Kernel {
         for (int64_t c = 0; c < d_.channels; ++c)
           rows(xs + c * xp, [&](int64_t r) { Layout::copy(padded + lay.left, image + (c * ih + r) * iw, iw); });
       for (int64_t c = 0; c < d_.colours; ++c) {
-        const float* w = d_.colour.data() + c * d_.channels;
+        const float* mixed = d_.colour.data() + c * d_.channels;
         if (early) multiply(mixers_[c], xs, x_offset.data(), lay.plane, nullptr, nullptr, [&](int64_t) { return z; });
-        else rows(z, [&](int64_t r) { mix(image + r * iw, ih * iw, w, iw, padded + lay.left); });
+        else rows(z, [&](int64_t r) { mix(image + r * iw, ih * iw, mixed, iw, padded + lay.left); });
         multiply(panels_[c], z, offset.data(), ow, bias_.data() + c * per, &d_.activation,
                  [&](int64_t m) { return y + ((n * d_.filters + position_[c * per + m]) * oh + y0) * ow; }, nullptr, count, lay.pitch, ow);
       }

@@ -2,7 +2,8 @@
 Vec::T activate(const Activation& a, Vec::T v) {
   // Operand order as in the reference: a NaN passes through min and max.
   v = Vec::min(Vec::set1(a.max), Vec::max(Vec::set1(a.min), v));
-  if (a.alpha != 1.0f) v = Vec::fma(Vec::set1(a.alpha), Vec::min(v, Vec::set1(0.0f)), Vec::max(v, Vec::set1(0.0f)));
+  const Vec::T zero = Vec::set1(0.0f);
+  if (a.alpha != 1.0f) v = Vec::fma(Vec::set1(a.alpha), Vec::min(zero, v), Vec::max(zero, v));
   return v;
 }
 

@@ -7,8 +7,10 @@ class Scratch {
    public:
     Lease(Scratch& s, size_t size) : s_(s) {
       { std::lock_guard<std::mutex> lock(s.mutex_);
-        if (!s.idle_.empty()) { b_ = std::move(s.idle_.back()); s.idle_.pop_back(); } }
+        if (s.idle_.empty()) s.idle_.reserve(++s.buffers_);  // so that giving a buffer back cannot fail
+        else { b_ = std::move(s.idle_.back()); s.idle_.pop_back(); } }
       if (b_.size < size) {
+        b_ = {};
         b_.data.reset(static_cast<float*>(std::aligned_alloc(64, round_up(size * sizeof(float), 64))));
         if (!b_.data) throw std::bad_alloc();
         b_.size = size;
@@ -23,4 +25,5 @@ class Scratch {
  private:
   std::mutex mutex_;
   std::vector<Buffer> idle_;
+  size_t buffers_ = 0;
 };

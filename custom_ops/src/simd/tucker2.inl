@@ -20,15 +20,16 @@ class Tucker2Kernel : public Kernel {
     if (in.size[0] != 1) throw std::runtime_error("three spatial axes");
     const int64_t G = d_.input_groups, H = d_.output_groups, K1 = d_.rank1, K2 = d_.rank2, C = d_.channels;
     const int64_t per_in = C / G, per_out = d_.filters / H;
-    const int64_t ih = in.size[1], iw = in.size[2], oh = d_.window.output(1, ih), ow = d_.window.output(2, iw);
-    const int64_t weights = G * H * (K1 * per_in + K2 * K1 * d_.window.taps()) + d_.filters * G * K2;
-    const int64_t row = ow * G * K2 + d_.window.stride[1] * iw * (per_in + K1);
+    const Window w = d_.window.on(in.size);
+    const int64_t ih = in.size[1], iw = in.size[2], oh = w.output(1, ih), ow = w.output(2, iw);
+    const int64_t weights = G * H * (K1 * per_in + K2 * K1 * w.taps()) + d_.filters * G * K2;
+    const int64_t row = Size(ow) * G * K2 + Size(w.stride[1]) * iw * (per_in + K1);
     const auto plan = threads_.plan();
     const bool winograd = !winograd_.empty();
     // With one block and stride 1 a task goes down the image in strips that stay in the second cache level, and keeps the rows
     // of Z that two strips share. Otherwise a task is one strip: smaller ones read the weights again and compute the shared rows
     // twice, larger ones leave the second level. Sizes in KiFloats were measured best.
-    const bool rolls = G == 1 && H == 1 && d_.window.stride[1] == 1 && d_.window.stride[2] == 1;
+    const bool rolls = G == 1 && H == 1 && w.stride[1] == 1 && w.stride[2] == 1;
     const int64_t budget = rolls ? (weights > 32 * 1024 ? 200 : 60) : weights > 400 * 1024 ? 900 : 400;
     const int64_t most = std::max<int64_t>(rolls ? 1 : 4, budget * 1024 / row);
     const int64_t rows = strip_rows(oh, rolls ? oh : most, in.batch * H, plan.count), tasks = ceil_div(oh, rows);
@@ -36,22 +37,23 @@ class Tucker2Kernel : public Kernel {
     if (winograd) strip = round_up(strip, 2);
     const int64_t tiles = ceil_div(ow, 2), tile_rows = winograd ? rows_of_tiles(strip / 2, tiles) : 0;
     // Gaps between rows are work for nothing; copies for each column of the window are cheaper where rows are short.
-    const Layout gaps(d_.window, iw, strip), lay(d_.window, iw, strip, !rolls && gaps.sx == 1 && gaps.gap() * kUnroll > ow);
+    const Layout gaps(w, iw, strip), lay(w, iw, strip, !rolls && gaps.sx == 1 && gaps.gap() * kUnroll > ow);
     const int64_t in_rows = (strip - 1) * lay.sy + (lay.ky - 1) * lay.dy + 1;
     const int64_t xp = odd_lines(in_rows * iw), tp = odd_lines(strip * ow), fp = round_up(lay.positions(strip), L) + L;
+    const int64_t wp = odd_lines(tile_rows * tiles), up = Size(K1) * wp + 16, mp = Size(K2) * wp + 16;
+    // Every buffer starts on a cache line.
+    const int64_t xs = round_up(Size(per_in) * xp + kSlack, 16), zs = round_up(Size(K1) * lay.plane + kSlack, 16),
+                  ts = round_up(Size(G) * K2 * tp + kSlack, 16), ps = lay.padded_size(),
+                  reduced = Size(K1) * xp, product = winograd ? Size(Winograd::kTerms) * (up + mp) : Size(K2) * fp,
+                  us = round_up(std::max(reduced, product) + kSlack + ps, 16);
     std::vector<int64_t> x_offset(per_in + kAhead), t_offset(G * K2 + kAhead);
     // X is read where it is, unless a row ends inside a vector or many blocks of A would read it again.
     const bool in_place = rolls && iw % L == 0 && K1 <= 2 * kMaxRows;
     for (int64_t c = 0; c < per_in; ++c) x_offset[c] = in_place ? d_.input_order[c] * ih * iw : c * xp;
     for (int64_t k = 0; k < G * K2; ++k) t_offset[k] = k * tp;
     const auto offset = lay.offsets(K1);
-    const int64_t wp = odd_lines(tile_rows * tiles), up = K1 * wp + 16, mp = K2 * wp + 16;
     std::vector<int64_t> u_offset(K1 + kAhead);
     for (int64_t k = 0; k < K1; ++k) u_offset[k] = k * wp;
-    // Every buffer starts on a cache line.
-    const size_t xs = round_up(per_in * xp + kSlack, 16), zs = round_up(K1 * lay.plane + kSlack, 16),
-                 ts = round_up(G * K2 * tp + kSlack, 16), ps = lay.padded_size(),
-                 us = round_up(std::max({K1 * xp, winograd ? 0 : K2 * fp, winograd ? Winograd::kTerms * (up + mp) : 0}) + kSlack + ps, 16);
     threads_.run(plan, parallel, in.batch * H * tasks, [&](size_t task) {
       const int64_t h = task % H, n = task / H / tasks, ya = task / H % tasks * rows, yb = std::min(oh, ya + rows);
       Scratch::Lease lease(scratch_, xs + zs + ts + us + ps);
@@ -59,7 +61,7 @@ class Tucker2Kernel : public Kernel {
       std::fill_n(padded, ps, 0.0f);
       const bool direct = lay.sx == 1;  // then only the image's columns are written, the padding stays zero
       // Without column padding a row is split where it stands; what lies behind it reaches only positions that are dropped.
-      const bool bare = d_.window.begin[2] == 0 && d_.window.end[2] == 0;
+      const bool bare = w.begin[2] == 0 && w.end[2] == 0;
       const int64_t shared = (lay.ky - 1) * lay.dy;
       for (int64_t y0 = ya; y0 < yb; y0 += strip) {
         const int64_t count = std::min(strip, yb - y0), first = lay.first_row(y0), last = lay.last_row(y0, count);
@@ -118,7 +120,7 @@ class Tucker2Kernel : public Kernel {
  private:
   // How many rows of tiles to transform at once: what fits, with the fewest lanes left empty.
   int64_t rows_of_tiles(int64_t most, int64_t tiles) const {
-    most = std::clamp<int64_t>(kTiles * 1024 / (Winograd::kTerms * (d_.rank1 + d_.rank2) * tiles), 1, most);
+    most = std::clamp<int64_t>(kTiles * 1024 / (Size(Winograd::kTerms) * (d_.rank1 + d_.rank2) * tiles), 1, most);
     int64_t best = 1;
     for (int64_t r = 2; r <= most; ++r)
       if (round_up(r * tiles, L) * best <= round_up(best * tiles, L) * r) best = r;
