@@ -145,7 +145,7 @@ def cascade(
     from onnx_lowrank.finetune.run import finetune
 
     original = load_model(model)
-    layers = find_layers(original, input_shapes=input_shapes)
+    layers = find_layers(original, input_shapes=input_shapes, check_values=True)
     decided = api.resolve_plan(layers, plan)
     if not decided.chosen:
         raise PlanError("no layer is replaced; choose layers and schemes with --layer")
