@@ -216,7 +216,7 @@ class _Finder:
         if (node.domain, node.op_type) in self._functions or not _output(node):
             return None
         if is_standard(node) and (
-            node.op_type == "Conv"
+            (node.op_type == "Conv" and len(node.input) > 1)
             or (node.op_type in ("Gemm", "MatMul") and _has(node, 1, scope, given))
         ):
             return Place("", node, scope, shapes, None)

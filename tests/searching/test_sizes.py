@@ -19,7 +19,7 @@ from onnx_lowrank.planning.knapsack import Together
 from onnx_lowrank.searching.sizes import freed
 from onnx_lowrank.to_budget import BudgetResult, compress_to_budget
 
-C = 32
+C = 16
 
 
 def low_rank(seed: int) -> np.ndarray:
