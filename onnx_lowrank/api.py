@@ -48,6 +48,7 @@ __all__ = [
     "CompressResult",
     "CostReport",
     "Diagnosis",
+    "FileBytes",
     "LayerInfo",
     "Lowering",
     "Plan",

@@ -66,6 +66,8 @@ class CascadeResult:
         Multiply-adds of all layers, before and after; None where the model does not fix them.
     source : path or None
         The file read.
+    file_bytes : FileBytes or None
+        Sizes of the files of the original and of the result.
     """
 
     model: onnx.ModelProto
@@ -73,6 +75,7 @@ class CascadeResult:
     macs: int | None
     macs_new: int | None
     source: Path | None = None
+    file_bytes: api.FileBytes | None = None
 
     def save(self, path: Path, *, force: bool = False) -> None:
         """Write the model atomically; `force` allows to overwrite the original."""
@@ -84,7 +87,14 @@ class CascadeResult:
             {**asdict(s), "fitted": s.fitted.to_dict(), "tuned": s.tuned.to_dict()}
             for s in self.stages
         ]
-        return {"stages": stages, "macs": self.macs, "macs_new": self.macs_new}
+        sizes = self.file_bytes
+        return {
+            "stages": stages,
+            "macs": self.macs,
+            "macs_new": self.macs_new,
+            "file_bytes": sizes.before if sizes else None,
+            "file_bytes_new": sizes.after if sizes else None,
+        }
 
 
 def cascade(
@@ -145,7 +155,7 @@ def cascade(
     from onnx_lowrank.finetune.run import finetune
 
     original = load_model(model)
-    layers = find_layers(original, input_shapes=input_shapes)
+    layers = find_layers(original, input_shapes=input_shapes, check_values=True)
     decided = api.resolve_plan(layers, plan)
     if not decided.chosen:
         raise PlanError("no layer is replaced; choose layers and schemes with --layer")
@@ -211,7 +221,8 @@ def cascade(
             kept.leave(tuned, scores)
     total = total_cost(plan_costs(layers, decided))
     path = Path(model) if isinstance(model, str | Path) else None
-    return CascadeResult(tuned, tuple(stages), total.macs, total.macs_new, path)
+    sizes = api.FileBytes.of(model, original, tuned)
+    return CascadeResult(tuned, tuple(stages), total.macs, total.macs_new, path, sizes)
 
 
 class _Kept:

@@ -74,7 +74,7 @@ def layer_spectra(model: str | os.PathLike[str] | bytes | onnx.ModelProto) -> tu
     loaded = load_model(model)
     editor = GraphEditor(loaded)
     found = []
-    for layer in find_layers(loaded):
+    for layer in find_layers(loaded, check_values=True):
         if layer.reason is None:
             weight = layer_weight(editor, layer)
             found.append(Spectrum(layer.name, weight.shape, unfolding_spectra(weight)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import onnx
@@ -75,23 +75,27 @@ def foreign_op(node: onnx.NodeProto, shapes: Shapes) -> ForeignOp | None:
     return None
 
 
+def _shape(names: Sequence[str], index: int, shapes: Shapes) -> Shape | None:
+    return shapes.get(names[index]) if index < len(names) else None
+
+
 def _size(dims: Shape | None) -> int | None:
     sizes = None if dims is None else sizes_of(dims)
     return None if sizes is None else math.prod(sizes)
 
 
 def _pixels(node: onnx.NodeProto, shapes: Shapes, index: int) -> int | None:
-    shape = shapes.get(node.output[0])
+    shape = _shape(node.output, 0, shapes)
     return _size(shape[2:] if shape else None)
 
 
 def _pixels_last(node: onnx.NodeProto, shapes: Shapes, index: int) -> int | None:
-    shape = shapes.get(node.output[0])
+    shape = _shape(node.output, 0, shapes)
     return _size(shape[1:-1] if shape else None)
 
 
 def _input_pixels(node: onnx.NodeProto, shapes: Shapes, index: int) -> int | None:
-    shape = shapes.get(node.input[0])
+    shape = _shape(node.input, 0, shapes)
     return _size(shape[2:] if shape else None)
 
 
@@ -105,7 +109,7 @@ def _rows(left: int = 0, right: int = 1) -> Positions:
 
     def positions(node: onnx.NodeProto, shapes: Shapes, index: int) -> int | None:
         other = left if index == right else right
-        shape = shapes.get(node.input[other])
+        shape = _shape(node.input, other, shapes)
         if shape is None:
             return None
         if len(shape) > 1 and attribute(node, "transA" if other == left else "transB", 0):
@@ -118,7 +122,7 @@ def _rows(left: int = 0, right: int = 1) -> Positions:
 
 
 def _steps(node: onnx.NodeProto, shapes: Shapes, index: int) -> int | None:
-    shape = shapes.get(node.input[0])
+    shape = _shape(node.input, 0, shapes)
     if shape is None or len(shape) != 3:
         return None
     return _size((shape[1 if attribute(node, "layout", 0) else 0],))
@@ -130,13 +134,13 @@ def _einsum(node: onnx.NodeProto, shapes: Shapes, index: int) -> int | None:
     if len(terms) != 2 or len(node.input) != 2 or "." in terms[index]:
         return None
     other = 1 - index
-    shape, labels = shapes.get(node.input[other]), list(terms[other])
+    shape, labels = _shape(node.input, other, shapes), list(terms[other])
     if shape is None:
         return None
     if "." in labels:
         first = labels.index(".")
         labels[first : first + 3] = [f".{axis}" for axis in range(len(shape) - len(labels) + 3)]
-    if len(labels) != len(shape):
+    if len(labels) != len(shape) or not labels:
         return None
     # As elsewhere, the first axis of the activation is that of the images.
     axes = [(label, size) for label, size in zip(labels, shape, strict=True)]

@@ -75,8 +75,9 @@ class Place:
                 found += [self._given(call, self.formals.index(name)) for call in self.calls]
             elif self.formals:
                 found.append(None)
-        known = [weight for weight in found if weight is not None]
-        if len(known) < len(found) or (self.formals and not found):
+        # Calls that give a function the same weight are one weight.
+        known = list(dict.fromkeys(weight for weight in found if weight is not None))
+        if None in found or (self.formals and not found):
             return None
         packed = self.op.packed if self.op is not None else None
         if packed is not None and known:
@@ -215,7 +216,7 @@ class _Finder:
         if (node.domain, node.op_type) in self._functions or not _output(node):
             return None
         if is_standard(node) and (
-            node.op_type == "Conv"
+            (node.op_type == "Conv" and len(node.input) > 1)
             or (node.op_type in ("Gemm", "MatMul") and _has(node, 1, scope, given))
         ):
             return Place("", node, scope, shapes, None)

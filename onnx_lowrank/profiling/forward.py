@@ -161,7 +161,7 @@ def _profile(
     """
     graph = model.graph
     found = find_layers(model, input_shapes={name: value.shape for name, value in feeds.items()})
-    by_output = {layer.node.output[0]: layer for layer in found}
+    by_output = {output: layer for layer in found for output in layer.node.output[:1] if output}
     layers = {
         node.name: by_output[node.output[0]].name
         for node in graph.node
@@ -183,7 +183,7 @@ def _profile(
         row = row_of[node.name]
         layer = by_output.get(node.output[0]) if node.output else None
         if layer is not None:
-            one = layer.spec.macs if layer.spec else None
+            one = layer.macs
             so_far = macs.get(row, 0)
             macs[row] = None if one is None or so_far is None else so_far + samples * one
         elif node.domain not in ("", "ai.onnx") and row in layer_rows:

@@ -91,9 +91,10 @@ def measure_latencies(
     require_provider(provider)
     original = load_model(model)
     check_model(original)
-    names = [layer.name for layer in find_layers(original) if layer.reason is None]
+    listed = find_layers(original, check_values=True)
+    names = [layer.name for layer in listed if layer.reason is None]
     prepared, _ = normalised(original, names)
-    found, reasons = ladder(find_layers(prepared, input_shapes=input_shapes))
+    found, reasons = ladder(find_layers(prepared, input_shapes=input_shapes, check_values=True))
     if not found:
         why = next(iter(reasons.values()), "it has none")
         raise ModelError(f"the model has no layer that a search would look at: {why}")

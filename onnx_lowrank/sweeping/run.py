@@ -104,7 +104,8 @@ def sweep(
 
     progress("looking at the data", 0, 1)
     surveys = look(datasets)
-    found = {layer.name: layer for layer in find_layers(normalised, input_shapes=surveys[0].shapes)}
+    listed = find_layers(normalised, input_shapes=surveys[0].shapes, check_values=True)
+    found = {layer.name: layer for layer in listed}
     missing = tuple(
         Skipped(name, None, "it is folded away before the fits")
         for name in selected

@@ -13,7 +13,14 @@ from onnx import helper, numpy_helper
 
 from onnx_lowrank.errors import ModelError, OutputError
 from onnx_lowrank.graph import io
-from onnx_lowrank.graph.io import check_output, load_model, save_model, write_text
+from onnx_lowrank.graph.io import (
+    check_output,
+    file_size,
+    load_model,
+    save_model,
+    serialised_size,
+    write_text,
+)
 
 RNG = np.random.default_rng(0)
 WEIGHT = RNG.standard_normal((4, 3, 3, 3))
@@ -289,6 +296,21 @@ def test_a_large_model_goes_into_two_files(tmp_path: Path) -> None:
     assert other != data
     save_model(conv_model(WEIGHT[:1, :1]), path)  # small again
     assert files(tmp_path) == {"model.onnx"}
+
+
+def test_the_size_of_a_model_is_that_of_its_file(tmp_path: Path) -> None:
+    save_model(two_convs(), tmp_path / "model.onnx")
+    size = (tmp_path / "model.onnx").stat().st_size
+    assert serialised_size(two_convs()) == file_size(tmp_path / "model.onnx") == size
+
+
+@pytest.mark.usefixtures("_small_limit")
+def test_the_size_of_a_model_in_two_files(tmp_path: Path) -> None:
+    save_model(two_convs(), tmp_path / "model.onnx")
+    assert len(files(tmp_path)) == 2
+    size = sum(path.stat().st_size for path in tmp_path.iterdir())
+    # In the structure there is the name of the other file, which is as long as it is here.
+    assert serialised_size(two_convs()) == file_size(tmp_path / "model.onnx") == size
 
 
 @pytest.mark.usefixtures("_small_limit")

@@ -185,7 +185,6 @@ REFUSED = [
     ("Conv(x, x)", "its weight 'x' is not constant"),
     ("Conv(x, w, m)", "its bias 'm' is not constant"),
     ("Conv(i, v)", "its weight 'v' is of type int8, not floating-point"),
-    ("Gemm(f, f)", "its weight 'f' is not constant"),
     ("Gemm(f, g, h)", "its bias 'h' differs from row to row"),
     ("MatMul(f, stack)", "its weight 'stack' is of rank 3"),
     ("MatMul(f, vector)", "its weight 'vector' is of rank 1"),
@@ -241,10 +240,10 @@ def test_an_old_gemm_is_refused() -> None:
 
 def test_what_is_no_layer() -> None:
     text = """net (float[N,4,9,9] x, float[4,4] f) => (y, z) {
-        y = ConvTranspose(x, w)
         a = MatMul(f, f)
-        b = other.Conv(x, w)
-        z = MatMul(g, f)
+        c = Gemm(f, f, g)
+        y = other.Conv(x, w)
+        z = Add(f, g)
     }"""
     model = text_model(text, {"w": W, "g": np.eye(4, dtype=np.float32)})
     assert find_layers(model) == ()
@@ -327,6 +326,122 @@ def test_the_light_models(name: str, light_folder: Path) -> None:
     total = sum(layer.spec.macs or 0 for layer in layers if layer.spec)
     if macs is not None:
         assert round(total / 1e9, 2) == macs
+
+
+STORED = [
+    ("y = Conv(x, w)", [("w", 144, 576)]),
+    ("k = Transpose<perm=[1,0,2,3]>(w) y = Conv(x, k)", [("w", 144, 576)]),
+    ("k = DequantizeLinear(q, s, z) y = Conv(x, k)", [("q", 144, 149)]),
+    ("h = Cast<to=1>(half) y = Conv(x, h)", [("half", 144, 288)]),
+    ("k = Mul(w, s) y = Conv(x, k)", [("k", 144, 580)]),
+    ("k = ConstantOfShape(shape) y = Conv(x, k)", [("k", 144, 32)]),
+    ("a = Conv(x, w) y = Conv(a, w)", [("w", 144, 576), ("w", 144, 576)]),
+    ("k = Transpose<perm=[1,0,2,3]>(w) a = Conv(x, w) y = Conv(a, k)", [("w", 144, 576)] * 2),
+    ("k = ReduceMean<axes=[0]>(x) l = Concat<axis=0>(k, k) y = Conv(x, x)", []),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), STORED)
+def test_where_weights_are_stored(text: str, expected: list[tuple[str, int, int]]) -> None:
+    weights: dict[str, NDArray[Any]] = {
+        "w": W,
+        "half": W.astype(np.float16),
+        "shape": np.array(W.shape),
+        "q": np.ones(W.shape, np.uint8),
+        "s": np.array(0.5, np.float32),
+        "z": np.array(3, np.uint8),
+    }
+    used = set(text.replace(",", " ").replace(")", " ").replace("(", " ").split())
+    model = text_model(
+        f"net (float[N,4,9,9] x) => (y) {{ {text} }}",
+        {name: value for name, value in weights.items() if name in used},
+    )
+    found = [weight for layer in find_layers(model) for weight in layer.weights or ()]
+    assert [(weight.key, weight.params, weight.bytes) for weight in found] == expected
+    assert not any(weight.elsewhere for weight in found)
+
+
+@pytest.mark.parametrize(
+    ("text", "elsewhere"),
+    [
+        ("y = MatMul(x, w) z = Gather(w, i)", True),  # an embedding tied to the last layer
+        ("t = Transpose(w) y = MatMul(x, t) z = Gather(w, i)", True),
+        ("u = Add(x, w) y = MatMul(u, w) z = Neg(i)", True),
+        ("y = MatMul(x, w) z = Identity(w)", True),
+        ("y = MatMul(x, w) t = Transpose(w) z = Identity(i)", False),  # nothing reads t
+        ("u = MatMul(x, w) y = MatMul(u, w) z = Identity(i)", False),
+    ],
+)
+def test_whether_anything_but_layers_reads_a_weight(text: str, elsewhere: bool) -> None:
+    model = text_model(
+        f"net (float[4,4] x, int64[3] i) => (y, z) {{ {text} }}", {"w": np.eye(4, dtype=np.float32)}
+    )
+    layers = find_layers(model)
+    assert all(w.elsewhere is elsewhere for layer in layers for w in layer.weights or ())
+
+
+def test_weights_in_bodies_and_functions_are_counted_where_they_are_known() -> None:
+    text = """net (float[1,4,9,9] x, bool c) => (y) {
+        [one] a = If(c) <
+            then_branch = t () => (p) { p = Conv(x, w) },
+            else_branch = e () => (q) { k = ConstantOfShape(shape) q = Conv(x, k) }
+        >
+        b = local.block(a, v)
+        d = local.block(b, v)
+        y = Conv(d, w)
+    }"""
+    model = text_model(text, {"w": W, "v": W, "shape": np.array([6, 4, 3, 3])})
+    body = [
+        helper.make_node("Conv", ["x", "k"], ["m"]),
+        helper.make_node("Transpose", ["k"], ["l"], perm=[1, 0, 2, 3]),
+        helper.make_node("Conv", ["m", "l"], ["z"]),
+    ]
+    imports = [helper.make_opsetid("", 13)]
+    model.functions.append(helper.make_function("local", "block", ["x", "k"], ["z"], body, imports))
+    found = {layer.name: layer for layer in find_layers(model)}
+    assert list(found) == ["p", "q", "y", "m", "z"]
+    for name in ("p", "y"):
+        assert [w.key for w in found[name].weights or ()] == ["w"]
+    assert found["q"].weights is None  # a size that is computed inside a body
+    assert [w.key for w in found["m"].weights or ()] == ["v"]
+    assert found["z"].weights is None
+    assert [found[name].params for name in found] == [144, None, 144, 144, None]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_values_that_are_not_finite_are_a_reason(bad: float, dtype: str) -> None:
+    weight = W.copy()
+    weight[3, 1, 2, 2] = bad
+    model = conv_model(weight, np.zeros(4), dtype=dtype)
+    assert only(model).reason is None  # as passes list layers: weights are not looked at
+    assert only(model, check_values=True).reason == "its weight has NaN or Inf"
+    model = conv_model(W, np.array([0, bad, 0, 0]), dtype=dtype)
+    assert only(model, check_values=True).reason == "its bias has NaN or Inf"
+
+
+@pytest.mark.parametrize(("value", "dtype"), [(6e4, "float16"), (3e38, "float32")])
+def test_large_values_are_finite_though_their_sum_is_not(value: float, dtype: str) -> None:
+    model = conv_model(np.full(W.shape, value), dtype=dtype)
+    assert only(model, check_values=True).reason is None
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_a_bias_of_the_type_of_the_input_is_constant(dtype: Any) -> None:
+    kind = "float" if dtype == np.float32 else "float16"
+    text = f"""net ({kind}[N,4,9,9] x) => (y) {{
+        c = CastLike(one, x)
+        b = Expand(c, size)
+        y = Conv(x, w, b)
+    }}"""
+    weights = {"one": np.array(1), "size": np.array([4]), "w": W.astype(dtype)}
+    model = text_model(text, weights, opset=18)
+    layer = only(model)
+    assert layer.reason is None
+    np.testing.assert_array_equal(layer_bias(GraphEditor(model), layer), np.ones(4))
+    value = GraphEditor(model).constant("b")
+    assert value is not None
+    assert value.dtype == dtype
 
 
 def test_attributes() -> None:

@@ -6,7 +6,15 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnx_lowrank.planning.knapsack import Limit, choose, picked, total, undominated
+from onnx_lowrank.planning.knapsack import (
+    Choice,
+    Limit,
+    Together,
+    choose,
+    picked,
+    total,
+    undominated,
+)
 
 
 def brute_force(costs: list[np.ndarray], damages: list[np.ndarray], budget: float) -> float | None:
@@ -68,3 +76,36 @@ def test_dominated_candidates_are_dropped() -> None:
     cost = np.array([1.0, 2.0, 3.0, 2.5, 1.0])
     damage = np.array([5.0, 4.0, 1.0, 4.0, 6.0])
     assert undominated(cost, damage).tolist() == [0, 1, 2]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(2, 4), st.floats(0.05, 1.0))
+def test_what_layers_share_comes_off_once_none_of_them_is_kept(
+    seed: int, layers: int, share: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    costs = [rng.uniform(1e-4, 1e-2, 3) for _ in range(layers)]
+    sizes = [np.concatenate(([0.0], rng.uniform(1e3, 1e4, 2))) for _ in range(layers)]
+    sets = (Together((0, 1), 2e4), Together(tuple(range(layers)), 1e4))
+    limit = Limit(sizes, share * 1e4 - 1.2e4, sets)
+    choice = choose(costs, [limit])
+
+    def size(picks: tuple[int, ...]) -> float:
+        return total(picked(sizes, picks)) - sum(each.of(picks) for each in sets)
+
+    allowed = [
+        picks for picks in itertools.product(range(3), repeat=layers) if size(picks) <= limit.most
+    ]
+    if not allowed:
+        assert choice is None
+        return
+    assert choice is not None
+    best = min(total(picked(costs, picks)) for picks in allowed)
+    assert size(choice.picks) <= limit.most + 1e-6 * 2e4  # the solver's tolerance of the unit
+    assert choice.cost <= best * (1 + 2e-4)
+
+
+def test_what_is_minimised_may_be_shared_too() -> None:
+    costs = [np.array([0.0, 3.0])] * 2
+    assert choose(costs, [], together=[Together((0, 1), 7.0)]) == Choice((1, 1), -1.0, 0.0)
+    assert choose(costs, [], together=[Together((0, 1), 5.0)]) == Choice((0, 0), 0.0, 0.0)

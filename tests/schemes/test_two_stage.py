@@ -120,6 +120,21 @@ def test_refusals_name_the_reason_and_the_scheme_to_use() -> None:
     assert "use channel" in (MatrixSVD.refusal(conv(6, 6, 3, 3)) or "")
 
 
+def test_one_output_is_not_depthwise() -> None:
+    none = "there is no rank to lower"
+    for scheme, size in ((Channel, 3), (MatrixSVD, 1)):
+        plain = scheme.refusal(conv(1, 16, size, size))
+        assert plain == f"the layer has one output channel: {none}"
+        grouped = scheme.refusal(conv(2, 16, size, size, group=2))
+        assert grouped == f"the layer has one output per group: {none}"
+        assert "depthwise" in (scheme.refusal(conv(16, 16, size, size, group=16)) or "")
+        assert scheme.refusal(conv(32, 16, size, size, group=16)) is None
+    assert not conv(16, 1, 3, 3).depthwise
+    assert not conv(1, 1, 3, 3).depthwise
+    assert not conv(2, 16, 3, 3, group=2).depthwise
+    assert conv(32, 16, 3, 3, group=16).depthwise
+
+
 def test_published_reductions_of_fully_connected_layers() -> None:
     # N M weights against K (N + M); the published figures are rounded to the digits printed.
     for f, c, rank, printed in (

@@ -104,7 +104,7 @@ def _summary(run: Run) -> list[Block]:
             before, after = (short_count(total[f"{key}s{end}"]) for end in ("", "_new"))
             reduction = total[f"{key}_reduction"]
             out = (run.cost.get("uncounted") or {}).get(f"{key}s")
-            left = f"; without {len(out)} layers whose are unknown" if out else ""
+            left = f"; without {len(out)} of the layers, as theirs are unknown" if out else ""
             entries.append((title, f"{_times(reduction)} fewer", f"{before} to {after}{left}"))
     if run.data.get("file_bytes_new"):
         sizes = [run.data[f"file_bytes{end}"] for end in ("", "_new")]

@@ -183,6 +183,23 @@ def test_a_machine_is_described_once(runs: dict[str, Path]) -> None:
     assert f"{threads}; search: 1" in text
 
 
+def test_the_sizes_of_both_files_are_shown(runs: dict[str, Path]) -> None:
+    for kind in ("compress", "search"):
+        data = json.loads(runs[kind].read_text())
+        data["file_bytes"], data["file_bytes_new"] = 4_560_000, 1_000_000
+        data["cost"]["uncounted"]["macs"] = ["lost"]
+        path = runs[kind].with_name(f"sized-{kind}.json")
+        path.write_text(json.dumps(data))
+        text = Reader(page([path])).text
+        assert "4.56 MB to 1 MB" in text
+        assert "4.56 × smaller" in text
+        assert "without 1 of the layers, as theirs are unknown" in text
+        # Runs of before these figures were there are read as they were.
+        del data["file_bytes"], data["file_bytes_new"], data["cost"]["uncounted"]
+        path.write_text(json.dumps(data))
+        assert "smaller" not in Reader(page([path])).text
+
+
 def test_what_a_search_misses_is_said_once(runs: dict[str, Path], tmp_path: Path) -> None:
     data = json.loads(runs["search"].read_text())
     data["passed"], data["failures"] = False, ["CPU: too noisy", "it is not faster"]
