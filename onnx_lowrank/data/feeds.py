@@ -160,9 +160,9 @@ def load_callable(spec: str) -> Callable[[], Iterator[Any]]:
     def feeds() -> Iterator[Any]:
         try:
             yield from _iterate(target())
-        except DataError:
+        except (DataError, KeyboardInterrupt, GeneratorExit):
             raise
-        except Exception as error:
+        except BaseException as error:  # sys.exit too
             raise DataError(
                 f"'{spec}' failed: {type(error).__name__}: {error}; repair it"
             ) from error
@@ -191,7 +191,9 @@ def import_callable(spec: str, wanted: str) -> Callable[..., Any]:
         target: Any = importlib.import_module(module_name)
         for part in name.split("."):
             target = getattr(target, part)
-    except Exception as error:  # the module is the user's: anything may go wrong in it
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # the user's module: anything may go wrong in it, sys.exit too
         raise DataError(
             f"cannot load '{spec}': {type(error).__name__}: {error}; "
             "give an importable module and the name of a function in it"

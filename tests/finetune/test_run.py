@@ -269,7 +269,7 @@ def test_on_the_command_line(
     expected = setting.tune(epochs=1, rate=None).model.SerializeToString(deterministic=True)
     assert tuned.read_bytes() == expected
     for sizes, said in (
-        ("32,x", "cannot read --batch '32,x'; write a number"),
+        ("32,x", "cannot read --batch '32,x'; write numbers"),
         ("8,16", "2 batch sizes cannot"),
     ):
         monkeypatch.setattr(sys, "argv", [*common, "--batch", sizes, "-o", str(tuned)])
