@@ -34,7 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "workload": BASE | {"graph", "runtime", "data", "verification"},
     "benchmarking": BASE | {"runtime", "data", "workload"},
     "profiling": BASE | {"graph", "runtime", "data", "workload"},
-    "finetune": NUMERICS | {"calibrate", "graph", "runtime", "data"},
+    "finetune": NUMERICS | {"calibrate", "graph", "runtime", "data", "verification"},
     "fit_model": NUMERICS
     | {"calibrate", "data", "finetune", "graph", "lowering", "passes", "planning", "runtime"},
     "sweeping": NUMERICS
@@ -43,7 +43,7 @@ ALLOWED: dict[str, set[str]] = {
     "store": BASE,
     "searching": NUMERICS
     | {"planning", "graph", "lowering", "passes", "runtime", "data", "calibrate", "store"}
-    | {"fit_model", "score", "workload"},
+    | {"fit_model", "score", "verification", "workload"},
     "to_budget": NUMERICS
     | {"planning", "graph", "passes", "runtime", "data", "verification", "results"}
     | {"score", "searching", "store", "workload"},

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_lowrank.errors import DataError
-from onnx_lowrank.verification.classifier import are_probabilities, centred_logits
-from onnx_lowrank.verification.comparison import ratio_db
+from onnx_lowrank.verification.classifier import are_probabilities, centred_logits, ratio_db
 
 CONFIDENCE = 0.95
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_lowrank.bounds import SQNR_CAP_DB
+from onnx_lowrank.verification.classifier import ratio_db
 from onnx_lowrank.verification.scales import Part, SliceSums
 
 
@@ -161,18 +161,3 @@ class OutputStatistics:
                 f"fewer than {100 * min_equal:g} %"
             )
         return failures
-
-
-def ratio_db(signal: float, error: float) -> float:
-    """Return a signal over an error, sums of squares, in dB, capped by `SQNR_CAP_DB`.
-
-    NaN where a sum is not finite.
-    """
-    if not (math.isfinite(signal) and math.isfinite(error)):
-        return math.nan
-    if error == 0:
-        return SQNR_CAP_DB
-    if signal == 0:
-        return -SQNR_CAP_DB
-    ratio = 10 * (math.log10(signal) - math.log10(error))
-    return min(max(ratio, -SQNR_CAP_DB), SQNR_CAP_DB)
