@@ -319,11 +319,11 @@ def check_files(outputs: Sequence[Output], inputs: Sequence[Input]) -> None:
     What holds the weights of a model among the inputs is an input too.
     """
     weights = []
-    if any(output.writes or output.path.exists() for output in outputs):
+    if any(output.writes or os.path.exists(output.path) for output in outputs):
         weights = [
             Input(f"holds the weights of {source.path}", file)
             for source in inputs
-            if source.path.is_file()
+            if os.path.isfile(source.path)
             for file in data_files(source.path)
         ]
     check_outputs(outputs, [*inputs, *weights])

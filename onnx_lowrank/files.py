@@ -113,18 +113,21 @@ def real_path(path: str | os.PathLike[str]) -> Path:
         found = path
         for _ in range(_MOST_LINKS):
             found = found.parent.resolve() / found.name
-            parts = found.parts[1:]
-            if parts[:1] in _STREAMS and parts[:2] != ("dev", "shm"):
-                raise OutputError(
-                    f"{path} is a device or a stream, and cannot be written to as a file; give the "
-                    "name of a file"
-                )
+            _refuse_streams(path, found)
             if not found.is_symlink():
                 return found
             found = found.parent / found.readlink()
     except (OSError, RuntimeError, ValueError) as error:
         raise _unusable(path, error) from None
     raise OutputError(f"{path} is a link in a circle; choose another name")
+
+
+def _refuse_streams(path: Path, found: Path) -> None:
+    parts = found.parts[1:]
+    if parts[:1] in _STREAMS and parts[:2] != ("dev", "shm"):
+        raise OutputError(
+            f"{path} is a device or a stream, and cannot be written to; choose another name"
+        )
 
 
 def _unusable(path: Path, error: Exception) -> OutputError:
@@ -140,10 +143,15 @@ def _resolved(path: Path) -> Path:
 
 
 def _check_folder(output: Output) -> None:
+    real_path(output.path)  # no stream on the way
     folder = _resolved(output.path)
+    _refuse_streams(output.path, folder)
     try:
-        if folder.exists() and not folder.is_dir():
-            raise OutputError(f"{output.path} is no folder; choose another for {output.name}")
+        there = next(each for each in (folder, *folder.parents) if each.exists())
+        if not there.is_dir():
+            raise OutputError(f"{there} is no folder; choose another for {output.name}")
+        if not os.access(there, os.W_OK):
+            raise OutputError(f"the folder {there} cannot be written to; choose another")
         for entry in folder.iterdir() if folder.is_dir() else ():
             if output.owns(entry) and not (entry.is_file() or entry.is_dir()):
                 raise OutputError(

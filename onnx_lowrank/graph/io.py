@@ -120,9 +120,9 @@ def check_output(
     """
     output = Output("the output", Path(path), replaces=source, force=force)
     inputs = []
-    if source is not None and source.exists():
+    if source is not None and os.path.exists(source):
         inputs.append(Input("is the input itself", source))
-        if Path(path).exists():
+        if os.path.exists(path):
             inputs += [Input(f"holds the weights of {source}", file) for file in data_files(source)]
     check_outputs([output], inputs)
 

@@ -107,9 +107,7 @@ def test_a_model_that_is_no_classifier_is_held_to_its_outputs() -> None:
     with pytest.raises(ModelError, match="has 2 outputs"):
         loss_of(pair, "labels")
     outputs = {name: torch.from_numpy(tensor(original, name)) for name in ("features", "map")}
-    with pytest.raises(
-        ModelError, match=r"has 2 outputs .* of which 0 are one row"
-    ):
+    with pytest.raises(ModelError, match=r"has 2 outputs .* of which 0 are one row"):
         class_output(outputs)
     assert class_output({**outputs, "scores": torch.zeros(2, 4, 1)}) == "scores"
 
