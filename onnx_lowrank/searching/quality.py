@@ -9,7 +9,6 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnx_lowrank.bounds import SQNR_CAP_DB
 from onnx_lowrank.data import Batch, Dataset
 from onnx_lowrank.errors import DataError, ModelError
 from onnx_lowrank.planning.budget import Budget
@@ -31,7 +30,7 @@ from onnx_lowrank.verification.scales import Part, parts_of
 
 Array = NDArray[np.float64]
 SURE = 0.9  # probability that the verdict agrees, where its samples are foreseen
-BEYOND = 1e30  # noise, and loss, of a model whose outputs are not finite
+BEYOND = 1e30  # noise, loss, and dB too few, of a model whose outputs are not finite
 PROBE_SAMPLES = 32  # the noise of a probe, a ratio of sums over all outputs, settles early
 
 
@@ -211,7 +210,7 @@ class QualityMeter:
         ratio, samples = seen.ratio, sum(self._samples)
         if not np.isfinite(ratio):  # NaN or Inf among the outputs: beyond any bound
             drop = BEYOND if self.has_drop else None
-            return Quality(BEYOND, -SQNR_CAP_DB, drop, None, samples)
+            return Quality(BEYOND, -BEYOND, drop, None, samples)
         with np.errstate(divide="ignore"):
             sqnr = float(-10 * np.log10(ratio))
         told = self._sqnr_outlook(seen)
@@ -319,8 +318,9 @@ class QualityMeter:
                 a, b = reference[name], outputs[name]
                 if part is not None:
                     a, b = (np.take(each, part.places, axis=part.axis) for each in (a, b))
-                seen.errors[place, k] = np.sum(np.square(np.subtract(a, b, dtype=np.float64)))
-                seen.signals[place, k] = np.sum(np.square(a, dtype=np.float64))
+                with np.errstate(over="ignore", invalid="ignore"):  # beyond any bound, then
+                    seen.errors[place, k] = np.sum(np.square(np.subtract(a, b, dtype=np.float64)))
+                    seen.signals[place, k] = np.sum(np.square(a, dtype=np.float64))
             if self._classes is not None:
                 for found, side in ((ours, reference), (theirs, outputs)):
                     found.append(centred_logits(side[self._classes], probabilities=self._probable))

@@ -76,8 +76,9 @@ class Classification:
             self._shift = ours[0].copy()
         varying = ours - self._shift
         self._sum = self._sum + varying.sum(axis=0)
-        self._squares += float(np.square(varying).sum())
-        self._error += float(np.square(theirs - ours).sum())
+        with np.errstate(over="ignore", invalid="ignore"):  # sums that overflow are no figures
+            self._squares += float(np.square(varying).sum())
+            self._error += float(np.square(theirs - ours).sum())
 
     def agreement(self) -> dict[str, Any]:
         """Return how often the original's first class is the other's first, or in its first 5.
@@ -109,7 +110,8 @@ class Classification:
         ``10 log10(sum |a - mean(a)|^2 / sum |b - a|^2)``, of centred logits and their mean over the
         samples: 0 dB for a model whose answer is always that mean; NaN where it is not finite.
         """
-        variation = self._squares - float(np.square(self._sum).sum()) / self.samples
+        with np.errstate(over="ignore", invalid="ignore"):
+            variation = self._squares - float(np.square(self._sum).sum()) / self.samples
         return ratio_db(max(variation, 0.0), self._error)
 
     def top1_interval(self) -> tuple[float, float]:

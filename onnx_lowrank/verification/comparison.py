@@ -57,13 +57,14 @@ class OutputStatistics:
         if any(broken):
             self._not_finite = [n + k for n, k in zip(self._not_finite, broken, strict=True)]
             return
-        error = b - a
-        self._max_abs = max(self._max_abs, float(np.abs(error).max(initial=0.0)))
-        self._error += float(error @ error)
-        self._signal += float(a @ a)
-        self._other += float(b @ b)
-        self._product += float(a @ b)
-        self._slices.add(values, error.reshape(values.shape), samples=samples)
+        with np.errstate(over="ignore", invalid="ignore"):  # sums that overflow are no figures
+            error = b - a
+            self._max_abs = max(self._max_abs, float(np.abs(error).max(initial=0.0)))
+            self._error += float(error @ error)
+            self._signal += float(a @ a)
+            self._other += float(b @ b)
+            self._product += float(a @ b)
+            self._slices.add(values, error.reshape(values.shape), samples=samples)
 
     @property
     def finite(self) -> bool:

@@ -10,7 +10,8 @@ neighbours, the large slices are one part and all below the gap are another.
    are alike. Axes longer than `MOST_SLICES` are positions, and not looked at.
 3. Slices of fewer than `FEWEST` values are not either, as their size may be chance.
 4. A small part that nowhere reaches `FLOOR` of the output's peak is dead: it holds rounding, or
-   scores of classes that did not occur, and is not held to anything of its own.
+   scores of classes that did not occur, and is not held to anything of its own. Where all values
+   are from 0 to 1, and so may be of one unit, it is dead below `LEAST_SCORE` of the peak.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from onnx_lowrank.verification.classifier import holds_classes
 Array = NDArray[np.float64]
 GAP = 16.0  # 24 dB: what is that far below is lost whole within the bounds that are usual
 FLOOR = 1e-4  # scores of 0.5 beside boxes of 4096 pixels are above it
+LEAST_SCORE = 0.05  # of the peak: what scores less is no detection and no segment
 FEWEST = 8  # of so many Gaussian values, one in 4e8 has a root mean square 16 times too small
 MOST_SLICES = 1280  # the largest set of classes that detectors are trained on, LVIS, has 1203
 
@@ -69,6 +71,7 @@ class SliceSums:
         self._errors: dict[int, Array] = {}
         self._peaks: dict[int, Array] = {}
         self._values: dict[int, int] = {}
+        self._low = self._high = 0.0
         self._left_out: set[int] = set()
 
     def add(self, original: Array, error: Array, *, samples: int | None = None) -> None:
@@ -76,6 +79,9 @@ class SliceSums:
 
         Axis 0 counts as that of the samples unless there are not `samples` along it.
         """
+        if original.size:
+            self._low = min(self._low, float(original.min()))
+            self._high = max(self._high, float(original.max()))
         first = 0 if samples is not None and original.shape[:1] != (samples,) else 1
         if first and holds_classes(original.shape):
             return
@@ -100,10 +106,11 @@ class SliceSums:
         Empty where the output is of one scale; otherwise those of every axis that divides it.
         """
         found = []
+        floor = LEAST_SCORE if self._low >= 0 and self._high <= 1 + 1e-6 else FLOOR
         for axis, signal in self._signals.items():
             if axis in self._left_out or self._values[axis] < FEWEST:
                 continue
-            small = _small_slices(signal, self._peaks[axis])
+            small = _small_slices(signal, self._peaks[axis], floor)
             for chosen in () if small is None else (~small, small):
                 part = Part(axis, tuple(np.flatnonzero(chosen).tolist()))
                 error = self._errors[axis][chosen].sum()
@@ -126,7 +133,7 @@ def parts_of(batches: Iterable[tuple[NDArray[Any], int]]) -> tuple[Part, ...]:
     return tuple(part for part, _, _ in sums.parts())
 
 
-def _small_slices(signal: Array, peak: Array) -> NDArray[np.bool_] | None:
+def _small_slices(signal: Array, peak: Array, floor: float) -> NDArray[np.bool_] | None:
     """Return which slices are below the first gap of scale; None where there is none."""
     order = np.argsort(-signal, kind="stable")
     size = np.sqrt(signal[order])
@@ -135,4 +142,4 @@ def _small_slices(signal: Array, peak: Array) -> NDArray[np.bool_] | None:
         return None
     small = np.zeros(len(signal), bool)
     small[order[gaps[0] + 1 :]] = True
-    return small if peak[small].max() >= FLOOR * peak.max() else None
+    return small if peak[small].max() >= floor * peak.max() else None
