@@ -109,6 +109,8 @@ def real_path(path: str | os.PathLike[str]) -> Path:
         That is a device or a stream, or the links lead nowhere.
     """
     path = Path(path)
+    if "\0" in str(path):  # of which pathlib says that it is not there
+        raise _unusable(path, ValueError("no name holds a zero byte"))
     try:
         found = path
         for _ in range(_MOST_LINKS):
