@@ -174,7 +174,7 @@ def read_shapes(texts: list[str] | None) -> dict[str, tuple[int, ...]] | None:
             shape = ()
         if not name or not shape or min(shape) < 1 or max(shape) > MOST_COUNT:
             raise DataError(
-                f"cannot read the input shape '{text}'; "
+                f"cannot read the input shape '{text[:80]}'; "
                 "write NAME=SIZES, such as 'input=1,3,224,224'"
             )
         shapes[name] = shape

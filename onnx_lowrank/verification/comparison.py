@@ -74,6 +74,11 @@ class OutputStatistics:
         )
 
     @property
+    def entries(self) -> int:
+        """Number of values compared."""
+        return self._entries
+
+    @property
     def compared(self) -> bool:
         """Whether any float of the output was compared."""
         return self._float and self._entries > 0

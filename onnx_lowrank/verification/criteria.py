@@ -70,7 +70,9 @@ def failures_of(measured: Measured, asked: Tolerance, *, runnable: bool) -> list
     broken = bool(failures)
     if not measured.samples:
         failures.append("no sample was compared; give data")
-    if asked.min_sqnr_db is not None and not any(each.compared for each in measured.outputs):
+    elif not any(each.entries for each in measured.outputs):
+        failures.append("no output holds any value on these samples; give other samples")
+    elif asked.min_sqnr_db is not None and not any(each.compared for each in measured.outputs):
         failures.append(
             f"an SQNR of {asked.min_sqnr_db:g} dB is asked for, but was not measured: no output "
             "holds any float on these samples; give other samples, or leave that bound out"

@@ -356,6 +356,18 @@ def test_a_callable_that_ends_the_process_is_an_error(
     assert not (place / "new.onnx").exists()
 
 
+def test_numbers_in_texts_are_held_to_their_ranges_too(cli: Cli, place: Path) -> None:
+    before = state(place)
+    for value in (*NOT_FINITE, "-1", "0", "9" * 5000, "nan%", "inf%", "-5%", "101%", "1e999%"):
+        for text in (f"conv2=channel:R={value}", f"conv2=mono:C={value}"):
+            refused(cli("cost", "net.onnx", "--layer", text))
+        if "%" not in value:
+            for text in (f"conv2=channel:macs={value}", f"conv2=channel:energy={value}"):
+                refused(cli("cost", "net.onnx", "--layer", text))
+            refused(cli("verify", *CALLS["verify"], f"--input-shape=image={value},3,12,12"))
+    assert state(place) == before
+
+
 def test_enough_is_tried() -> None:
     cases = len(list(numeric())) * len(NUMBERS) + len(written()) * 16
     assert cases >= 500, cases

@@ -84,15 +84,28 @@ def test_points_that_were_not_measured_are_not_passed() -> None:
     assert "not measured: the loss of a score is bounded, but there is none" in failure
 
 
-def test_an_empty_output_is_not_compared() -> None:
-    model = parser.parse_model(
-        '<ir_version: 8, opset_import: ["" : 13]> net (float[N,8] x) => (float[N,0] y) '
-        "<int64[1] s = {0}, int64[1] e = {0}, int64[1] a = {1}> { y = Slice(x, s, e, a) }"
-    )
-    for tolerance in ({"min_sqnr_db": 5}, {}):
-        (failure,) = report(model, model, **tolerance).failures
+EMPTY = """
+<ir_version: 8, opset_import: ["" : 13]> net (float[N,8] x) => (%s[N,0] y%s)
+<int64[1] s = {0}, int64[1] e = {0}, int64[1] a = {1}>
+{ f = Slice(x, s, e, a)
+  y = Cast<to=%d>(f)
+  n = ArgMax<axis=1>(x) }
+"""
+
+
+@pytest.mark.parametrize("tolerance", [{"min_sqnr_db": 5}, {"min_equal": 1}, {}])
+@pytest.mark.parametrize("kind", ["float", "int64"])
+def test_outputs_without_values_are_not_compared(kind: str, tolerance: dict[str, Any]) -> None:
+    model = parser.parse_model(EMPTY % (kind, "", {"float": 1, "int64": 7}[kind]))
+    (failure,) = report(model, model, **tolerance).failures
+    assert failure == "CPU: no output holds any value on these samples; give other samples"
+    model = parser.parse_model(EMPTY % (kind, ", int64[N,1] n", {"float": 1, "int64": 7}[kind]))
+    failures = report(model, model, **tolerance).failures
+    if "min_sqnr_db" in tolerance or (not tolerance and kind == "float"):
+        (failure,) = failures
         assert "was not measured: no output holds any float on these samples" in failure
-    assert report(net(), net(), np.zeros(200, np.int64), min_sqnr_db=5).passed
+    else:  # what there is, is compared
+        assert failures == ()
 
 
 def test_sums_beyond_all_floats_are_not_passed() -> None:
