@@ -24,7 +24,8 @@ import train
 from PIL import Image
 
 from onnx_lowrank.errors import OnnxLowRankError
-from onnx_lowrank.graph.io import load_model, write_text
+from onnx_lowrank.files import write_text
+from onnx_lowrank.graph.io import load_model
 from onnx_lowrank.graph.layers import find_layers
 from onnx_lowrank.sweeping import PointResult, SweepData, SweepReport, sweep
 

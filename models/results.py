@@ -26,7 +26,7 @@ import tuned_tables
 from command import olr
 
 from onnx_lowrank.errors import OnnxLowRankError
-from onnx_lowrank.graph.io import write_text
+from onnx_lowrank.files import write_text
 
 FOLDER = Path(__file__).with_name("results")
 PAGE = Path(__file__).with_name("RESULTS.md")

@@ -11,10 +11,12 @@ import onnx
 
 from onnx_lowrank.data import Dataset, Preprocess, open_dataset, random_dataset
 from onnx_lowrank.errors import DataError, ModelError, PlanError
+from onnx_lowrank.files import Input, Output, check_outputs, write_text
 from onnx_lowrank.fit_model import Calibration, MetricName, fit_model
 from onnx_lowrank.graph.check import check_model
 from onnx_lowrank.graph.edit import GraphEditor
-from onnx_lowrank.graph.io import check_output, load_model, write_text
+from onnx_lowrank.graph.external import data_files
+from onnx_lowrank.graph.io import check_output, load_model
 from onnx_lowrank.graph.layers import Layer, find_layers, layer_weight
 from onnx_lowrank.passes.normalize import normalisation
 from onnx_lowrank.passes.replacement import replacement
@@ -57,6 +59,7 @@ __all__ = [
     "Rule",
     "Tolerance",
     "VerifyReport",
+    "check_files",
     "check_output",
     "compress",
     "cost",
@@ -318,6 +321,22 @@ def compress(
         ),
         source=Path(model) if isinstance(model, str | os.PathLike) else None,
     )
+
+
+def check_files(outputs: Sequence[Output], inputs: Sequence[Input]) -> None:
+    """Raise OutputError where a file cannot be written, or is an input or another output.
+
+    What holds the weights of a model among the inputs is an input too.
+    """
+    weights = []
+    if any(output.writes or os.path.exists(output.path) for output in outputs):
+        weights = [
+            Input(f"holds the weights of {source.path}", file)
+            for source in inputs
+            if os.path.isfile(source.path)
+            for file in data_files(source.path)
+        ]
+    check_outputs(outputs, [*inputs, *weights])
 
 
 def resolve_plan(

@@ -77,13 +77,17 @@ class Score:
         """
         try:
             value = self.function(_read_only(outputs), _read_only(reference), labels)
-        except Exception as error:  # the callable is the user's: anything may go wrong in it
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # the user's callable: anything, sys.exit too
             raise DataError(
                 f"the score '{self.name}' failed: {type(error).__name__}: {error}; repair it"
             ) from error
         try:
             number = np.asarray(value)
-        except Exception:  # an object that refuses to be an array
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # an object that refuses to be an array
             number = np.asarray(None)
         if number.ndim != 0 or number.dtype.kind not in "iuf":
             raise DataError(

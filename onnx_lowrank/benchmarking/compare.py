@@ -12,6 +12,14 @@ from typing import Any
 import numpy as np
 
 from onnx_lowrank.benchmarking.result import BenchReport, ContenderResult, SettingResult
+from onnx_lowrank.bounds import (
+    MOST_BATCH,
+    MOST_REPEATS,
+    MOST_SECONDS,
+    MOST_WORKERS,
+    check_count,
+    check_number,
+)
 from onnx_lowrank.data import Preprocess
 from onnx_lowrank.errors import ModelError, OnnxLowRankError
 from onnx_lowrank.runtime import Provider, model_inputs, require_provider
@@ -178,13 +186,30 @@ def _check(
 ) -> None:
     if not models:
         raise OnnxLowRankError("there is no model to measure; give one or more")
-    for name, values in (("threads", threads), ("batches", batches)):
-        if not values or any(value is not None and value < 1 for value in values):
-            raise OnnxLowRankError(f"{name} are {list(values)}; give numbers of 1 or more")
-    if repeats < MIN_REPEATS:
-        raise OnnxLowRankError(f"repeats is {repeats}; an interval needs {MIN_REPEATS} or more")
-    if not seconds > 0:
-        raise OnnxLowRankError(f"seconds is {seconds}; give more than 0")
+    for name, values, top in (
+        ("threads", threads, MOST_WORKERS),
+        ("batches", batches, MOST_BATCH),
+    ):
+        if not values:
+            raise OnnxLowRankError(f"{name} are []; give numbers of 1 or more")
+        for value in values:
+            check_count(name, value, OnnxLowRankError, most=top)
+    check_number(
+        "repeats",
+        repeats,
+        f"an interval needs {MIN_REPEATS} or more, up to {MOST_REPEATS}",
+        OnnxLowRankError,
+        least=MIN_REPEATS,
+        most=MOST_REPEATS,
+    )
+    check_number(
+        "seconds",
+        seconds,
+        "give more than 0, up to a day",
+        OnnxLowRankError,
+        above=0,
+        most=MOST_SECONDS,
+    )
 
 
 def _entries(models: Sequence[ModelSource]) -> list[_Entry]:

@@ -18,6 +18,7 @@ from onnx_lowrank.cli.correct import correct
 from onnx_lowrank.cli.cost import cost
 from onnx_lowrank.cli.doctor import doctor
 from onnx_lowrank.cli.finetune import finetune
+from onnx_lowrank.cli.gate import guarded
 from onnx_lowrank.cli.inspect import inspect
 from onnx_lowrank.cli.profile import profile
 from onnx_lowrank.cli.report import report
@@ -51,7 +52,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for _command in COMMANDS:
-    app.command()(_command)
+    app.command()(guarded(_command))
 
 
 def main() -> NoReturn:
@@ -64,6 +65,8 @@ def main() -> NoReturn:
         # Typer says whose check failed, which says nothing to the user.
         said = error.format_message().replace(": Value error, ", ": ").rstrip(".")
         _fail(f"{said}; see 'onnx-lowrank --help'")
+    except MemoryError:
+        _fail("there is not enough memory; give smaller batches, inputs or models")
     except (KeyboardInterrupt, typer.Abort):
         _fail("interrupted; no result was written", code=130)
     sys.exit(code if isinstance(code, int) else 0)

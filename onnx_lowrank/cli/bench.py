@@ -8,6 +8,8 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from onnx_lowrank.bounds import MOST_BATCH, MOST_REPEATS, MOST_SECONDS, MOST_WORKERS
+from onnx_lowrank.cli.gate import Writes
 from onnx_lowrank.cli.options import (
     Batches,
     Data,
@@ -18,8 +20,10 @@ from onnx_lowrank.cli.options import (
     Quiet,
     Seed,
     Threads,
+    count,
     read_counts,
     read_shapes,
+    within,
 )
 from onnx_lowrank.cli.output import print_result, show_progress
 from onnx_lowrank.errors import DataError, PlanError
@@ -38,10 +42,15 @@ def bench(
     threads: Threads = None,
     batch: Batches = None,
     seconds: Annotated[
-        float, typer.Option("--seconds", help="Time for the runs of each model, roughly.")
+        float,
+        typer.Option(
+            "--seconds",
+            callback=within("give seconds above 0, up to a day", above=0, most=MOST_SECONDS),
+            help="Time for the runs of each model, roughly.",
+        ),
     ] = 10.0,
     repeats: Annotated[
-        int, typer.Option("--repeats", help="How often all models are loaded anew.")
+        int, count("--repeats", help="How often all models are loaded anew.", most=MOST_REPEATS)
     ] = 10,
     int8: Annotated[
         bool, typer.Option("--int8", help="Add onnxruntime's int8 quantisation of the first.")
@@ -60,6 +69,7 @@ def bench(
             help="Time instead the layers of one MODEL and all candidates for them; a search on "
             "another machine takes the file by --latency.",
         ),
+        Writes(),
     ] = None,
     seed: Seed = 0,
     as_json: Json = False,
@@ -80,8 +90,8 @@ def bench(
             models[0],
             save_latency,
             provider=provider,
-            threads=_one_count("--threads", threads),
-            batch=_one_count("--batch", batch),
+            threads=_one_count("--threads", threads, MOST_WORKERS),
+            batch=_one_count("--batch", batch, MOST_BATCH),
             input_shape=input_shape,
             seed=seed,
             as_json=as_json,
@@ -92,8 +102,8 @@ def bench(
         report = benchmarking.benchmark(
             models,
             provider=cast("Any", provider),
-            threads=read_counts("--threads", threads),
-            batches=read_counts("--batch", batch),
+            threads=read_counts("--threads", threads, most=MOST_WORKERS),
+            batches=read_counts("--batch", batch, most=MOST_BATCH),
             repeats=repeats,
             seconds=seconds,
             int8=int8,
@@ -127,7 +137,6 @@ def _save_latency(
     from onnx_lowrank import api
     from onnx_lowrank.to_budget import measure_latencies
 
-    api.check_output(path, source=model)
     with show_progress(quiet=quiet) as progress:
         table = measure_latencies(
             model,
@@ -147,8 +156,8 @@ def _save_latency(
     )
 
 
-def _one_count(option: str, text: str | None) -> int | None:
-    counts = read_counts(option, text)
+def _one_count(option: str, text: str | None, most: int) -> int | None:
+    counts = read_counts(option, text, most=most)
     if len(counts) > 1:
         raise DataError(f"a table of latencies is of one setting; give {option} one number")
     return counts[0]

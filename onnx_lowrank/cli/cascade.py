@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from onnx_lowrank.bounds import MOST_BATCH, MOST_REPEATS
+from onnx_lowrank.cli.gate import Writes
 from onnx_lowrank.cli.options import (
     InputShapes,
     Json,
@@ -15,7 +17,10 @@ from onnx_lowrank.cli.options import (
     PlanFile,
     Preset,
     Quiet,
+    Rate,
     Seed,
+    TrainLimit,
+    count,
     read_plan,
     read_shapes,
 )
@@ -33,7 +38,11 @@ def cascade(
     val: Annotated[
         str, typer.Option("--val", metavar="SOURCE", help="Other samples, to choose the best by.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the new model.")],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="Where to write the new model."),
+        Writes(over="model"),
+    ],
     layer: Layers = None,
     plan: PlanFile = None,
     train: Annotated[
@@ -52,23 +61,23 @@ def cascade(
             help="Minimise the error of labels, the distance from the original, or both.",
         ),
     ] = None,
-    rate: Annotated[float | None, typer.Option("--rate", help="First learning rate.")] = None,
-    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes after each layer.")] = 1,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Samples of a step.")] = 64,
+    rate: Rate = None,
+    epochs: Annotated[
+        int, count("--epochs", help="Passes after each layer.", most=MOST_REPEATS)
+    ] = 1,
+    batch: Annotated[int, count("--batch", help="Samples of a step.", most=MOST_BATCH)] = 64,
     statistics_limit: Annotated[
-        int | None,
-        typer.Option("--statistics-limit", min=1, help="Use this many samples for the fits."),
+        int | None, count("--statistics-limit", help="Use this many samples for the fits.")
     ] = None,
     checkpoint: Annotated[
         Path | None,
         typer.Option(
             "--checkpoint", metavar="FOLDER", help="Keep the stages here, and go on from them."
         ),
+        Writes(("*.npz", "*.json", ".partial-*")),
     ] = None,
     preprocess: Preset = None,
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Train on this many samples.")
-    ] = None,
+    limit: TrainLimit = None,
     input_shape: InputShapes = None,
     seed: Seed = 0,
     force: Annotated[
@@ -78,11 +87,9 @@ def cascade(
     quiet: Quiet = False,
 ) -> int:
     """Replace layers one after the other, bottom-up, and train the network back after each."""
-    from onnx_lowrank.api import check_output
     from onnx_lowrank.cascade import cascade as run
     from onnx_lowrank.documents import measured
 
-    check_output(output, source=model, force=force)  # before the work, not after it
     with show_progress(quiet=quiet) as progress:
         result = run(
             model,

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
+from onnx_lowrank.cli.gate import Writes
 from onnx_lowrank.cli.options import (
+    CalibrateLimit,
     Data,
     InputShapes,
     Json,
@@ -31,6 +33,8 @@ from onnx_lowrank.cli.options import (
     read_plan,
     read_shapes,
     read_tolerance,
+    within,
+    workers,
 )
 from onnx_lowrank.cli.output import print_result, show_progress
 from onnx_lowrank.errors import PlanError
@@ -40,14 +44,23 @@ if TYPE_CHECKING:
     from onnx_lowrank.api import CompressReport
     from onnx_lowrank.to_budget import BudgetResult
 
+_NOTHING = "nothing was written; --keep-anyway writes it"
+_SHARE = within("give a share above 0 and up to 1", above=0, most=1)
+
 
 def compress(
     model: Model,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the new model.")],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="Where to write the new model."),
+        Writes(over="model"),
+    ],
     layer: Layers = None,
     plan: PlanFile = None,
     save_plan: Annotated[
-        Path | None, typer.Option("--save-plan", metavar="FILE", help="Write the plan used.")
+        Path | None,
+        typer.Option("--save-plan", metavar="FILE", help="Write the plan used."),
+        Writes(),
     ] = None,
     data: Data = None,
     calibrate: Annotated[
@@ -58,10 +71,7 @@ def compress(
             help="Data, other than --data, whose output error the fits minimise.",
         ),
     ] = None,
-    calibrate_limit: Annotated[
-        int | None,
-        typer.Option("--calibrate-limit", min=1, help="Use this many of them."),
-    ] = None,
+    calibrate_limit: CalibrateLimit = None,
     asymmetric: Annotated[
         bool,
         typer.Option(
@@ -96,27 +106,42 @@ def compress(
     score: ScoreOption = None,
     min_speedup: Annotated[
         float | None,
-        typer.Option("--min-speedup", help="Least measured speed, times the original's."),
+        typer.Option(
+            "--min-speedup",
+            callback=within("give 1 or more, such as 2", least=1),
+            help="Least measured speed, times the original's.",
+        ),
     ] = None,
     macs: Annotated[
         float | None,
-        typer.Option("--macs", help="Largest share of the original's multiply-adds, 0 to 1."),
+        typer.Option(
+            "--macs",
+            callback=_SHARE,
+            help="Largest share of the original's multiply-adds, above 0, up to 1.",
+        ),
     ] = None,
     params: Annotated[
         float | None,
-        typer.Option("--params", help="Largest share of the original's parameters, 0 to 1."),
+        typer.Option(
+            "--params",
+            callback=_SHARE,
+            help="Largest share of the original's parameters, above 0, up to 1.",
+        ),
     ] = None,
     size_mb: Annotated[
-        float | None, typer.Option("--size-mb", help="Largest size of the file, in MB.")
+        float | None,
+        typer.Option(
+            "--size-mb",
+            callback=within("give more than 0", above=0),
+            help="Largest size of the file, in MB.",
+        ),
     ] = None,
     objective: Annotated[
         str, typer.Option("--objective", metavar="latency|macs|params", help="What to minimise.")
     ] = "latency",
-    threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="Intra-op threads to search for.")
-    ] = None,
+    threads: Annotated[int | None, workers("--threads", "Intra-op threads to search for.")] = None,
     provider: Provider = "cpu",
-    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Processes for the fits.")] = 1,
+    jobs: Annotated[int, workers("--jobs", "Processes for the fits.")] = 1,
     dask: Annotated[
         str | None,
         typer.Option(
@@ -131,7 +156,9 @@ def compress(
     ] = None,
     keep_anyway: Annotated[
         bool,
-        typer.Option("--keep-anyway", help="Write the nearest model if the budget is not met."),
+        typer.Option(
+            "--keep-anyway", help="Write the model even if it fails its verdict or the budget."
+        ),
     ] = False,
     seed: Seed = 0,
     force: Annotated[
@@ -144,24 +171,23 @@ def compress(
 
     Without --layer and --plan, a budget (--max-drop, --min-sqnr, --min-speedup, --macs, --params,
     --size-mb) and --data, the fastest model within the budget is searched for, by measurement.
-    Without any of these, layers become monochromatic or biclustered at moderate ranks.
+    Without any of these, layers become monochromatic or biclustered at moderate ranks. A model that
+    fails its verdict is not written, unless --keep-anyway is given; --save-plan writes its plan.
     """
     from onnx_lowrank import api
     from onnx_lowrank.documents import measured
 
-    api.check_output(output, source=model, force=force)  # before the work, not after it
-    if save_plan is not None:
-        api.check_output(save_plan)
     goals = (min_speedup, macs, params, size_mb)
     losses = (max_drop, min_sqnr)
     planned = layer is not None or plan is not None
     has_goal = any(goal is not None for goal in goals)
     if planned and has_goal:
         raise PlanError("a plan says what is replaced; leave it out to search within a budget")
-    if has_goal and data is None:
-        raise PlanError("a search within a budget needs samples; give --data")
-    has_budget = has_goal or any(loss is not None for loss in losses)
-    searching = has_budget and data is not None and not planned
+    searching = not planned and (has_goal or any(loss is not None for loss in losses))
+    if searching and data is None:
+        raise PlanError(
+            "a search within a budget needs samples; give --data, or a plan by --layer or --plan"
+        )
     _refuse_unread(
         {"--min-top1": min_top1, "--asymmetric": asymmetric or None, "--metric": metric}
         if searching
@@ -227,19 +253,24 @@ def compress(
             seed=seed,
             progress=progress,
         )
-    result.save(output, force=force)
-    if save_plan is not None:
+    report = result.report.verification
+    passed = report is not None and report.passed
+    written = output if passed or keep_anyway else None
+    if written:
+        result.save(written, force=force)
+    if save_plan is not None:  # what was tried, to be edited and tried again
         api.write_text(save_plan, json.dumps(result.plan.to_dict(), indent=2) + "\n")
     print_result(
         lambda: measured(
-            "compress", {**result.report.to_dict(), "output": str(output)}, provider=provider
+            "compress",
+            {**result.report.to_dict(), "output": None if written is None else str(written)},
+            provider=provider,
         ),
-        lambda: _print_tables(result.report, output),
+        lambda: _print_tables(result.report, written),
         as_json=as_json,
         quiet=quiet,
     )
-    report = result.report.verification
-    return 0 if report is None or report.passed else 1
+    return 0 if passed else 1
 
 
 def _refuse_unread(options: Mapping[str, object], *, searching: bool) -> None:
@@ -300,17 +331,17 @@ def _written(result: BudgetResult, output: Path, *, written: bool) -> dict[str, 
     }
 
 
-def _print_tables(report: CompressReport, output: Path) -> None:
+def _print_tables(report: CompressReport, output: Path | None) -> None:
     from onnx_lowrank.report import tables
 
     tables.print_compress(report)
-    print(f"wrote {output}")
+    print(f"wrote {output}" if output else _NOTHING)
 
 
 def _print_search(result: BudgetResult, output: Path | None) -> None:
     from onnx_lowrank.report import search_tables
 
     search_tables.print_search(result)
-    print(f"wrote {output}" if output else "nothing was written; --keep-anyway writes it")
+    print(f"wrote {output}" if output else _NOTHING)
     if output and (check := result.check_command(output)):
         print(f"check it there: {check}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from onnx_lowrank.cli.gate import Writes
 from onnx_lowrank.cli.options import Json, Limit, Preset, Provider, Quiet, Seed
 from onnx_lowrank.cli.output import print_result, show_progress
 
@@ -24,7 +25,11 @@ def correct(
     data: Annotated[
         str, typer.Option("--data", metavar="SOURCE", help="Samples, as of compress; no labels.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the new model.")],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="Where to write the new model."),
+        Writes(over="compressed"),
+    ],
     preprocess: Preset = None,
     limit: Limit = None,
     provider: Provider = "cpu",
@@ -36,11 +41,9 @@ def correct(
     quiet: Quiet = False,
 ) -> int:
     """Give each channel of a compressed model the original's mean and deviation; no training."""
-    from onnx_lowrank.api import check_output
     from onnx_lowrank.documents import measured
     from onnx_lowrank.finetune.correct import correct_files
 
-    check_output(output, source=compressed, force=force)  # before the work, not after it
     with show_progress(quiet=quiet) as progress:
         corrections = correct_files(
             original,

@@ -7,9 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from onnx_lowrank.cli.options import Json, Preset, Quiet, Seed
+from onnx_lowrank.bounds import MOST_BATCH, MOST_REPEATS
+from onnx_lowrank.cli.gate import Writes
+from onnx_lowrank.cli.options import (
+    Json,
+    Preset,
+    Quiet,
+    Rate,
+    Seed,
+    TrainLimit,
+    count,
+    read_counts,
+)
 from onnx_lowrank.cli.output import print_result, show_progress
-from onnx_lowrank.errors import DataError
 
 if TYPE_CHECKING:
     from onnx_lowrank.finetune.run import FinetuneReport
@@ -26,7 +36,11 @@ def finetune(
     val: Annotated[
         str, typer.Option("--val", metavar="SOURCE", help="Other samples, to choose the best by.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the new model.")],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="Where to write the new model."),
+        Writes(over="compressed"),
+    ],
     train: Annotated[
         str,
         typer.Option(
@@ -46,8 +60,10 @@ def finetune(
     optimiser: Annotated[
         str, typer.Option("--optimiser", metavar="adamw|sgd", help="SGD has momentum 0.9.")
     ] = "adamw",
-    rate: Annotated[float | None, typer.Option("--rate", help="First learning rate.")] = None,
-    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Most passes over the data.")] = 3,
+    rate: Rate = None,
+    epochs: Annotated[
+        int, count("--epochs", help="Most passes over the data.", most=MOST_REPEATS)
+    ] = 3,
     batch: Annotated[
         str,
         typer.Option(
@@ -55,16 +71,15 @@ def finetune(
         ),
     ] = "64",
     patience: Annotated[
-        int, typer.Option("--patience", min=1, help="Epochs without gain after which to stop.")
+        int, count("--patience", help="Epochs without gain after which to stop.")
     ] = 2,
     checkpoint: Annotated[
         Path | None,
         typer.Option("--checkpoint", metavar="FILE", help="Keep the run here, and go on from it."),
+        Writes(),
     ] = None,
     preprocess: Preset = None,
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Train on this many samples.")
-    ] = None,
+    limit: TrainLimit = None,
     recompute: Annotated[
         bool,
         typer.Option("--recompute", help="Keep few activations: less memory, more time."),
@@ -80,11 +95,11 @@ def finetune(
     quiet: Quiet = False,
 ) -> int:
     """Train a compressed model to give back what it lost; only the values of weights change."""
-    from onnx_lowrank.api import check_output
     from onnx_lowrank.documents import measured
     from onnx_lowrank.finetune import require_torch
 
-    check_output(output, source=compressed, force=force)  # before the work, not after it
+    counts = read_counts("--batch", batch, most=MOST_BATCH)
+    sizes = tuple(each for each in counts if each is not None)
     require_torch()
     from onnx_lowrank.finetune.run import finetune as run
 
@@ -101,7 +116,7 @@ def finetune(
             optimiser=cast("Any", optimiser),
             rate=rate,
             epochs=epochs,
-            batch=_sizes(batch),
+            batch=sizes,
             patience=patience,
             seed=seed,
             recompute=recompute,
@@ -119,16 +134,6 @@ def finetune(
         quiet=quiet,
     )
     return 0
-
-
-def _sizes(text: str) -> tuple[int, ...]:
-    """Read `--batch`."""
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise DataError(
-            f"cannot read --batch '{text}'; write a number of 1 or more, or several with commas"
-        ) from None
 
 
 def _print_table(report: FinetuneReport, output: Path) -> None:

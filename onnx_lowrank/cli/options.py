@@ -3,16 +3,43 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from onnx_lowrank.bounds import MOST_COUNT, MOST_SEED, MOST_WORKERS, out_of_range
 from onnx_lowrank.errors import DataError, PlanError
 
 if TYPE_CHECKING:
     from onnx_lowrank.api import Tolerance
     from onnx_lowrank.planning.latency import SavedLatencies
+
+
+def within(remedy: str, **bounds: float) -> Callable[[float | None], float | None]:
+    """Return a check of an option: a finite number in a range, as of `out_of_range`.
+
+    Typer's own bounds let NaN pass.
+    """
+
+    def check(value: float | None) -> float | None:
+        if value is not None and out_of_range(value, **bounds):
+            raise typer.BadParameter(f"{value} is not a finite number in its range; {remedy}")
+        return value
+
+    return check
+
+
+def count(*names: str, help: str, most: int = MOST_COUNT) -> Any:
+    """Return an option that takes a whole number from 1 to `most`."""
+    return typer.Option(*names, min=1, max=most, help=help)
+
+
+def workers(name: str, help: str) -> Any:
+    """Return an option that takes a number of threads or processes."""
+    return count(name, help=help, most=MOST_WORKERS)
+
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -52,7 +79,11 @@ Preset = Annotated[
         "--preprocess", help="How images become inputs: imagenet, caffe, tf, unit or none."
     ),
 ]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Use this many samples.")]
+Limit = Annotated[int | None, count("--limit", help="Use this many samples.")]
+TrainLimit = Annotated[int | None, count("--limit", help="Train on this many samples.")]
+CalibrateLimit = Annotated[
+    int | None, count("--calibrate-limit", help="Use this many samples of --calibrate.")
+]
 Labels = Annotated[
     str | None,
     typer.Option(
@@ -64,16 +95,32 @@ Labels = Annotated[
 Strict = Annotated[
     bool, typer.Option("--strict", help="Stop at an unreadable image instead of skipping it.")
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Fixes every random choice.")]
+Seed = Annotated[
+    int, typer.Option("--seed", min=0, max=MOST_SEED, help="Fixes every random choice.")
+]
+# Ranges of bounds are those of Tolerance and Budget, which they become before any work.
 MinSqnr = Annotated[
     float | None,
-    typer.Option("--min-sqnr", help="Least signal-to-noise ratio of every output, in dB."),
+    typer.Option(
+        "--min-sqnr",
+        callback=within("give dB, such as 25"),
+        help="Least signal-to-noise ratio of every output, in dB.",
+    ),
 ]
 MaxDrop = Annotated[
     float | None,
     typer.Option(
         "--max-drop",
+        callback=within("give 0 or more", least=0),
         help="Most points of accuracy to lose, where labels are given; of --score, in its units.",
+    ),
+]
+Rate = Annotated[
+    float | None,
+    typer.Option(
+        "--rate",
+        callback=within("give a rate above 0, such as 0.0003", above=0),
+        help="First learning rate.",
     ),
 ]
 ScoreOption = Annotated[
@@ -87,7 +134,13 @@ ScoreOption = Annotated[
 ]
 MinTop1 = Annotated[
     float | None,
-    typer.Option("--min-top1", help="Least share of samples with the same top-1 class, 0 to 1."),
+    typer.Option(
+        "--min-top1",
+        callback=within(
+            "give a share of the samples from 0 to 1, such as 0.99 for 99 %", least=0, most=1
+        ),
+        help="Least share of samples with the same top-1 class, 0 to 1.",
+    ),
 ]
 
 Provider = Annotated[
@@ -119,9 +172,9 @@ def read_shapes(texts: list[str] | None) -> dict[str, tuple[int, ...]] | None:
             shape = tuple(int(size) for size in sizes.split(","))
         except ValueError:
             shape = ()
-        if not name or not shape or min(shape) < 1:
+        if not name or not shape or min(shape) < 1 or max(shape) > MOST_COUNT:
             raise DataError(
-                f"cannot read the input shape '{text}'; "
+                f"cannot read the input shape '{text[:80]}'; "
                 "write NAME=SIZES, such as 'input=1,3,224,224'"
             )
         shapes[name] = shape
@@ -134,22 +187,27 @@ def read_tolerance(
     min_top1: float | None,
     *,
     score: str | None = None,
-) -> Tolerance:
-    """Return the tolerance of the bounds given; the defaults stand for the others."""
+) -> Tolerance | None:
+    """Return the tolerance of the bounds given; None, which stands for the default, for none."""
     from onnx_lowrank import api
 
+    if min_sqnr is max_drop is min_top1 is None:
+        return None
     drop = "max_drop" if score is None else "max_score_drop"
-    given = {"min_sqnr_db": min_sqnr, drop: max_drop, "min_top1": min_top1}
-    return api.Tolerance(**{name: value for name, value in given.items() if value is not None})
+    given: dict[str, Any] = {"min_sqnr_db": min_sqnr, drop: max_drop, "min_top1": min_top1}
+    return api.Tolerance(**given)
 
 
-def read_counts(option: str, text: str | None) -> tuple[int | None, ...]:
-    """Read ``"1,2,4"``; nothing given is one None."""
+def read_counts(option: str, text: str | None, *, most: int) -> tuple[int | None, ...]:
+    """Read ``"1,2,4"``, numbers from 1 to `most`; nothing given is one None."""
     if text is None:
         return (None,)
-    parts = text.split(",")
-    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-        raise DataError(f"cannot read {option} '{text}'; write numbers of 1 or more, such as 1,2")
+    parts = [part.strip() for part in text.split(",")]
+    digits = len(str(most))
+    if not all(p.isdecimal() and len(p) <= digits and 0 < int(p) <= most for p in parts):
+        raise DataError(
+            f"cannot read {option} '{text[:40]}'; write numbers from 1 to {most}, such as 1,2"
+        )
     return tuple(map(int, parts))
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from onnx_lowrank.bounds import MOST_BATCH, MOST_REPEATS
 from onnx_lowrank.cli.options import (
     Data,
     InputShapes,
@@ -16,7 +17,9 @@ from onnx_lowrank.cli.options import (
     Provider,
     Quiet,
     Seed,
+    count,
     read_shapes,
+    workers,
 )
 from onnx_lowrank.cli.output import print_result, show_progress
 
@@ -28,11 +31,9 @@ def profile(
         typer.Option("--compare", metavar="OTHER", help="Show the rewritten model beside it."),
     ] = None,
     provider: Provider = "cpu",
-    threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="Intra-op threads.")
-    ] = None,
-    batch: Annotated[int | None, typer.Option("--batch", min=1, help="Samples at once.")] = None,
-    runs: Annotated[int, typer.Option("--runs", help="Runs to average over.")] = 8,
+    threads: Annotated[int | None, workers("--threads", "Intra-op threads.")] = None,
+    batch: Annotated[int | None, count("--batch", help="Samples at once.", most=MOST_BATCH)] = None,
+    runs: Annotated[int, count("--runs", help="Runs to average over.", most=MOST_REPEATS)] = 8,
     data: Data = None,
     preprocess: Preset = None,
     input_shape: InputShapes = None,

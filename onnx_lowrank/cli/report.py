@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from onnx_lowrank.cli.gate import Writes
 from onnx_lowrank.cli.options import Json, Quiet
 from onnx_lowrank.cli.output import print_result, show_progress
 from onnx_lowrank.errors import DataError
@@ -22,7 +23,9 @@ def report(
         ),
     ],
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="The HTML file to write.", show_default=False)
+        Path,
+        typer.Option("-o", "--output", help="The HTML file to write.", show_default=False),
+        Writes(),
     ],
     model: Annotated[
         Path | None,
@@ -31,6 +34,7 @@ def report(
     figures: Annotated[
         Path | None,
         typer.Option("--figures", metavar="DIR", help="Write the figures there, as PNG and SVG."),
+        Writes(("*.png", "*.svg")),
     ] = None,
     title: Annotated[str, typer.Option("--title", help="Heading of the page.")] = (
         "Low-rank approximation: report"
@@ -47,7 +51,6 @@ def report(
     from onnx_lowrank.spectra import layer_spectra
 
     require_libraries()
-    api.check_output(output)  # before the work, not after it
     with show_progress(quiet=quiet) as progress:
         progress("reading the runs", 0, 3)
         read = [html.read_run(path) for path in runs]

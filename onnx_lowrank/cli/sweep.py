@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from onnx_lowrank.bounds import MOST_WORKERS
+from onnx_lowrank.cli.gate import Writes
 from onnx_lowrank.cli.options import (
+    CalibrateLimit,
     InputShapes,
     Json,
     Labels,
@@ -33,6 +36,7 @@ def sweep(
         typer.Option(
             "--output", "-o", metavar="DIR", help="Folder of the results; a sweep goes on there."
         ),
+        Writes(("points.jsonl", "sweep.*", "tables.md", "*.png", "*.svg", "filters", "work")),
     ],
     scheme: Annotated[
         list[str],
@@ -64,10 +68,7 @@ def sweep(
         str | None,
         typer.Option("--calibrate", metavar="SOURCE", help="Other samples, which the metrics see."),
     ] = None,
-    calibrate_limit: Annotated[
-        int | None,
-        typer.Option("--calibrate-limit", min=1, help="Use this many of them."),
-    ] = None,
+    calibrate_limit: CalibrateLimit = None,
     network: Annotated[
         bool,
         typer.Option(
@@ -75,7 +76,10 @@ def sweep(
         ),
     ] = False,
     jobs: Annotated[
-        int, typer.Option("--jobs", "-j", min=-1, help="Processes; -1 for one on each core.")
+        int,
+        typer.Option(
+            *("--jobs", "-j"), min=-1, max=MOST_WORKERS, help="Processes; -1 for one on each core."
+        ),
     ] = 1,
     provider: Provider = "cpu",
     preprocess: Preset = None,

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_lowrank.bounds import check_count
 from onnx_lowrank.errors import DataError
 from onnx_lowrank.runtime import TensorInfo
 
@@ -107,10 +108,8 @@ class Dataset:
         batch: int | None = None,
         limit: int | None = None,
     ) -> None:
-        if batch is not None and batch < 1:
-            raise DataError(f"the batch size is {batch}; give 1 or more")
-        if limit is not None and limit < 1:
-            raise DataError(f"the number of samples asked for is {limit}; give 1 or more")
+        check_count("the batch size", batch, DataError)
+        check_count("the number of samples asked for", limit, DataError)
         self.inputs = tuple(inputs)
         self.limit = limit
         self.source = source

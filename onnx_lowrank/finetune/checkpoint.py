@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_lowrank.errors import DataError, OutputError
+from onnx_lowrank.files import real_path
 
 Array = NDArray[Any]
 
@@ -50,6 +51,7 @@ def write_checkpoint(path: Path, state: State, run: str) -> None:
     arrays |= {f"best.{i}": value for i, value in enumerate(state.best)}
     arrays |= {f"optimiser.{key}": value for key, value in state.optimiser.items()}
     arrays["notes"] = np.array(json.dumps({"run": run, **state.notes}))
+    path = real_path(path)
     partial = path.with_name(f".{path.name}.partial")
     try:
         with partial.open("wb") as file:

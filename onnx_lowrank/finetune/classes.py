@@ -2,45 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import onnx
 import torch
 
 from onnx_lowrank.errors import ModelError
+from onnx_lowrank.verification.classifier import holds_classes
 
 
-def score_tensor(model: onnx.ModelProto) -> str:
-    """Return the tensor of a classifier's scores before any softmax: that of its only output.
+def class_output(outputs: Mapping[str, torch.Tensor]) -> str:
+    """Return the only output that holds scores of classes, of a model's outputs for some images.
 
     Raises
     ------
     ModelError
-        The model has several outputs.
+        There is none, or more than one.
     """
-    names = [value.name for value in model.graph.output]
-    if len(names) != 1:
+    found = [
+        name
+        for name, value in outputs.items()
+        if value.is_floating_point() and holds_classes(value.shape)
+    ]
+    if len(found) != 1:
+        shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in outputs.items())
         raise ModelError(
-            f"the model has {len(names)} outputs ({', '.join(names)}), but scores of classes are "
-            "wanted; give a classifier with one output"
+            f"the model has {len(outputs)} outputs ({shapes}), of which {len(found)} are one row "
+            "of class scores an image; give a classifier with one such output"
         )
+    return found[0]
+
+
+def score_tensor(model: onnx.ModelProto, output: str) -> str:
+    """Return the tensor of a classifier's scores before any softmax: that of an output."""
     producers = {name: node for node in model.graph.node for name in node.output[:1]}
-    name = names[0]
+    name = output
     while name in producers and producers[name].op_type in ("Softmax", "LogSoftmax", "Identity"):
         name = producers[name].input[0]
     return str(name)
 
 
 def class_scores(scores: torch.Tensor) -> torch.Tensor:
-    """Return scores as images x classes.
+    """Return scores, one row of classes an image, as images x classes.
 
     Raises
     ------
     ModelError
-        They are not one row of classes an image.
+        They are none.
     """
-    rows = scores.flatten(1) if scores.dim() > 1 else scores
-    if rows.dim() != 2 or rows.shape[1] != scores.shape[1] or rows.shape[1] < 2:
+    if not holds_classes(scores.shape):
         raise ModelError(
             f"the model's output of shape {list(scores.shape)} is not one row of class scores an "
             "image; give a classifier"
         )
-    return rows
+    return scores.flatten(1)

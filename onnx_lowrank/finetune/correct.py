@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from onnx_lowrank.calibrate.collect import open_with_outputs
 from onnx_lowrank.data import Dataset, Preprocess, open_dataset
 from onnx_lowrank.errors import DataError, ModelError
+from onnx_lowrank.files import Input, Output, check_outputs
 from onnx_lowrank.graph.check import check_model
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.io import load_model, save_model
@@ -134,7 +135,13 @@ def correct_files(
     ------
     ProviderError
         The provider is missing or does not work.
+    OutputError
+        The output cannot be written, or is an input.
     """
+    written = Output("the output", output, replaces=compressed, force=force)
+    check_outputs(
+        [written], [Input("is the input itself", compressed), Input("is the original", original)]
+    )
     require_provider(provider)
     student = load_model(compressed)
     dataset = open_dataset(

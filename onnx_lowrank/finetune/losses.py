@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from onnx_lowrank.errors import DataError, ModelError
-from onnx_lowrank.finetune.classes import class_scores, score_tensor
+from onnx_lowrank.finetune.classes import class_output, class_scores, score_tensor
 from onnx_lowrank.finetune.executor import Network
 from onnx_lowrank.finetune.parameters import shared_features
 
@@ -50,7 +50,7 @@ class Loss:
     Labels: the cross-entropy. Distillation: the Kullback-Leibler divergence from the original's
     class probabilities at `TEMPERATURE`, times its square (Hinton et al. 2015), plus the mean over
     the replaced layers of their output's squared error, relative to the original's squared output.
-    A model that is no classifier has its outputs among the latter.
+    Outputs that hold no scores of classes are among the latter.
 
     Parameters
     ----------
@@ -81,11 +81,12 @@ class Loss:
         self._teacher = Network(original, device=network.device)
         self._features = [] if kind == "labels" else shared_features(original, compressed)
         self._scores: tuple[str, str] | None = None
+        self._others: list[str] = list(network.outputs)
         try:
-            theirs, ours = score_tensor(original), score_tensor(compressed)
             with torch.no_grad():
-                class_scores(network.run(feeds, [ours])[ours])
-            self._scores = (theirs, ours)
+                output = class_output(network.run(feeds, network.outputs))
+            self._scores = (score_tensor(original, output), score_tensor(compressed, output))
+            self._others = [name for name in network.outputs if name != output]
         except ModelError:
             if kind != "distill":
                 raise
@@ -112,7 +113,7 @@ class Loss:
                 f"the loss '{self.kind}' needs labels, but the data have none; take 'distill'"
             )
         # Tensors whose squared error counts, and those of scores, if there are.
-        features = [*self._features, *(() if self._scores else self._network.outputs)]
+        features = [*self._features, *self._others]
         theirs, ours = [[name] for name in self._scores] if self._scores else ([], [])
         found = self._network.run(feeds, [*features, *ours])
         expected: dict[str, torch.Tensor] = {}

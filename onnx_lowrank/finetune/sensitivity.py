@@ -15,7 +15,7 @@ from onnx_lowrank.data import Batch, Dataset
 from onnx_lowrank.data.dataset import batched_inputs
 from onnx_lowrank.errors import DataError, PlanError, suggest
 from onnx_lowrank.finetune.check import check_forward
-from onnx_lowrank.finetune.classes import class_scores, score_tensor
+from onnx_lowrank.finetune.classes import class_output, class_scores, score_tensor
 from onnx_lowrank.finetune.executor import Network
 from onnx_lowrank.graph.layers import Layer, attribute, find_layers
 
@@ -71,13 +71,16 @@ def squared_gradients(
         if name not in found:
             raise PlanError(f"no layer is called '{name}'{suggest(name, found)}")
     weights = list(dict.fromkeys(found[name].weight for name in layers))
-    network, scores = Network(model, trainable=weights), score_tensor(model)
+    network, scores = Network(model, trainable=weights), ""
     tensors = [network.weights[name] for name in weights]
     sums = [torch.zeros_like(tensor, dtype=torch.float64) for tensor in tensors]
     count = 0
     for images, (feeds, label) in enumerate(_images(dataset)):
         if not images:
             check_forward(network, model, feeds)
+            with torch.no_grad():
+                outputs = network.run(feeds, network.outputs)
+            scores = score_tensor(model, class_output(outputs))
         progress("gradients of the softmax output", images, dataset.samples or 0)
         logs = functional.log_softmax(class_scores(network.run(feeds, [scores])[scores])[0], dim=0)
         wrong = _wrong(logs.detach(), label, wrong_labels)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from onnx_lowrank.bounds import MOST_BATCH, MOST_REPEATS, MOST_SEED, check_count, check_number
 from onnx_lowrank.data import Dataset
 from onnx_lowrank.errors import DataError
 from onnx_lowrank.finetune.batches import Rows, shuffled, steps_of, whole_batches
@@ -47,7 +48,7 @@ class Schedule:
     Raises
     ------
     DataError
-        There are more sizes than epochs, or one is not positive.
+        A number is not finite or out of its range, or there are more sizes than epochs.
     """
 
     optimiser: Optimiser = "adamw"
@@ -58,9 +59,14 @@ class Schedule:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.batches or min(self.batches) < 1:
-            sizes = ", ".join(map(str, self.batches)) or "no samples"
-            raise DataError(f"there is no batch of {sizes}; give sizes of 1 or more")
+        check_number("rate", self.rate, "give a learning rate above 0", DataError, above=0)
+        check_count("epochs", self.epochs, DataError, most=MOST_REPEATS)
+        check_count("patience", self.patience, DataError)
+        check_number("seed", self.seed, "give 0 or more", DataError, least=0, most=MOST_SEED)
+        if not self.batches:
+            raise DataError("there is no batch of no samples; give sizes of 1 or more")
+        for size in self.batches:
+            check_count("the batch size", size, DataError, most=MOST_BATCH)
         if len(self.batches) > self.epochs:
             raise DataError(
                 f"{len(self.batches)} batch sizes cannot share {self.epochs} epochs; give at most "

@@ -130,4 +130,5 @@ def data_files(path: Path) -> tuple[Path, ...]:
     except Exception:  # whatever is there is no model with data files
         return ()
     names = dict.fromkeys(location(tensor) for tensor in external_tensors(model))
-    return tuple(path.parent / name for name in names if name)
+    folders = dict.fromkeys((path.parent, path.resolve().parent))
+    return tuple(folder / name for folder in folders for name in names if name)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import IO
 
 import onnx
 from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
 
 from onnx_lowrank.errors import ModelError, OutputError
+from onnx_lowrank.files import Input, Output, atomic, check_outputs, flush, real_path, temporary
 from onnx_lowrank.graph.external import (
     ALIGNMENT,
     data_files,
@@ -122,35 +120,13 @@ def check_output(
     force : bool
         Whether `path` may be `source`.
     """
-    path = Path(path)
-    if not path.name or path.is_dir():
-        raise OutputError(f"{path} is a folder; give the name of a file")
-    folder = path.parent
-    if not folder.is_dir():
-        raise OutputError(f"there is no folder {folder}; make it first")
-    if not os.access(folder, os.W_OK):
-        raise OutputError(f"the folder {folder} cannot be written to; choose another")
-    if path.exists() and not path.is_file():
-        raise OutputError(f"{path} is no regular file; choose another name")
-    if source is None or not path.exists() or not source.exists():
-        return
-    if path.samefile(source):
-        if not force:
-            raise OutputError(f"{path} is the input itself; choose another name, or give --force")
-    elif any(file.exists() and path.samefile(file) for file in data_files(source)):
-        raise OutputError(f"{path} holds the weights of {source}; choose another name")
-
-
-def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file in UTF-8, atomically.
-
-    Raises
-    ------
-    OutputError
-        The file cannot be written; what was there before still is.
-    """
-    with _atomic(Path(path)) as file:
-        file.write(text.encode())
+    output = Output("the output", Path(path), replaces=source, force=force)
+    inputs = []
+    if source is not None and os.path.exists(source):
+        inputs.append(Input("is the input itself", source))
+        if os.path.exists(path):
+            inputs += [Input(f"holds the weights of {source}", file) for file in data_files(source)]
+    check_outputs([output], inputs)
 
 
 def save_model(
@@ -165,7 +141,7 @@ def save_model(
     One model gives the same bytes always. Beyond 2 GiB the weights go into a file beside the model,
     whose name comes from its content: it is written first, so that no model ever refers to
     another's weights. A data file of that kind that the model overwritten referred to is removed
-    last. A link at the path is replaced; what it points to stays.
+    last. A link at the path stays: what it points to is replaced.
 
     Parameters
     ----------
@@ -184,15 +160,20 @@ def save_model(
         The file cannot be written.
     """
     check_output(path, source=source, force=force)
-    target = Path(path)
+    target = real_path(path)
     old = _own_data_files(target)
     weights = sum(tensor_bytes(tensor) for tensor in model.graph.initializer)
     data = _serialise(model) if weights <= SINGLE_FILE_LIMIT else None
     if data is not None:
-        with _atomic(target) as file:
+        with atomic(target) as file:
             file.write(data)
         new = None
     else:
+        if target.parent != Path(path).parent.resolve():
+            raise OutputError(
+                f"{path} is a link to another folder, and a model beyond 2 GiB has its weights in "
+                f"a file beside it, where none would be found; give {target} itself"
+            )
         new = _save_in_two(model, target)
     for each in old:
         if each != new:
@@ -242,9 +223,9 @@ def _serialise(model: onnx.ModelProto) -> bytes | None:
 
 def _save_in_two(model: onnx.ModelProto, target: Path) -> Path:
     skeleton, pairs = split_weights(model, above=EXTERNAL_FROM)
-    with _temporary(target) as (file, temporary):
+    with temporary(target) as (file, partial):
         offsets, digest = write_data((tensor for tensor, _ in pairs), file)
-        _flush(file)
+        flush(file)
         place = target.with_name(f"{target.name}.{digest[:16]}.data")
         for (_, tensor), offset in zip(pairs, offsets, strict=True):
             refer(tensor, place.name, offset)
@@ -255,9 +236,9 @@ def _save_in_two(model: onnx.ModelProto, target: Path) -> Path:
                 "turn large Constant nodes into initializers"
             )
         existed = place.exists()
-        os.replace(temporary, place)
+        os.replace(partial, place)
     try:
-        with _atomic(target) as file:
+        with atomic(target) as file:
             file.write(data)
     except BaseException:
         if not existed:
@@ -271,42 +252,3 @@ def _own_data_files(target: Path) -> set[Path]:
     name = re.compile(re.escape(target.name) + r"\.[0-9a-f]{16}\.data")
     named = {file for file in target.parent.iterdir() if name.fullmatch(file.name)}
     return named & set(data_files(target)) if named else named
-
-
-@contextmanager
-def _atomic(target: Path) -> Iterator[IO[bytes]]:
-    """Give a file that takes the place of `target` once it is complete."""
-    with _temporary(target) as (file, temporary):
-        yield file
-        _flush(file)
-        if target.exists():
-            temporary.chmod(target.stat().st_mode & 0o7777)
-        os.replace(temporary, target)
-    with suppress(OSError):  # not every file system can
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-@contextmanager
-def _temporary(target: Path) -> Iterator[tuple[IO[bytes], Path]]:
-    """Give a new file beside `target`, which is gone afterwards unless it was moved."""
-    temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
-    try:
-        try:
-            # Not by the module tempfile: it makes files that only their owner can read.
-            with temporary.open("xb") as file:
-                yield file, temporary
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {target}: {error.strerror or error}; free space or choose another place"
-        ) from None
-
-
-def _flush(file: IO[bytes]) -> None:
-    file.flush()
-    os.fsync(file.fileno())

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf
 from typing import Literal, get_args
 
+from onnx_lowrank.bounds import SQNR_CAP_DB, SQNR_REMEDY, check_number
 from onnx_lowrank.errors import PlanError
 from onnx_lowrank.planning.cost import Cost
 
@@ -20,14 +21,14 @@ class Budget:
     Attributes
     ----------
     max_drop : float or None
-        Most points of accuracy to lose; of top-1 agreement where there are no labels; of a user's
-        score where one is given.
+        Most points of accuracy to lose, from 0 to below 100; of top-1 agreement where there are no
+        labels; of a user's score where one is given, 0 or more.
     min_sqnr_db : float or None
-        Least signal-to-error ratio of every output, in dB.
+        Least signal-to-error ratio of every output, in dB, -300 to 300.
     min_speedup : float or None
-        Least measured latency of the original over that of the result.
+        Least measured latency of the original over that of the result, 1 or more.
     macs, params : float or None
-        Largest share of the original's multiply-adds and of its parameters, 0 to 1.
+        Largest share of the original's multiply-adds and of its parameters, above 0, up to 1.
     size_mb : float or None
         Largest size of the file, in 10^6 bytes.
     score : str or callable or None
@@ -35,6 +36,11 @@ class Budget:
         `onnx_lowrank.score.Score`: `max_drop` is then in its units.
     objective : {"latency", "macs", "params"}
         What is minimised within the bounds.
+
+    Raises
+    ------
+    PlanError
+        A bound is not finite or out of its range, or there is none.
     """
 
     max_drop: float | None = None
@@ -47,21 +53,20 @@ class Budget:
     objective: Objective = "latency"
 
     def __post_init__(self) -> None:
-        if self.score is not None and self.max_drop is not None:
-            if not 0 <= self.max_drop < inf:
-                raise PlanError(
-                    f"max_drop is {self.max_drop:g}; give 0 or more, in the score's units"
-                )
-        elif self.max_drop is not None and not 0 <= self.max_drop < 100:
-            raise PlanError(f"max_drop is {self.max_drop:g}; give points from 0 to below 100")
-        if self.min_speedup is not None and not self.min_speedup >= 1:
-            raise PlanError(f"min_speedup is {self.min_speedup:g}; give 1 or more, such as 2")
-        for name in ("macs", "params"):
-            share = getattr(self, name)
-            if share is not None and not 0 < share <= 1:
-                raise PlanError(f"{name} is {share:g}; give a share above 0 and up to 1")
-        if self.size_mb is not None and not self.size_mb > 0:
-            raise PlanError(f"size_mb is {self.size_mb:g}; give more than 0")
+        drop: dict[str, float] = {"least": 0, "most": math.nextafter(100, 0)}
+        drop_remedy = "give points from 0 to below 100"
+        if self.score is not None:
+            drop, drop_remedy = {"least": 0}, "give 0 or more, in the score's units"
+        share = "give a share above 0 and up to 1"
+        for name, remedy, bounds in (
+            ("max_drop", drop_remedy, drop),
+            ("min_sqnr_db", SQNR_REMEDY, {"least": -SQNR_CAP_DB, "most": SQNR_CAP_DB}),
+            ("min_speedup", "give 1 or more, such as 2", {"least": 1}),
+            ("macs", share, {"above": 0, "most": 1}),
+            ("params", share, {"above": 0, "most": 1}),
+            ("size_mb", "give more than 0", {"above": 0}),
+        ):
+            check_number(name, getattr(self, name), remedy, PlanError, **bounds)
         if self.objective not in get_args(Objective):
             raise PlanError(
                 f"there is no objective '{self.objective}'; "

@@ -9,6 +9,13 @@ from typing import Any
 import numpy as np
 import onnx
 
+from onnx_lowrank.bounds import (
+    MOST_BATCH,
+    MOST_REPEATS,
+    MOST_WORKERS,
+    check_count,
+    check_number,
+)
 from onnx_lowrank.data import Preprocess
 from onnx_lowrank.errors import OnnxLowRankError
 from onnx_lowrank.graph.layers import find_layers
@@ -70,8 +77,16 @@ def profile(
     ModelError, DataError
         A model or its inputs cannot be read or run.
     """
-    if runs < MIN_RUNS:
-        raise OnnxLowRankError(f"runs is {runs}; a standard deviation needs {MIN_RUNS} or more")
+    check_number(
+        "runs",
+        runs,
+        f"a standard deviation needs {MIN_RUNS} or more, up to {MOST_REPEATS}",
+        OnnxLowRankError,
+        least=MIN_RUNS,
+        most=MOST_REPEATS,
+    )
+    check_count("threads", threads, OnnxLowRankError, most=MOST_WORKERS)
+    check_count("batch", batch, OnnxLowRankError, most=MOST_BATCH)
     check_provider(provider)
     notes = []
     if provider == "cuda":

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from onnx_lowrank.graph.io import write_text
+from onnx_lowrank.files import write_text
 from onnx_lowrank.sweeping import PointResult, SweepReport
 
 # The published tables first, under their numbers; all other schemes follow, under their names.

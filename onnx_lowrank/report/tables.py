@@ -155,6 +155,8 @@ def print_verification(report: VerifyReport) -> None:
                 output["name"],
                 *(_number(output.get(key)) for key in ("max_abs", "rms", "sqnr_db", "cosine")),
             )
+            for each in output.get("parts", ()):  # of different scales: the worst is the output's
+                table.add_row(each["part"], "", "", _number(each["sqnr_db"]), "")
         print_table(table)
         facts = [f"{report.samples} samples on {provider.upper()}"]
         facts += [f"{k} agreement {v:.2%}" for k, v in result.agreement.items() if v is not None]

@@ -65,10 +65,10 @@ class Rank:
         match = re.fullmatch(r"(\d+(?:\.\d+)?)%", text)
         if match and 0 < float(match[1]) <= 100:
             return cls(float(match[1]), percent=True)
-        if re.fullmatch(r"[1-9]\d*", text):
+        if re.fullmatch(r"[1-9]\d{0,17}", text):  # no weight has as many entries
             return cls(int(text))
         raise SchemeError(
-            f"'{text}' is not a rank; write a count such as 64, or a percentage such as 50%"
+            f"'{text[:40]}' is not a rank; write a count such as 64, or a percentage such as 50%"
         )
 
     def __str__(self) -> str:

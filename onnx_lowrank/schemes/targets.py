@@ -39,7 +39,7 @@ class Target:
         if re.fullmatch(r"\d*\.?\d+", text) and 0 < float(text) <= 1:
             return cls(kind, float(text))
         raise SchemeError(
-            f"'{text}' is not a share; write {kind}={0.25 if kind == 'macs' else 0.95}, "
+            f"'{text[:40]}' is not a share; write {kind}={0.25 if kind == 'macs' else 0.95}, "
             "above 0 and at most 1"
         )
 

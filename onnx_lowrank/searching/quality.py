@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,21 @@ from onnx_lowrank.score import Outputs, Score
 from onnx_lowrank.searching.judge import Judge, rows_of
 from onnx_lowrank.searching.margins import Margins
 from onnx_lowrank.searching.outlook import CountedOutlook, MeanOutlook, Outlook
+from onnx_lowrank.searching.seen import Seen
+from onnx_lowrank.verification.classifier import (
+    are_probabilities,
+    centred_logits,
+    class_outputs,
+    common_share,
+    varying_db,
+)
+from onnx_lowrank.verification.report import DEFAULT_SQNR_DB
+from onnx_lowrank.verification.scales import Part, parts_of
 
 Array = NDArray[np.float64]
 SURE = 0.9  # probability that the verdict agrees, where its samples are foreseen
+BEYOND = 1e30  # noise, loss, and dB too few, of a model whose outputs are not finite
 PROBE_SAMPLES = 32  # the noise of a probe, a ratio of sums over all outputs, settles early
-_SMALLEST = 1e-30  # probability below which float32 says nothing of a logit
 
 
 @dataclass(frozen=True)
@@ -34,7 +44,8 @@ class Quality:
         Squared error over squared signal of the scores (logits, centred) of a classifier, of the
         worst output otherwise: what single layers' errors add up to.
     sqnr_db : float
-        Least signal-to-error ratio of all float outputs as they are, in dB; infinite for none.
+        Least signal-to-error ratio of all float outputs as they are, of their parts where they hold
+        values of different scales, in dB; infinite for no error.
     drop : float or None
         What is lost of a user's score where there is one; otherwise points of accuracy where there
         are labels, of top-1 agreement where not; None where there are no classes.
@@ -47,6 +58,12 @@ class Quality:
         Where both drops come from; None for a user's score.
     sqnr : MeanOutlook or None
         What `sqnr_db` says of other samples; None where the samples cannot tell.
+    common : float or None
+        Share of the samples that the original puts into one class, where the drop is of top-1
+        agreement: a model with one answer for all loses the others alone.
+    varying_db : float or None
+        Then the ratio of how the scores vary over the samples to their errors, in dB: what is held
+        to a bound where such a model would be within `max_drop`, as in the verdict.
     """
 
     noise: float
@@ -56,6 +73,8 @@ class Quality:
     samples: int
     margins: Margins | None = None
     sqnr: MeanOutlook | None = None
+    common: float | None = None
+    varying_db: float | None = None
 
     def within(self, budget: Budget, *, unseen: int | None = None) -> bool:
         """Whether the model is within the budget's bounds on quality.
@@ -68,11 +87,13 @@ class Quality:
         """
         if (least := budget.min_sqnr_db) is not None:
             sure = self.sqnr is None or self.sqnr.chance(least, unseen or self.samples) >= SURE
-            if self.sqnr_db < least or not sure:
+            if not self.sqnr_db >= least or not sure:
                 return False
         if budget.max_drop is None:
             return True
         assert self.drop is not None
+        if not _scores_hold(self.common, self.varying_db, budget):
+            return False
         expected = self.drop if self.expected_drop is None else self.expected_drop
         if max(self.drop, expected) <= budget.max_drop:
             return True
@@ -90,6 +111,8 @@ class Quality:
             "samples": self.samples,
             "margins": None if self.margins is None else vars(self.margins),
             "sqnr": None if self.sqnr is None else vars(self.sqnr),
+            "common": self.common,
+            "varying_db": self.varying_db,
         }
 
     @classmethod
@@ -99,35 +122,8 @@ class Quality:
         margins = None if data["margins"] is None else Margins(**data["margins"])
         told = None if data["sqnr"] is None else MeanOutlook(**data["sqnr"])
         drop, expected = data["drop"], data["expected_drop"]
-        return cls(data["noise"], sqnr, drop, expected, data["samples"], margins, told)
-
-
-@dataclass(eq=False)
-class _Seen:
-    """A model's outputs beside the original's.
-
-    Squared errors and signals are of every batch and float output, scores of every sample.
-    """
-
-    errors: Array
-    signals: Array
-    ours: Array | None = None
-    theirs: Array | None = None
-    outputs: list[Outputs] = field(default_factory=list)
-
-    @property
-    def ratio(self) -> float:
-        """Squared error over squared signal of the worst output."""
-        errors, signals = self.errors.sum(axis=0), self.signals.sum(axis=0)
-        return float(np.max(errors / np.maximum(signals, np.finfo(float).tiny)))
-
-    @property
-    def noise(self) -> float:
-        """The same of the scores, where there are any."""
-        if self.ours is None or self.theirs is None:
-            return self.ratio
-        error = np.sum((self.ours - self.theirs) ** 2)
-        return float(error / max(np.sum(self.ours**2), np.finfo(float).tiny))
+        scores = (data["common"], data["varying_db"])
+        return cls(data["noise"], sqnr, drop, expected, data["samples"], margins, told, *scores)
 
 
 class QualityMeter:
@@ -184,9 +180,14 @@ class QualityMeter:
         self._labels = np.concatenate(labels) if labels else None
         self._classes = self._find_classes()
         # Once for all models: two sides of a comparison must mean the same.
-        self._probable = self._classes is not None and all(
-            _probabilities(outputs[self._classes]) for outputs in self._reference
+        self._probable = self._classes is not None and are_probabilities(
+            self._reference[0][self._classes]
         )
+        self._parts: list[tuple[str, Part | None]] = []
+        for name in self._floats:
+            values = [outputs[name] for outputs in self._reference]
+            found = parts_of(zip(values, self._samples, strict=True))
+            self._parts += [(name, part) for part in found or (None,)]
         self._score = None
         if score is not None:
             rows = rows_of(self._reference, self._samples)
@@ -206,10 +207,13 @@ class QualityMeter:
     def measure(self, model: onnx.ModelProto) -> Quality:
         """Run a model on all samples and compare."""
         seen = self._see(model)
-        ratio = seen.ratio
-        sqnr = float(-10 * np.log10(ratio)) if ratio > 0 else float("inf")
+        ratio, samples = seen.ratio, sum(self._samples)
+        if not np.isfinite(ratio):  # NaN or Inf among the outputs: beyond any bound
+            drop = BEYOND if self.has_drop else None
+            return Quality(BEYOND, -BEYOND, drop, None, samples)
+        with np.errstate(divide="ignore"):
+            sqnr = float(-10 * np.log10(ratio))
         told = self._sqnr_outlook(seen)
-        samples = sum(self._samples)
         if self._score is not None:
             drop = self._score.drop(rows_of(seen.outputs, self._samples))
             return Quality(seen.noise, sqnr, drop, None, samples, None, told)
@@ -217,11 +221,12 @@ class QualityMeter:
             return Quality(seen.noise, sqnr, None, None, samples, None, told)
         margins = self._margins(seen.ours, seen.theirs)
         lost = (margins.drop, margins.expected_drop)
-        return Quality(seen.noise, sqnr, *lost, samples, margins, told)
+        return Quality(seen.noise, sqnr, *lost, samples, margins, told, *self._scores(seen))
 
     def noise(self, model: onnx.ModelProto) -> float:
         """Return the noise of `measure`, of some samples only: `PROBE_SAMPLES` or so."""
-        return self._see(model, step=max(sum(self._samples) // PROBE_SAMPLES, 1)).noise
+        seen = self._see(model, step=max(sum(self._samples) // PROBE_SAMPLES, 1))
+        return seen.noise if np.isfinite(seen.ratio) else BEYOND
 
     def outlook(self, model: onnx.ModelProto, budget: Budget) -> Outlook | None:
         """Return what the samples say of others: of what the budget bounds.
@@ -248,8 +253,8 @@ class QualityMeter:
         That of the bound which is the least likely to hold; 0 where the samples cannot tell.
         """
         seen = self._see(model)
-        if seen.ratio == 0:
-            return 1.0
+        if seen.ratio == 0 or not np.isfinite(seen.ratio):
+            return float(seen.ratio == 0)
         chances = [1.0]
         if (least := budget.min_sqnr_db) is not None:
             told = self._sqnr_outlook(seen)
@@ -260,10 +265,12 @@ class QualityMeter:
                 outlook = self._score.outlook(rows_of(seen.outputs, self._samples))
             elif seen.ours is not None and seen.theirs is not None:
                 outlook = self._margins(seen.ours, seen.theirs)
+                if not _scores_hold(*self._scores(seen), budget):
+                    chances.append(0.0)
             chances.append(0.0 if outlook is None else outlook.chance(most, unseen))
         return min(chances)
 
-    def _sqnr_outlook(self, seen: _Seen) -> MeanOutlook | None:
+    def _sqnr_outlook(self, seen: Seen) -> MeanOutlook | None:
         def sqnr(places: NDArray[np.int64]) -> float:
             errors, signals = (each[places].sum(axis=0) for each in (seen.errors, seen.signals))
             with np.errstate(divide="ignore"):
@@ -272,6 +279,17 @@ class QualityMeter:
 
         samples = sum(self._samples)
         return MeanOutlook.of("sqnr_db", samples, sqnr, units=len(self._samples))
+
+    def _scores(self, seen: Seen) -> tuple[float | None, float | None]:
+        """Return `common` and `varying_db` of `Quality`: of agreement alone."""
+        if self._labels is not None or seen.ours is None or seen.theirs is None:
+            return None, None
+        return common_share(seen.ours.argmax(axis=1)), varying_db(seen.ours, seen.theirs)
+
+    def _find_classes(self) -> str | None:
+        """Return the only output that holds scores of classes."""
+        found = class_outputs(self._reference[0], self._samples[0])
+        return found[0] if len(found) == 1 else None
 
     def _margins(self, ours: Array, theirs: Array) -> Margins:
         """Compare centred logits, ``(N, classes)``; without labels the original is right."""
@@ -283,11 +301,11 @@ class QualityMeter:
             )
         return Margins.of(ours, theirs, ours.argmax(axis=1) if labels is None else labels)
 
-    def _see(self, model: onnx.ModelProto, *, step: int = 1) -> _Seen:
+    def _see(self, model: onnx.ModelProto, *, step: int = 1) -> Seen:
         """Run a model on every `step`-th batch."""
         session = open_session(model, provider=self._provider, threads=self._threads)
-        shape = (len(self._reference), len(self._floats))
-        seen = _Seen(np.zeros(shape), np.zeros(shape))
+        shape = (len(self._reference), len(self._parts))
+        seen = Seen(np.zeros(shape), np.zeros(shape))
         ours: list[Array] = []
         theirs: list[Array] = []
         for place, (batch, reference) in enumerate(
@@ -296,13 +314,16 @@ class QualityMeter:
             if place % step:
                 continue
             outputs = self._run(session, batch)
-            for k, name in enumerate(self._floats):
+            for k, (name, part) in enumerate(self._parts):
                 a, b = reference[name], outputs[name]
-                seen.errors[place, k] = np.sum(np.square(np.subtract(a, b, dtype=np.float64)))
-                seen.signals[place, k] = np.sum(np.square(a, dtype=np.float64))
+                if part is not None:
+                    a, b = (np.take(each, part.places, axis=part.axis) for each in (a, b))
+                with np.errstate(over="ignore", invalid="ignore"):  # beyond any bound, then
+                    seen.errors[place, k] = np.sum(np.square(np.subtract(a, b, dtype=np.float64)))
+                    seen.signals[place, k] = np.sum(np.square(a, dtype=np.float64))
             if self._classes is not None:
                 for found, side in ((ours, reference), (theirs, outputs)):
-                    found.append(_logits(side[self._classes], probable=self._probable))
+                    found.append(centred_logits(side[self._classes], probabilities=self._probable))
             if self._score is not None:
                 seen.outputs.append(outputs)
         if ours:
@@ -317,26 +338,10 @@ class QualityMeter:
             for name, value in outputs.items()
         }
 
-    def _find_classes(self) -> str | None:
-        """Return the only float output that is ``[N, classes]`` or with unit axes behind."""
-        found = [
-            name
-            for name in self._floats
-            for shape in [self._reference[0][name].shape]
-            if len(shape) >= 2 and shape[1] > 1 and set(shape[2:]) <= {1}
-        ]
-        return found[0] if len(found) == 1 else None
 
-
-def _probabilities(scores: NDArray[Any]) -> bool:
-    """Whether the scores of every sample are probabilities."""
-    values = np.asarray(scores, np.float64).reshape(len(scores), -1)
-    return bool(values.min() >= 0 and np.allclose(values.sum(axis=1), 1, atol=1e-3))
-
-
-def _logits(scores: NDArray[Any], *, probable: bool) -> Array:
-    """Return centred logits, ``(N, classes)``: of probabilities their logarithms."""
-    values = np.asarray(scores, np.float64).reshape(len(scores), -1)
-    if probable:
-        values = np.log(np.maximum(values, _SMALLEST))
-    return np.asarray(values - values.mean(axis=1, keepdims=True))
+def _scores_hold(common: float | None, varying: float | None, budget: Budget) -> bool:
+    """Whether the scores vary as the original's where agreement says nothing, as in the verdict."""
+    if common is None or budget.max_drop is None or common < 1 - budget.max_drop / 100:
+        return True
+    least = DEFAULT_SQNR_DB if budget.min_sqnr_db is None else budget.min_sqnr_db
+    return varying is not None and varying >= least

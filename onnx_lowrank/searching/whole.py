@@ -102,7 +102,11 @@ class WholeModels:
 
     def quality(self, fits: Fits) -> Quality:
         """Return what a model loses on the samples of the search."""
-        key = key_of("margins, sqnr", self._head, *(_fit_digest(fit) for fit in fits.values()))
+        key = key_of(
+            "quality of parts",
+            self._head,
+            *(_fit_digest(fit) for fit in fits.values()),
+        )
         stored = self._search.store.data(key)
         if stored is not None:
             return Quality.from_dict(stored)
@@ -112,7 +116,7 @@ class WholeModels:
 
     def noise(self, fits: Fits) -> float:
         """Return the noise alone, as some of the samples tell it."""
-        key = key_of("probe", self._head, *(_fit_digest(fit) for fit in fits.values()))
+        key = key_of("probe of parts", self._head, *(_fit_digest(fit) for fit in fits.values()))
         stored = self._search.store.data(key)
         if stored is None:
             stored = self._meter.noise(self._search.assemble(fits))
@@ -123,7 +127,9 @@ class WholeModels:
         """Return the probability that the model is within the budget in the verdict."""
         budget, unseen = self._search.budget, self._search.unseen or self.quality(fits).samples
         bounds = (budget.max_drop, budget.min_sqnr_db)
-        key = key_of("chance", self._head, *bounds, unseen, *map(_fit_digest, fits.values()))
+        key = key_of(
+            "chance of parts", self._head, *bounds, unseen, *map(_fit_digest, fits.values())
+        )
         stored = self._search.store.data(key)
         if stored is None:
             stored = self._meter.chance(self._search.assemble(fits), budget, unseen)

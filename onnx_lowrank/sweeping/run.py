@@ -15,10 +15,11 @@ import onnx
 from onnx_lowrank.calibrate import Survey, calibrate, statistics_keys
 from onnx_lowrank.data import Dataset
 from onnx_lowrank.errors import DataError, OutputError, PlanError, suggest
+from onnx_lowrank.files import write_text
 from onnx_lowrank.fit_model import layer_gradients
 from onnx_lowrank.graph.check import check_model
 from onnx_lowrank.graph.edit import GraphEditor
-from onnx_lowrank.graph.io import load_model, save_model, write_text
+from onnx_lowrank.graph.io import load_model, save_model
 from onnx_lowrank.graph.layers import find_layers, layer_weight
 from onnx_lowrank.metrics.moments import LayerStatistics
 from onnx_lowrank.passes.normalize import normalisation

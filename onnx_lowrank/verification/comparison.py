@@ -1,19 +1,15 @@
-"""Streaming statistics of two arrays that should be equal, and of two classifiers."""
+"""Streaming statistics of two arrays that should be equal."""
 
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_lowrank.errors import DataError
-
-SQNR_CAP_DB = 300.0
-"""Equal outputs have no finite signal-to-error ratio: every ratio is reported within this bound."""
-CONFIDENCE = 0.95
+from onnx_lowrank.verification.classifier import ratio_db
+from onnx_lowrank.verification.scales import Part, SliceSums
 
 
 class OutputStatistics:
@@ -34,9 +30,16 @@ class OutputStatistics:
         self._error = self._signal = self._other = self._product = 0.0
         self._not_finite = [0, 0]
         self._shape: str | None = None
+        self._slices = SliceSums()
 
-    def add(self, original: NDArray[Any], compressed: NDArray[Any]) -> None:
-        """Compare two arrays of any shape, for one batch."""
+    def add(
+        self,
+        original: NDArray[Any],
+        compressed: NDArray[Any],
+        *,
+        samples: int | None = None,
+    ) -> None:
+        """Compare two arrays of any shape, for one batch of so many samples."""
         if original.shape != compressed.shape:
             self._shape = self._shape or (
                 f"output '{self._name}' has shape {list(compressed.shape)} instead of "
@@ -48,17 +51,20 @@ class OutputStatistics:
             self._float = False
             self._equal += int(np.count_nonzero(original == compressed))
             return
-        a, b = original.astype(np.float64).ravel(), compressed.astype(np.float64).ravel()
+        values = original.astype(np.float64)
+        a, b = values.ravel(), compressed.astype(np.float64).ravel()
         broken = [int(np.count_nonzero(~np.isfinite(v))) for v in (a, b)]
         if any(broken):
             self._not_finite = [n + k for n, k in zip(self._not_finite, broken, strict=True)]
             return
-        error = b - a
-        self._max_abs = max(self._max_abs, float(np.abs(error).max(initial=0.0)))
-        self._error += float(error @ error)
-        self._signal += float(a @ a)
-        self._other += float(b @ b)
-        self._product += float(a @ b)
+        with np.errstate(over="ignore", invalid="ignore"):  # sums that overflow are no figures
+            error = b - a
+            self._max_abs = max(self._max_abs, float(np.abs(error).max(initial=0.0)))
+            self._error += float(error @ error)
+            self._signal += float(a @ a)
+            self._other += float(b @ b)
+            self._product += float(a @ b)
+            self._slices.add(values, error.reshape(values.shape), samples=samples)
 
     @property
     def finite(self) -> bool:
@@ -68,16 +74,34 @@ class OutputStatistics:
         )
 
     @property
+    def entries(self) -> int:
+        """Number of values compared."""
+        return self._entries
+
+    @property
+    def compared(self) -> bool:
+        """Whether any float of the output was compared."""
+        return self._float and self._entries > 0
+
+    @property
+    def parts(self) -> tuple[tuple[Part, float], ...]:
+        """The parts of different scales with the ratio of each; empty where there is one scale."""
+        if not self.finite:
+            return ()
+        return tuple(
+            (part, ratio_db(signal, error)) for part, signal, error in self._slices.parts()
+        )
+
+    @property
     def sqnr_db(self) -> float | None:
-        """``10 log10(sum a^2 / sum (b - a)^2)``, capped by `SQNR_CAP_DB`; None if not finite."""
+        """``10 log10(sum a^2 / sum (b - a)^2)``, of the worst part; None if not finite.
+
+        Parts are those of different scales, as of `onnx_lowrank.verification.scales`.
+        """
         if not self.finite:
             return None
-        if self._error == 0:
-            return SQNR_CAP_DB
-        if self._signal == 0:
-            return -SQNR_CAP_DB
-        ratio = 10 * (math.log10(self._signal) - math.log10(self._error))
-        return min(max(ratio, -SQNR_CAP_DB), SQNR_CAP_DB)
+        ratios = [ratio_db(self._signal, self._error), *(ratio for _, ratio in self.parts)]
+        return None if any(map(math.isnan, ratios)) else min(ratios)
 
     @property
     def cosine(self) -> float | None:
@@ -88,7 +112,8 @@ class OutputStatistics:
             return 1.0
         if self._signal == 0 or self._other == 0:
             return 0.0
-        return min(max(self._product / math.sqrt(self._signal) / math.sqrt(self._other), -1.0), 1.0)
+        cosine = self._product / math.sqrt(self._signal) / math.sqrt(self._other)
+        return min(max(cosine, -1.0), 1.0) if math.isfinite(cosine) else None
 
     @property
     def equal(self) -> float | None:
@@ -99,15 +124,20 @@ class OutputStatistics:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as plain data, None where there are none."""
+        rms = math.sqrt(self._error / max(self._entries, 1))
         figures: dict[str, Any] = {
             "name": self._name,
             "max_abs": self._max_abs if self.finite else None,
-            "rms": math.sqrt(self._error / self._entries) if self.finite else None,
+            "rms": rms if self.finite and math.isfinite(rms) else None,
             "sqnr_db": self.sqnr_db,
             "cosine": self.cosine,
         }
         if not self._float:
             figures["equal"] = self.equal
+        if parts := self.parts:
+            figures["parts"] = [
+                {"part": part.name(self._name), "sqnr_db": ratio} for part, ratio in parts
+            ]
         return figures
 
     def failures(self, min_sqnr_db: float | None, min_equal: float | None) -> list[str]:
@@ -119,118 +149,21 @@ class OutputStatistics:
                     f"output '{self._name}': NaN or Inf in {count} values of the {model} model"
                 )
         sqnr, equal = self.sqnr_db, self.equal
-        if min_sqnr_db is not None and sqnr is not None and sqnr < min_sqnr_db:
+        if min_sqnr_db is not None and sqnr is not None and not sqnr >= min_sqnr_db:
+            where = ""
+            if (parts := self.parts) and (worst := min(parts, key=lambda each: each[1])):
+                where = f" of {worst[0].name(self._name)}, which is of another scale than the rest,"
             failures.append(
-                f"output '{self._name}': SQNR {sqnr:.2f} dB is below {min_sqnr_db:g} dB"
+                f"output '{self._name}': SQNR {sqnr:.2f} dB{where} is below {min_sqnr_db:g} dB"
             )
-        if min_equal is not None and equal is not None and equal < min_equal:
+        if min_sqnr_db is not None and sqnr is None and self.compared and not failures:
+            failures.append(
+                f"output '{self._name}': its SQNR was not measured, as its squares are beyond "
+                "all floats; scale the output"
+            )
+        if min_equal is not None and equal is not None and not equal >= min_equal:
             failures.append(
                 f"output '{self._name}': {100 * equal:.2f} % of the values are equal, "
                 f"fewer than {100 * min_equal:g} %"
             )
         return failures
-
-
-class Classification:
-    """Whether two classifiers choose the same classes, and the right ones."""
-
-    def __init__(self) -> None:
-        self.samples = 0
-        self._top1 = 0
-        self._top5 = 0
-        self._labelled = 0
-        self._both = self._first = self._second = 0
-
-    def add(
-        self,
-        original: NDArray[np.floating[Any]],
-        compressed: NDArray[np.floating[Any]],
-        labels: NDArray[np.int64] | None,
-    ) -> None:
-        """Compare the scores of one batch, both ``[N, classes]``; labels ``[N]`` or None.
-
-        Raises
-        ------
-        DataError
-            A label is not below the number of classes.
-        """
-        if labels is not None and labels.max(initial=0) >= original.shape[1]:
-            raise DataError(
-                f"label {labels.max()} is out of range: the model has {original.shape[1]} classes, "
-                f"0 to {original.shape[1] - 1}; check the labels"
-            )
-        a, b = original.argmax(axis=1), compressed.argmax(axis=1)
-        five = np.argsort(-compressed, axis=1, kind="stable")[:, :5]
-        self.samples += len(a)
-        self._top1 += int(np.count_nonzero(a == b))
-        self._top5 += int(np.count_nonzero((five == a[:, None]).any(axis=1)))
-        if labels is not None:
-            right_a, right_b = a == labels, b == labels
-            self._labelled += len(a)
-            self._both += int(np.count_nonzero(right_a & right_b))
-            self._first += int(np.count_nonzero(right_a & ~right_b))
-            self._second += int(np.count_nonzero(~right_a & right_b))
-
-    def agreement(self) -> dict[str, Any]:
-        """Return how often the original's first class is the other's first, or in its first 5."""
-        return {
-            "top1": self._top1 / self.samples,
-            "top5": self._top5 / self.samples,
-        }
-
-    def top1_interval(self) -> tuple[float, float]:
-        """Return the Wilson score interval of the top-1 agreement at `CONFIDENCE`."""
-        return wilson_interval(self._top1, self.samples)
-
-    def accuracy(self) -> dict[str, Any]:
-        """Return both accuracies and their difference in points; empty without labels."""
-        n = self._labelled
-        if not n:
-            return {}
-        neither = n - self._both - self._first - self._second
-        low, high = paired_interval(self._both, self._first, self._second, neither)
-        return {
-            "original": (self._both + self._first) / n,
-            "compressed": (self._both + self._second) / n,
-            "drop_points": 100 * (self._first - self._second) / n,
-            "drop_interval": [100 * low, 100 * high],
-            "confidence": CONFIDENCE,
-            "samples": n,
-        }
-
-
-def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """Return the Wilson (1927) score interval of a proportion at `CONFIDENCE`, within 0 and 1."""
-    z = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
-    p = successes / trials
-    middle = p + z * z / (2 * trials)
-    half = z * math.sqrt(p * (1 - p) / trials + z * z / (4 * trials * trials))
-    scale = 1 + z * z / trials
-    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
-
-
-def paired_interval(both: int, first: int, second: int, neither: int) -> tuple[float, float]:
-    """Return the interval of the difference of two proportions measured on the same samples.
-
-    Newcombe's hybrid of the two Wilson intervals with the samples' correlation (Statistics in
-    Medicine 17, 1998, method 10).
-
-    Parameters
-    ----------
-    both, first, second, neither : int
-        Number of samples on which both, only the first, only the second, neither succeeded.
-    """
-    n = both + first + second + neither
-    p, q = (both + first) / n, (both + second) / n
-    p_low, p_high = wilson_interval(both + first, n)
-    q_low, q_high = wilson_interval(both + second, n)
-    margins = (both + first) * (second + neither) * (both + second) * (first + neither)
-    covariance = float(both * neither - first * second)
-    if covariance > 0:
-        covariance = max(covariance - n / 2, 0.0)
-    phi = covariance / math.sqrt(margins) if margins else 0.0
-
-    def spread(x: float, y: float) -> float:
-        return math.sqrt(max(x * x - 2 * phi * x * y + y * y, 0.0))
-
-    return p - q - spread(p - p_low, q_high - q), p - q + spread(p_high - p, q - q_low)

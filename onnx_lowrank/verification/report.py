@@ -2,33 +2,64 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
+
+from onnx_lowrank.bounds import SQNR_CAP_DB, SQNR_REMEDY, check_number
+from onnx_lowrank.errors import DataError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tolerance:
-    """What a verdict asks for; None switches a criterion off.
+    """What a verdict asks for; None asks for nothing.
+
+    A bound that is asked for and cannot be measured fails, with the reason. Where `verify` is given
+    no tolerance at all, it asks for `DEFAULT_SQNR_DB` and, where there are labels, for
+    `DEFAULT_DROP`.
 
     Attributes
     ----------
     min_sqnr_db : float or None
-        Least signal-to-error ratio of every float output, in dB.
+        Least signal-to-error ratio of every float output, in dB, -300 to 300; of its worst part
+        where it holds values of different scales.
     max_drop : float or None
-        Most points of accuracy that may be lost, where labels are given.
+        Most points of accuracy that may be lost, 0 to 100.
     min_top1 : float or None
-        Least share of samples whose first class is the same in both models.
+        Least share of samples whose first class is the same in both models, 0 to 1. Where a model
+        that always gives one answer reaches it, the scores are held to a ratio instead: that of
+        `min_sqnr_db`, or of `DEFAULT_SQNR_DB`.
     min_equal : float or None
-        Least share of equal entries of every integer, boolean or string output.
+        Least share of equal entries of every integer, boolean or string output, 0 to 1.
     max_score_drop : float or None
-        Most that may be lost of a user's score, where one is given.
+        Most that may be lost of a user's score, in its units, 0 or more.
+
+    Raises
+    ------
+    DataError
+        A bound is not finite or out of its range.
     """
 
-    min_sqnr_db: float | None = 20.0
-    max_drop: float | None = 1.0
+    min_sqnr_db: float | None = None
+    max_drop: float | None = None
     min_top1: float | None = None
     min_equal: float | None = 0.9
     max_score_drop: float | None = None
+
+    def __post_init__(self) -> None:
+        share = "give a share of the samples from 0 to 1, such as 0.99 for 99 %"
+        for name, remedy, least, most in (
+            ("min_sqnr_db", SQNR_REMEDY, -SQNR_CAP_DB, SQNR_CAP_DB),
+            ("max_drop", "give points from 0 to 100", 0.0, 100.0),
+            ("min_top1", share, 0.0, 1.0),
+            ("min_equal", share.replace("samples", "entries"), 0.0, 1.0),
+            ("max_score_drop", "give 0 or more, in the score's units", 0.0, math.inf),
+        ):
+            check_number(name, getattr(self, name), remedy, DataError, least=least, most=most)
+
+
+DEFAULT_SQNR_DB = 20.0
+DEFAULT_DROP = 1.0
 
 
 @dataclass(frozen=True)
@@ -40,9 +71,11 @@ class ProviderResult:
     outputs : tuple of dict
         For each output ``name``, ``max_abs``, ``rms``, ``sqnr_db`` and ``cosine``, None where the
         output is not of floats or not finite; ``equal``, the share of equal entries, where it is
-        not of floats.
+        not of floats; ``parts``, each with its ``part`` and ``sqnr_db``, where it holds values of
+        different scales: the worst is the output's.
     agreement : dict
-        ``top1`` and ``top5``, None where there is no classifier output.
+        ``top1`` and ``top5``, None where there is no classifier output; ``top5`` also where there
+        are not more than 5 classes.
     accuracy : dict
         Empty without labels or classifier output; otherwise ``original`` and ``compressed`` (0 to
         1), ``drop_points`` and its ``drop_interval``, ``confidence``, ``samples``.

@@ -20,7 +20,10 @@ from onnx_lowrank.runtime import (
     require_provider,
 )
 from onnx_lowrank.score import OutputRows, Score
-from onnx_lowrank.verification.comparison import Classification, OutputStatistics
+from onnx_lowrank.verification.classification import Classification
+from onnx_lowrank.verification.classifier import class_outputs
+from onnx_lowrank.verification.comparison import OutputStatistics
+from onnx_lowrank.verification.criteria import Measured, asked_for, failures_of, notes_of
 from onnx_lowrank.verification.report import ProviderResult, Tolerance, VerifyReport
 
 if TYPE_CHECKING:
@@ -59,10 +62,11 @@ def verify(
         Where to run both. By default on the CPU, and on CUDA where that works; the report says if
         and why it does not. A provider that is named must work.
     tolerance : Tolerance, optional
-        What the verdict asks for.
+        What the verdict asks for; by default `DEFAULT_SQNR_DB` of every float output, and no more
+        than `DEFAULT_DROP` points of accuracy lost where there are labels.
     output : str, optional
-        The output that holds a score for each class, ``[N, classes]`` or ``[N, classes, 1, 1]``;
-        by default the only such one.
+        The output that holds a score for each class, ``[N, classes]`` with any axes of length 1
+        behind; by default the only such one.
     input_shapes : mapping of str to sequence of int, optional
         Shapes of the random samples where the model leaves them open.
     threads : int, optional
@@ -82,7 +86,6 @@ def verify(
     ModelError
         onnxruntime cannot load or run a model.
     """
-    tolerance = tolerance or Tolerance()
     names: Sequence[Provider] = ("cpu", "cuda") if providers is None else providers
     if not names:
         raise ProviderError("no provider to verify on; give cpu, cuda or both")
@@ -146,6 +149,8 @@ class _Comparison:
             self._failures.append("no output is a tensor; there is nothing to compare")
         self.classifier: str | None = None
         self._classes: Classification | None = None
+        self._no_classes = "no output is [N, classes]"
+        self._labelled = False
         self.notes: tuple[str, ...] = tuple(
             f"output '{o.name}' is a {o.type}, which is not compared"
             for o in original.outputs
@@ -169,7 +174,7 @@ class _Comparison:
                 rows.add(values, batch.samples)
             self._labels += [] if batch.labels is None else [batch.labels]
         for name in names:
-            self._statistics[name].add(ours[name], theirs[name])
+            self._statistics[name].add(ours[name], theirs[name], samples=batch.samples)
         if self.classifier is not None and self._classes is not None:
             a, b = ours[self.classifier], theirs[self.classifier]
             if a.shape == b.shape:
@@ -179,68 +184,52 @@ class _Comparison:
         self.samples += batch.samples
 
     def _find_classifier(self, values: Mapping[str, Any], batch: Batch) -> None:
-        """Choose the output with one float score per class; note it where there is none."""
-        found = [
-            name
-            for name, value in values.items()
-            if value.dtype.kind == "f"
-            and value.ndim >= 2
-            and value.shape[0] == batch.samples
-            and value.shape[1] > 1
-            and value.shape[2:] in ((), (1, 1))
-        ]
+        """Choose the output with one float score per class; say why where there is none."""
+        found = class_outputs(values, batch.samples)
         if self._output is not None:
             if self._output not in found:
                 raise DataError(
-                    f"output '{self._output}' is not [N, classes] or [N, classes, 1, 1] of floats; "
+                    f"output '{self._output}' is not [N, classes] of floats; "
                     f"such outputs: {', '.join(found) or 'none'}"
                 )
             found = [self._output]
+        self._labelled = batch.labels is not None
         if len(found) == 1:
             self.classifier = found[0]
             self._classes = Classification()
         elif found:
+            self._no_classes = f"several outputs are [N, classes]: {', '.join(found)}"
             self.notes += (
                 f"classes were not compared: name one of the outputs {', '.join(found)}",
             )
         elif batch.labels is not None:
-            self.notes += ("accuracy was not measured: no output is [N, classes]",)
+            self.notes += (f"accuracy was not measured: {self._no_classes}",)
 
-    def result(self, tolerance: Tolerance) -> ProviderResult:
-        """Return the figures and what of them falls short."""
-        failures = list(self._failures)
-        for statistics in self._statistics.values():
-            failures += statistics.failures(tolerance.min_sqnr_db, tolerance.min_equal)
+    def result(self, tolerance: Tolerance | None) -> ProviderResult:
+        """Return the figures and what of them falls short of what is asked for."""
+        classes = self._classes if self._classes is not None and self._classes.samples else None
+        measured = Measured(
+            outputs=tuple(self._statistics.values()),
+            classes=classes,
+            no_classes=self._no_classes,
+            labelled=self._labelled,
+            score=self._judge() if self.runnable else {},
+            samples=self.samples,
+        )
+        asked = asked_for(tolerance, measured)
+        failures = self._failures + failures_of(
+            measured, asked, runnable=self.runnable and not self._failures
+        )
+        self.notes += notes_of(measured, asked)
         agreement: dict[str, Any] = {"top1": None, "top5": None}
-        accuracy: dict[str, Any] = {}
-        interval: tuple[float, float] | None = None
-        if self._classes is not None and self._classes.samples:
-            agreement, accuracy = self._classes.agreement(), self._classes.accuracy()
-            interval = self._classes.top1_interval()
-            top1, least = agreement["top1"], tolerance.min_top1
-            if least is not None and top1 < least:
-                failures.append(f"top-1 agreement {top1:.4f} is below {least:g}")
-            if accuracy and tolerance.max_drop is not None:
-                drop = accuracy["drop_points"]
-                if drop > tolerance.max_drop:
-                    before, after = 100 * accuracy["original"], 100 * accuracy["compressed"]
-                    failures.append(
-                        f"accuracy fell by {drop:.2f} points, from {before:.2f} % to "
-                        f"{after:.2f} %; at most {tolerance.max_drop:g} are allowed"
-                    )
-        elif tolerance.min_top1 is not None and not failures:
-            failures.append("top-1 agreement is asked for, but no single output is [N, classes]")
-        outputs = tuple(s.to_dict() for s in self._statistics.values()) if self.runnable else ()
-        score = self._judge() if self.runnable else {}
-        most = tolerance.max_score_drop
-        if score and most is not None and score["drop"] > most:
-            failures.append(
-                f"the score '{score['name']}' fell by {score['drop']:.4g}, from "
-                f"{score['original']:.4g} to {score['compressed']:.4g}; at most {most:g} is allowed"
-            )
-        settings = self._original.settings
         return ProviderResult(
-            outputs, agreement, accuracy, interval, tuple(failures), score, settings
+            outputs=tuple(s.to_dict() for s in measured.outputs) if self.runnable else (),
+            agreement=agreement if classes is None else classes.agreement(),
+            accuracy={} if classes is None else classes.accuracy(),
+            top1_interval=None if classes is None else classes.top1_interval(),
+            failures=tuple(failures),
+            score=measured.score,
+            settings=self._original.settings,
         )
 
     def _judge(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed: extra finet
 
 from onnx_lowrank import compress
 from onnx_lowrank.errors import DataError, ModelError
-from onnx_lowrank.finetune.classes import score_tensor
+from onnx_lowrank.finetune.classes import class_output
 from onnx_lowrank.finetune.executor import Network
 from onnx_lowrank.finetune.losses import TEMPERATURE, Loss
 from onnx_lowrank.finetune.parameters import shared_features, trainable
@@ -106,8 +106,10 @@ def test_a_model_that_is_no_classifier_is_held_to_its_outputs() -> None:
     assert (outcome.right, outcome.agreeing) == (None, None)
     with pytest.raises(ModelError, match="has 2 outputs"):
         loss_of(pair, "labels")
-    with pytest.raises(ModelError, match="has 2 outputs"):
-        score_tensor(original)
+    outputs = {name: torch.from_numpy(tensor(original, name)) for name in ("features", "map")}
+    with pytest.raises(ModelError, match=r"has 2 outputs .* of which 0 are one row"):
+        class_output(outputs)
+    assert class_output({**outputs, "scores": torch.zeros(2, 4, 1)}) == "scores"
 
 
 def test_what_is_trained(pair: tuple[onnx.ModelProto, onnx.ModelProto]) -> None:

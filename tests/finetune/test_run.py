@@ -161,7 +161,7 @@ def test_batches_of_several_sizes_share_the_epochs(setting: Setting, tmp_path: P
     assert whole.model.SerializeToString() == result.model.SerializeToString()
     with pytest.raises(DataError, match="3 batch sizes cannot share 2 epochs; give at most one"):
         setting.tune(epochs=2, batch=(16, 32, 64))
-    with pytest.raises(DataError, match="give sizes of 1 or more"):
+    with pytest.raises(DataError, match="the batch size is 0; give a number from 1"):
         setting.tune(batch=0)
 
 
@@ -269,7 +269,7 @@ def test_on_the_command_line(
     expected = setting.tune(epochs=1, rate=None).model.SerializeToString(deterministic=True)
     assert tuned.read_bytes() == expected
     for sizes, said in (
-        ("32,x", "cannot read --batch '32,x'; write a number"),
+        ("32,x", "cannot read --batch '32,x'; write numbers"),
         ("8,16", "2 batch sizes cannot"),
     ):
         monkeypatch.setattr(sys, "argv", [*common, "--batch", sizes, "-o", str(tuned)])

@@ -121,7 +121,7 @@ def test_what_cannot_be_is_said_in_one_line() -> None:
     headless.graph.output[0].CopyFrom(
         onnx.helper.make_tensor_value_info("e", onnx.TensorProto.FLOAT, ["N", 4, 2, 2])
     )
-    with pytest.raises(ModelError, match="is not one row of class scores"):
+    with pytest.raises(ModelError, match="of which 0 are one row of class scores"):
         squared_gradients(headless, open_dataset([{"x": IMAGES}], inputs), ["conv1"])
     (tensor,) = (t for t in model.graph.initializer if t.name == "w4")
     tensor.CopyFrom(numpy_helper.from_array(np.full((6, 5), np.inf, np.float32), "w4"))

@@ -12,6 +12,7 @@ from builders import conv_model, initializers, run, text_model
 from onnx import helper, numpy_helper
 
 from onnx_lowrank.errors import ModelError, OutputError
+from onnx_lowrank.files import write_text
 from onnx_lowrank.graph import io
 from onnx_lowrank.graph.io import (
     check_output,
@@ -19,7 +20,6 @@ from onnx_lowrank.graph.io import (
     load_model,
     save_model,
     serialised_size,
-    write_text,
 )
 
 RNG = np.random.default_rng(0)
@@ -169,10 +169,9 @@ def test_the_weights_of_the_input_are_never_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "w.bin").read_bytes() == before
 
 
-def test_a_link_is_replaced_and_rights_are_kept(tmp_path: Path) -> None:
+def test_a_link_is_written_through_and_rights_are_kept(tmp_path: Path) -> None:
     real = tmp_path / "model.onnx"
     save_model(conv_model(WEIGHT), real)
-    before = real.read_bytes()
     umask = os.umask(0)
     os.umask(umask)
     assert stat.S_IMODE(real.stat().st_mode) == 0o666 & ~umask
@@ -180,10 +179,10 @@ def test_a_link_is_replaced_and_rights_are_kept(tmp_path: Path) -> None:
     save_model(conv_model(WEIGHT), real)
     assert stat.S_IMODE(real.stat().st_mode) == 0o640
     link = tmp_path / "link.onnx"
-    link.symlink_to(real)
+    link.symlink_to("model.onnx")
     save_model(conv_model(2 * WEIGHT), link)
-    assert not link.is_symlink()
-    assert real.read_bytes() == before
+    assert link.is_symlink()
+    assert stat.S_IMODE(real.stat().st_mode) == 0o640
     np.testing.assert_array_equal(
         initializers(load_model(link))["w"], (2 * WEIGHT).astype(np.float32)
     )
@@ -355,7 +354,7 @@ def test_only_data_files_of_its_own_are_removed(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("_small_limit")
-def test_a_large_model_in_place_of_a_link_runs(tmp_path: Path) -> None:
+def test_a_large_model_goes_through_a_link_where_its_weights_are_found(tmp_path: Path) -> None:
     """The runtime does not look for data beside what a link points to."""
     (tmp_path / "real").mkdir()
     save_model(two_convs(), tmp_path / "real" / "model.onnx")
@@ -363,6 +362,14 @@ def test_a_large_model_in_place_of_a_link_runs(tmp_path: Path) -> None:
     link = tmp_path / "link.onnx"
     link.symlink_to("real/model.onnx")
     model = two_convs(2.0)
-    save_model(model, link)
+    with pytest.raises(
+        OutputError, match=r"is a link to another folder.*; give .*real/model\.onnx"
+    ):
+        save_model(model, link)
+    assert link.is_symlink()
     assert files(tmp_path / "real") == kept
-    np.testing.assert_array_equal(run(str(link), {"x": X})[0], run(model, {"x": X})[0])
+    beside = tmp_path / "real" / "beside.onnx"
+    beside.symlink_to("model.onnx")
+    save_model(model, beside)
+    assert beside.is_symlink()
+    np.testing.assert_array_equal(run(str(beside), {"x": X})[0], run(model, {"x": X})[0])

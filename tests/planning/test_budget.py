@@ -39,3 +39,18 @@ def test_a_drop_of_a_score_is_in_its_own_units() -> None:
     for wrong in (-1.0, float("inf"), float("nan")):
         with pytest.raises(PlanError, match="in the score's units"):
             Budget(max_drop=wrong, score="metrics:psnr")
+
+
+@pytest.mark.parametrize(
+    "name", ["max_drop", "min_sqnr_db", "min_speedup", "macs", "params", "size_mb"]
+)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), 10**400, "1", True])
+def test_every_bound_is_a_finite_number(name: str, value: Any) -> None:
+    with pytest.raises(PlanError, match=f"^{name} is .*; give "):
+        Budget(**{name: value})
+
+
+def test_decibels_are_those_that_are_reported() -> None:
+    assert Budget(min_sqnr_db=-300.0).limits_quality
+    with pytest.raises(PlanError, match="give dB from -300 to 300"):
+        Budget(min_sqnr_db=301.0)

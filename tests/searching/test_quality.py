@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -14,6 +15,7 @@ from onnx_lowrank.runtime import model_inputs
 from onnx_lowrank.score import Score
 from onnx_lowrank.searching.outlook import CountedOutlook, MeanOutlook
 from onnx_lowrank.searching.quality import Quality, QualityMeter
+from onnx_lowrank.verification import Tolerance, verify
 
 NET = """
 <ir_version: 8, opset_import: ["" : 13]>
@@ -196,3 +198,75 @@ def test_where_only_the_signal_is_bounded_it_is_what_is_expected() -> None:
     assert prediction.value == pytest.approx(quality.sqnr_db)
     assert 0 < prediction.high - prediction.low < 6
     assert meter.outlook(model, Budget(min_sqnr_db=5)) is None  # no error to tell of
+
+
+DETECTOR = """
+<ir_version: 8, opset_import: ["" : 13]>
+net (float[N,8,30] x) => (float[N,5,30] y) {
+    boxes = MatMul(big, x)
+    logit = MatMul(small, x)
+    score = Sigmoid(logit)
+    y = Concat<axis=1>(boxes, score)
+}
+"""
+
+
+def detector(boxes: np.ndarray, scores: np.ndarray) -> onnx.ModelProto:
+    model = parser.parse_model(DETECTOR)
+    for name, value in (("big", boxes), ("small", scores)):
+        model.graph.initializer.append(numpy_helper.from_array(value.astype(np.float32), name))
+    return model
+
+
+def test_an_output_of_mixed_scales_is_measured_as_in_the_verdict() -> None:
+    rng = np.random.default_rng(0)
+    boxes, scores = 100 * rng.standard_normal((4, 8)), rng.standard_normal((1, 8))
+    model, lost = detector(boxes, scores), detector(boxes, 0 * scores)
+    x = rng.standard_normal((40, 8, 30)).astype(np.float32)
+    dataset = open_dataset([{"x": x}], model_inputs(model), batch=8)
+    quality = QualityMeter(model, dataset).measure(lost)
+    report = verify(model, lost, dataset, providers=["cpu"], tolerance=Tolerance(min_sqnr_db=25))
+    (output,) = report.to_dict()["outputs"]
+    assert output["parts"][1]["part"] == "y[:, 4]"
+    assert quality.sqnr_db == pytest.approx(output["sqnr_db"], abs=1e-9)
+    assert quality.sqnr_db < 10  # of the whole output it is above 40 dB
+    assert not quality.within(Budget(min_sqnr_db=25))
+    assert not report.passed
+
+
+def test_agreement_of_one_class_is_held_to_the_scores_as_in_the_verdict() -> None:
+    weight, other, x = case(0.01)
+    x = np.concatenate([x, 30 + 0 * x[:, :1]], axis=1)[:, 1:]
+    weight[-1] = other[-1] = [1, 0, 0, 0]  # the last input is a bias: class 0 wins
+    model = net(weight, "Identity")
+    mean = np.zeros_like(weight)
+    mean[-1] = (x @ weight).mean(axis=0) / 30
+    meter = QualityMeter(model, data(model, x, None))
+    budget = Budget(max_drop=5)
+    for candidate, good in ((net(mean, "Identity"), False), (net(other, "Identity"), True)):
+        quality = meter.measure(candidate)
+        assert (quality.common, quality.drop) == (1, 0)
+        assert quality.within(budget) == good
+        assert (meter.chance(candidate, budget, 100) >= 0.9) == good
+        assert Quality.from_dict(quality.to_dict()) == quality
+        report = verify(
+            model,
+            candidate,
+            data(model, x, None),
+            providers=["cpu"],
+            tolerance=Tolerance(min_top1=0.95),
+        )
+        assert report.passed == good
+    assert meter.measure(net(mean, "Identity")).varying_db == pytest.approx(0, abs=1e-3)
+
+
+def test_outputs_that_are_not_finite_are_beyond_any_bound() -> None:
+    weight, _, x = case(0.1)
+    model, broken = net(weight, "Identity"), net(np.full_like(weight, np.nan), "Identity")
+    meter = QualityMeter(model, data(model, x, None))
+    quality = meter.measure(broken)
+    json.dumps(quality.to_dict(), allow_nan=False)
+    assert not quality.within(Budget(min_sqnr_db=-300))
+    assert not quality.within(Budget(max_drop=99))
+    assert meter.chance(broken, Budget(min_sqnr_db=-300), 10) == 0
+    assert meter.noise(broken) == quality.noise

@@ -282,9 +282,12 @@ def _errors(run: Run) -> list[Block]:
     rows = []
     for provider, result in run.verdict["providers"].items():
         for output in result.get("outputs", ()):
-            cells = ((output.get(k), form) for k, form in _ERRORS.values())
+            cells = ((output.get(k), form) for k, form in _CELLS)
             values = tuple("–" if value is None else form.format(value) for value, form in cells)
             rows.append((output["name"], provider.upper(), *values))
+            for each in output.get("parts", ()):  # of different scales: the worst is the output's
+                only = (f"{each['sqnr_db']:.1f}" if key == "sqnr_db" else "" for key, _ in _CELLS)
+                rows.append((each["part"], provider.upper(), *only))
     unchecked = tuple(
         f"{provider.upper()} was not checked: {result['reason']}."
         for provider, result in run.verdict["providers"].items()
@@ -308,6 +311,7 @@ _ERRORS = {
     "cosine": ("cosine", "{:.6f}"),
     "equal": ("equal", "{:.2%}"),
 }
+_CELLS = tuple(_ERRORS.values())
 
 
 def _notes(run: Run) -> list[Block]:

@@ -80,7 +80,10 @@ def runs(network: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
     commands: dict[str, tuple[object, ...]] = {
         "inspect": ("inspect", network),
         "cost": ("cost", network, "--layer", "*=channel:macs=0.5"),
-        "compress": ("compress", network, "-o", small, "--layer", "*=channel:macs=0.5"),
+        "compress": (
+            *("compress", network, "-o", small, "--layer", "*=channel:macs=0.5"),
+            "--keep-anyway",
+        ),
         "verify": ("verify", network, small, *data),
         "profile": ("profile", network, "--compare", small, "--runs", 2, "--threads", 1),
         "bench": ("bench", network, small, "--seconds", 0.05, "--repeats", 8, "--threads", 1),

@@ -1,0 +1,42 @@
+"""A model's outputs beside the original's, on the samples of a search."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_lowrank.score import Outputs
+
+Array = NDArray[np.float64]
+
+
+@dataclass(eq=False)
+class Seen:
+    """A model's outputs beside the original's.
+
+    Squared errors and signals are of every batch, and of every float output or part of one; scores
+    of every sample.
+    """
+
+    errors: Array
+    signals: Array
+    ours: Array | None = None
+    theirs: Array | None = None
+    outputs: list[Outputs] = field(default_factory=list)
+
+    @property
+    def ratio(self) -> float:
+        """Squared error over squared signal of the worst output or part; infinite for NaN."""
+        errors, signals = self.errors.sum(axis=0), self.signals.sum(axis=0)
+        worst = float(np.max(errors / np.maximum(signals, np.finfo(float).tiny)))
+        return float("inf") if np.isnan(worst) else worst
+
+    @property
+    def noise(self) -> float:
+        """The same of the scores, where there are any."""
+        if self.ours is None or self.theirs is None:
+            return self.ratio
+        error = np.sum((self.ours - self.theirs) ** 2)
+        return float(error / max(np.sum(self.ours**2), np.finfo(float).tiny))

@@ -1,0 +1,81 @@
+"""The one rule of what a classifier's output is, and of what its scores say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_lowrank.bounds import SQNR_CAP_DB
+
+Array = NDArray[np.float64]
+_SMALLEST = 1e-30  # probability below which float32 says nothing of a logit
+
+
+def holds_classes(shape: Sequence[int]) -> bool:
+    """Whether an output of this shape is one row of scores of classes for each sample.
+
+    That is ``[N, classes]`` with any number of further axes of length 1: exactly one axis behind
+    the samples is longer than 1.
+    """
+    return len(shape) >= 2 and sum(size != 1 for size in shape[1:]) == 1 and 0 not in shape
+
+
+def class_outputs(outputs: Mapping[str, NDArray[Any]], samples: int) -> list[str]:
+    """Return the names of the float outputs of a batch that hold scores of classes."""
+    return [
+        name
+        for name, value in outputs.items()
+        if value.dtype.kind == "f" and holds_classes(value.shape) and len(value) == samples
+    ]
+
+
+def are_probabilities(scores: NDArray[Any]) -> bool:
+    """Whether the scores of every sample, ``(N, ...)``, are probabilities."""
+    values = np.asarray(scores, np.float64).reshape(len(scores), -1)
+    return bool(values.min() >= 0 and np.allclose(values.sum(axis=1), 1, atol=1e-3))
+
+
+def centred_logits(scores: NDArray[Any], *, probabilities: bool) -> Array:
+    """Return logits less their mean over the classes, ``(N, classes)``: of probabilities the logs.
+
+    A constant added to all scores of a sample changes no class.
+    """
+    values = np.asarray(scores, np.float64).reshape(len(scores), -1)
+    if probabilities:
+        values = np.log(np.maximum(values, _SMALLEST))
+    return np.asarray(values - values.mean(axis=1, keepdims=True))
+
+
+def common_share(classes: NDArray[np.int64]) -> float:
+    """Return the share of the most frequent class: what a model with one answer agrees with."""
+    return float(np.bincount(classes).max() / len(classes))
+
+
+def varying_db(ours: Array, theirs: Array) -> float:
+    """Return how well is kept what centred logits, ``(N, classes)``, say of single samples, in dB.
+
+    ``10 log10(sum |a - mean(a)|^2 / sum |b - a|^2)``, the mean over the samples: 0 dB for a model
+    that always answers with that mean.
+    """
+    return ratio_db(
+        float(np.square(ours - ours.mean(axis=0)).sum()), float(np.square(theirs - ours).sum())
+    )
+
+
+def ratio_db(signal: float, error: float) -> float:
+    """Return a signal over an error, sums of squares, in dB, capped by `SQNR_CAP_DB`.
+
+    NaN where a sum is not finite.
+    """
+    if not (math.isfinite(signal) and math.isfinite(error)):
+        return math.nan
+    if error == 0:
+        return SQNR_CAP_DB
+    if signal == 0:
+        return -SQNR_CAP_DB
+    ratio = 10 * (math.log10(signal) - math.log10(error))
+    return min(max(ratio, -SQNR_CAP_DB), SQNR_CAP_DB)
