@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,11 +13,12 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "onnx_lowrank"
 
 # Module or package -> what it may import of this package besides itself.
-BASE = {"errors", "conv"}
+BASE = {"errors", "conv", "text"}
 NUMERICS = BASE | {"metrics", "schemes"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "conv": {"errors"},
+    "text": set(),
     "metrics": BASE,
     "schemes": BASE | {"metrics"},
     "planning": NUMERICS,
@@ -55,7 +57,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"calibrate", "fit_model", "score"},
     "cascade": BASE
     | {"api", "calibrate", "data", "finetune", "graph", "planning", "runtime", "store"},
-    "cli": {"api", "benchmarking", "cascade", "errors", "finetune", "profiling", "report"}
+    "cli": {"api", "benchmarking", "cascade", "errors", "finetune", "profiling", "report", "text"}
     | {"spectra", "sweeping"}
     | {"documents", "planning", "to_budget"},
     "__init__": {"api", "benchmarking", "planning", "profiling", "runtime"}
@@ -138,3 +140,27 @@ def test_a_bare_import_is_cheap() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "[]"
+
+
+# Who may print or take the terminal library: the gate, the last line of a failure, the bar of
+# progress, and the child process that answers with JSON.
+PRINTERS = {"report/console.py", "cli/__init__.py", "runtime/memory.py"}
+RICH = {
+    "report/console.py": {"rich.console", "rich.table", "rich.text"},
+    "cli/output.py": {"rich.progress"},
+}
+PRINTING = re.compile(r"print|echo|secho|print_exc|Console|sys\.(__)?std(out|err)(__)?\.write")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_only_the_gate_prints(path: Path) -> None:
+    place = str(path.relative_to(PACKAGE))
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and PRINTING.fullmatch(ast.unparse(node.func)):
+            assert place in PRINTERS, f"line {node.lineno} prints: {ast.unparse(node)}"
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("rich"):
+            # The class of a console is a type in the signatures of those who are given one.
+            a_type = {alias.name for alias in node.names} == {"Console"}
+            assert a_type or node.module in RICH.get(place, set()), f"line {node.lineno}"
+        if isinstance(node, ast.Import):
+            assert not any(alias.name.startswith("rich") for alias in node.names)

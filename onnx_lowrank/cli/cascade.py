@@ -113,7 +113,7 @@ def cascade(
 
 
 def _print_table(result: CascadeResult, output: Path) -> None:
-    from onnx_lowrank.report.console import new_table, print_table, short_count
+    from onnx_lowrank.report.console import new_table, print_table, say, short_count
 
     table = new_table("layer", "scheme", "validation loss", "trained", "accuracy", "trained")
     for stage in result.stages:
@@ -127,6 +127,6 @@ def _print_table(result: CascadeResult, output: Path) -> None:
         )
     print_table(table)
     if result.stages and result.stages[0].fitted.accuracy is None:
-        print("accuracy: the share of samples with the original's class, as there are no labels")
-    print(f"multiply-adds {short_count(result.macs)} -> {short_count(result.macs_new)}")
-    print(f"wrote {output}")
+        say("accuracy: the share of samples with the original's class, as there are no labels")
+    say(f"multiply-adds {short_count(result.macs)} -> {short_count(result.macs_new)}")
+    say(f"wrote {output}")

@@ -57,7 +57,7 @@ class Rule:
         SchemeError
             If the scheme is unknown or its ranks are malformed.
         """
-        match = re.fullmatch(r"(.+?)=([A-Za-z][\w-]*(?::.*)?)", text)
+        match = re.fullmatch(r"(.+?)=([A-Za-z][\w-]*(?::.*)?)", text, re.DOTALL)
         if not match:
             raise PlanError(
                 f"cannot read the layer choice '{text}'; "

@@ -11,6 +11,7 @@ from onnx_lowrank.report.console import (
     print_kept,
     print_scope,
     print_table,
+    say,
     scope_of,
     short_count,
 )
@@ -88,7 +89,7 @@ def print_compress(report: CompressReport) -> None:
     table.add_row("all layers", "", *_cost_cells(total)[:3], "", "", "")
     print_scope(scope)
     print_table(table)
-    print(
+    say(
         f"parameters {short_count(total.params)} -> {short_count(total.params_new)}; "
         "start, error: relative error before and after refinement, of the weights or, with "
         "calibration, of the output"
@@ -96,12 +97,12 @@ def print_compress(report: CompressReport) -> None:
     print_kept(report.kept.items(), scope)
     for name, fit in report.fits.items():
         if (size := fit.cancellation) is not None and size > CANCELLING:
-            print(
+            say(
                 f"{name.removeprefix(scope)}: its terms cancel, the largest is {size:.0f} times "
                 "the weight; fewer terms (R, K) are safer"
             )
     for note in report.notes:
-        print(f"calibration: {note}")
+        say(f"calibration: {note}")
     if report.verification:
         print_verification(report.verification)
 
@@ -122,13 +123,13 @@ def print_verification(report: VerifyReport) -> None:
             facts.append(f"accuracy {accuracy['original']:.2%} -> {accuracy['compressed']:.2%}")
         if score := result.score:
             facts.append(f"{score['name']} {score['original']:.5g} -> {score['compressed']:.5g}")
-        print(", ".join(facts))
+        say(", ".join(facts))
     for provider, reason in report.unchecked.items():
-        print(f"{provider.upper()} not checked: {reason}")
+        say(f"{provider.upper()} not checked: {reason}")
     for line in (*report.notes, *(f"FAILED: {failure}" for failure in report.failures)):
-        print(line)
+        say(line)
     if report.passed:
-        print("PASSED")
+        say("PASSED")
 
 
 def print_diagnosis(diagnosis: Diagnosis) -> None:
@@ -139,13 +140,13 @@ def print_diagnosis(diagnosis: Diagnosis) -> None:
     for key, value in facts.items():
         title = key.replace("_", " ")
         if isinstance(value, dict):
-            print(f"{title}:")
+            say(f"{title}:")
             for name, item in value.items():
-                print(f"  {name}: {_value(item)}")
+                say(f"  {name}: {_value(item)}")
         else:
-            print(f"{title}: {_value(value)}")
+            say(f"{title}: {_value(value)}")
     for item in missing:
-        print(f"missing: {item['what']}; {item['remedy']}")
+        say(f"missing: {item['what']}; {item['remedy']}")
 
 
 def _cost_cells(cost: Cost) -> tuple[str, str, str, str, str, str]:
