@@ -203,6 +203,10 @@ def test_a_layer_whose_name_ends_in_any_character_has_its_time(
     model = residual_net()
     for node in model.graph.node:
         node.name += end
+        node.input[:] = [name + end for name in node.input]
+        node.output[:] = [name + end for name in node.output]
+    for value in (*model.graph.input, *model.graph.output, *model.graph.initializer):
+        value.name += end
     graph = _optimised(model, tmp_path / "optimised.onnx")
     layers = _layers(model.graph)
     found = attribute(model.graph, graph, assign_rows(model.graph, layers), set(layers))
