@@ -38,6 +38,10 @@ class ClusterError(OnnxLowRankError):
     """A cluster cannot be reached, or cannot do the work."""
 
 
+class CacheWarning(UserWarning):
+    """Results kept on disk cannot be used, and are computed again."""
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'a' or 'b'?"`` for names near `name`, else ``""``.
 

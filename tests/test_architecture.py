@@ -31,16 +31,16 @@ ALLOWED: dict[str, set[str]] = {
     "data": BASE | {"runtime"},
     "score": BASE | {"data"},
     "verification": BASE | {"runtime", "data", "score"},
-    "calibrate": BASE | {"metrics", "graph", "runtime", "data"},
+    "calibrate": BASE | {"metrics", "graph", "runtime", "data", "store"},
     "workload": BASE | {"graph", "runtime", "data", "verification"},
     "benchmarking": BASE | {"runtime", "data", "workload"},
     "profiling": BASE | {"graph", "runtime", "data", "workload"},
-    "finetune": NUMERICS | {"calibrate", "graph", "runtime", "data"},
+    "finetune": NUMERICS | {"calibrate", "graph", "runtime", "data", "store"},
     "fit_model": NUMERICS
     | {"calibrate", "data", "finetune", "graph", "lowering", "passes", "planning", "runtime"},
     "sweeping": NUMERICS
     | {"planning", "graph", "passes", "runtime", "data", "verification", "calibrate"}
-    | {"documents", "fit_model"},
+    | {"documents", "fit_model", "store"},
     "store": BASE,
     "searching": NUMERICS
     | {"planning", "graph", "lowering", "passes", "runtime", "data", "calibrate", "store"}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from onnx_lowrank.text import printable
 
@@ -47,7 +48,8 @@ def show_progress(*, quiet: bool = False) -> Iterator[Progress]:
 
     console = open_console(stderr=True)
     if quiet or not console.is_terminal:
-        yield lambda step, done, total: None
+        with _notes(quiet=quiet):
+            yield lambda step, done, total: None
         return
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -57,9 +59,12 @@ def show_progress(*, quiet: bool = False) -> Iterator[Progress]:
         TimeRemainingColumn(),
         TextColumn("left"),
     )
-    with Progress(
-        *columns, console=console, transient=True, speed_estimate_period=_SPEED_OVER
-    ) as bar:
+    with (
+        Progress(
+            *columns, console=console, transient=True, speed_estimate_period=_SPEED_OVER
+        ) as bar,
+        _notes(quiet=quiet),
+    ):
         task = bar.add_task("reading the model", total=None)
         reached = 0
 
@@ -71,3 +76,22 @@ def show_progress(*, quiet: bool = False) -> Iterator[Progress]:
             bar.update(task, description=printable(step, _STEP_LENGTH), completed=done, total=total)
 
         yield show
+
+
+@contextmanager
+def _notes(*, quiet: bool) -> Iterator[None]:
+    """Print what Python warns of as notes on stderr, each once; nothing where that is wanted."""
+    from onnx_lowrank.errors import CacheWarning
+    from onnx_lowrank.report.console import open_console, say
+
+    said = set()
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        if not quiet and str(message) not in said:
+            said.add(str(message))
+            say(f"note: {message}", console=open_console(stderr=True))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", CacheWarning)
+        warnings.showwarning = cast("Any", show)
+        yield
