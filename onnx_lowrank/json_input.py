@@ -195,10 +195,13 @@ def _nothing(*_: Any) -> tuple[()]:
 
 
 def _known_only(validator: Any, value: Any, instance: Any, schema: Any) -> Any:
-    """Check the values of a mapping; a closed object may have more fields, of a later version."""
+    """Check the values of a mapping; a closed object may have more fields, of a later version.
+
+    One without any field stays empty: it stands for nothing.
+    """
     from jsonschema import Draft202012Validator
 
-    if isinstance(value, dict):
+    if isinstance(value, dict) or not schema.get("properties"):
         check = Draft202012Validator.VALIDATORS["additionalProperties"]
         yield from check(validator, value, instance, schema)
 

@@ -120,7 +120,7 @@ def draw_bars(
 
 def draw_frontier(
     points: Sequence[tuple[float, float, bool]],
-    chosen: tuple[float, float],
+    chosen: tuple[float, float] | None,
     loss: str,
     bound: float | None = None,
 ) -> Figure:
@@ -132,7 +132,9 @@ def draw_frontier(
             x, y = zip(*places, strict=True)
             fill = SERIES[0] if passed else "none"
             axes.scatter(x, y, 28, facecolors=fill, edgecolors=SERIES[0], label=title)
-    axes.scatter(*chosen, 110, marker="*", color=SERIES[1], label="chosen, as a whole", zorder=3)
+    if chosen is not None:
+        label = "chosen, as a whole"
+        axes.scatter(*chosen, 110, marker="*", color=SERIES[1], label=label, zorder=3)
     if bound is not None:
         axes.axhline(bound, color=SERIES[3], linewidth=1, linestyle="--")
     axes.set_xlabel("latency over the original's (less is faster)")
