@@ -28,7 +28,7 @@ from onnx_lowrank.planning.plan import (
     applicable,
     decide,
     default_plan,
-    rules_from_json,
+    read_plan,
 )
 from onnx_lowrank.results import (
     CompressReport,
@@ -354,11 +354,7 @@ def resolve_plan(
     if plan is None:
         return default_plan(layers)
     if isinstance(plan, Path):
-        try:
-            rules = rules_from_json(plan.read_text(encoding="utf-8"))
-            return decide(layers, rules, weights=weights)
-        except (OSError, UnicodeDecodeError) as error:
-            raise PlanError(f"cannot read the plan {plan}: {error}; give a JSON file") from None
+        return decide(layers, read_plan(plan), weights=weights)
     if isinstance(plan, Plan):
         if [d.layer for d in plan.decisions] != [layer.name for layer in layers]:
             raise PlanError("the plan was made for other layers; make one for this model")

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from onnx_lowrank import api
 from onnx_lowrank.calibrate.jobs import Survey
 from onnx_lowrank.data import Preprocess, open_dataset
-from onnx_lowrank.errors import PlanError
+from onnx_lowrank.errors import ModelError, PlanError
 from onnx_lowrank.finetune import require_torch
 from onnx_lowrank.graph.io import load_model, save_model
 from onnx_lowrank.graph.layers import find_layers
 from onnx_lowrank.planning.cost import plan_costs, total_cost
 from onnx_lowrank.runtime import model_inputs
-from onnx_lowrank.store import Store, key_of
+from onnx_lowrank.store import Arrays, Store, key_of
 
 if TYPE_CHECKING:
     from onnx_lowrank.finetune.losses import LossName
@@ -243,11 +243,12 @@ class _Kept:
         """Go to the next stage; return its model and scores if it is there."""
         from onnx_lowrank.finetune.train import Score
 
+        def decode(found: Arrays) -> tuple[onnx.ModelProto, tuple[Score, Score]]:
+            before, after = (Score(**score) for score in json.loads(str(found["scores"])))
+            return _as_model(found), (before, after)
+
         self._key = key_of(self._key, rule)
-        if (found := self._store.arrays(self._key)) is None:
-            return None
-        before, after = (Score(**score) for score in json.loads(str(found["scores"])))
-        return load_model(found["model"].tobytes()), (before, after)
+        return self._store.arrays(self._key, decode)
 
     @property
     def training(self) -> Path:
@@ -256,8 +257,7 @@ class _Kept:
 
     def fitted(self) -> onnx.ModelProto | None:
         """Return the stage's model before training, if it is there."""
-        found = self._store.arrays(key_of(self._key, "fitted"))
-        return None if found is None else load_model(found["model"].tobytes())
+        return self._store.arrays(key_of(self._key, "fitted"), _as_model)
 
     def put_fitted(self, model: onnx.ModelProto) -> None:
         self._store.put_arrays(key_of(self._key, "fitted"), {"model": _as_array(model)})
@@ -268,6 +268,13 @@ class _Kept:
         self._store.put_arrays(self._key, {"model": _as_array(model), "scores": told})
         self._store.drop_arrays(key_of(self._key, "fitted"))
         self.training.unlink(missing_ok=True)
+
+
+def _as_model(arrays: Arrays) -> onnx.ModelProto:
+    try:
+        return load_model(arrays["model"].tobytes())
+    except ModelError as error:
+        raise ValueError(str(error)) from None
 
 
 def _as_array(model: onnx.ModelProto) -> NDArray[np.uint8]:

@@ -38,6 +38,10 @@ class ClusterError(OnnxLowRankError):
     """A cluster cannot be reached, or cannot do the work."""
 
 
+class CacheWarning(UserWarning):
+    """Results kept on disk cannot be used, and are computed again."""
+
+
 def describe_error(error: BaseException) -> str:
     """Return the class of an error and what it says, for one that was raised by others' code."""
     try:

@@ -6,18 +6,29 @@ import hashlib
 import json
 import os
 import tempfile
+import warnings
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_lowrank.errors import OutputError
+from onnx_lowrank.errors import CacheWarning, OutputError
+from onnx_lowrank.json_input import parse_json
 
 Arrays = Mapping[str, NDArray[Any]]
+T = TypeVar("T")
+
+_BLOCK = 1 << 20
+_DIGEST = 64  # characters at the end of an entry, of all before them and of the entry's name
+# What reading a damaged entry raises, or decoding one of another form.
+UNREADABLE = (
+    *(OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError),
+    *(zipfile.BadZipFile, zlib.error, RecursionError),
+)
 
 
 def default_folder() -> Path:
@@ -42,6 +53,8 @@ class Store:
     """Entries of arrays and plain data, one file each; what cannot be read counts as missing.
 
     Writing is atomic: a killed run leaves whole entries only, and the next one goes on from them.
+    Every entry ends with a digest of its content and its name: one that was damaged, exchanged or
+    not written by this class is not used, and a `CacheWarning` is given, once for each object.
 
     Parameters
     ----------
@@ -56,6 +69,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._warned = False
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -63,39 +77,37 @@ class Store:
                 f"cannot make the folder {folder}: {error.strerror}; choose another"
             ) from None
 
-    def arrays(self, key: str) -> dict[str, NDArray[Any]] | None:
-        """Return an entry of arrays, or None."""
-        try:
-            # Opened here: numpy leaves a file that is no archive open.
-            with self._path(key, "npz").open("rb") as file:
-                data = np.load(file, allow_pickle=False)
-                return {name: data[name] for name in data.files}
-        except (
-            OSError,
-            ValueError,
-            AttributeError,
-            EOFError,
-            KeyError,
-            zipfile.BadZipFile,
-            zlib.error,
-        ):
-            return None
+    def arrays(self, key: str, decode: Callable[[Arrays], T]) -> T | None:
+        """Return what an entry of arrays stands for, or None.
+
+        Parameters
+        ----------
+        key : str
+            Of the entry.
+        decode : callable
+            Turns the arrays into what they stand for; raises ValueError, TypeError or KeyError for
+            arrays of another form.
+        """
+
+        def read(file: IO[bytes], size: int) -> T:
+            with np.load(file, allow_pickle=False) as data:
+                return decode({name: data[name] for name in data.files})
+
+        return self._read(self._path(key, "npz"), read)
 
     def put_arrays(self, key: str, arrays: Arrays) -> None:
         """Write an entry of arrays."""
-        path = self._path(key, "npz")
         named: dict[str, Any] = dict(arrays)
-        self._write(path, lambda file: np.savez(file, **named))
+        self._write(self._path(key, "npz"), lambda file: np.savez(file, **named))
 
-    def data(self, key: str) -> Any:
-        """Return an entry of JSON data, or None."""
-        try:
-            return json.loads(self._path(key, "json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
+    def data(self, key: str, decode: Callable[[Any], T]) -> T | None:
+        """Return what an entry of JSON data stands for, or None; `decode` as of `arrays`."""
+        return self._read(
+            self._path(key, "json"), lambda file, size: decode(parse_json(file.read(size)))
+        )
 
     def put_data(self, key: str, data: Any) -> None:
-        """Write an entry of JSON data, which is not None."""
+        """Write an entry of JSON data."""
         text = json.dumps(data, allow_nan=False).encode()
         self._write(self._path(key, "json"), lambda file: file.write(text))
 
@@ -106,14 +118,65 @@ class Store:
     def _path(self, key: str, suffix: str) -> Path:
         return self.folder / f"{key}.{suffix}"
 
-    def _write(self, path: Path, write: Any) -> None:
+    def _read(self, path: Path, read: Callable[[IO[bytes], int], T]) -> T | None:
+        try:
+            with path.open("rb") as file:
+                return read(file, check_digest(file, path.name))
+        except FileNotFoundError:
+            return None
+        except UNREADABLE:
+            if not self._warned:
+                self._warned = True
+                warnings.warn(
+                    f"entries in {self.folder} are damaged or of another version; they are "
+                    "computed again",
+                    CacheWarning,
+                    stacklevel=3,
+                )
+            return None
+
+    def _write(self, path: Path, write: Callable[[IO[bytes]], object]) -> None:
         try:
             with tempfile.TemporaryDirectory(dir=self.folder, prefix=".partial-") as scratch:
                 partial = Path(scratch) / path.name
-                with partial.open("wb") as file:
+                with partial.open("w+b") as file:
                     write(file)
+                    add_digest(file, path.name)
                 partial.replace(path)
         except OSError as error:
             raise OutputError(
                 f"cannot write {path}: {error.strerror}; free space or choose another folder"
             ) from None
+
+
+def add_digest(file: IO[bytes], name: str) -> None:
+    """Append the digest of a file's content and of a name that it goes by."""
+    size = file.seek(0, os.SEEK_END)
+    digest = _digest(file, size, name)
+    file.seek(size)
+    file.write(digest)
+
+
+def check_digest(file: IO[bytes], name: str) -> int:
+    """Return the size of the content before the digest, and go to its start.
+
+    Raises
+    ------
+    ValueError
+        The file does not end with the digest of what comes before.
+    """
+    size = file.seek(0, os.SEEK_END) - _DIGEST
+    if size < 0 or _digest(file, size, name) != file.read(_DIGEST):
+        raise ValueError("it is damaged, or was written by something else")
+    file.seek(0)
+    return size
+
+
+def _digest(file: IO[bytes], size: int, name: str) -> bytes:
+    """Return the digest of an entry's name and content, and leave the file at the content's end."""
+    digest = hashlib.blake2b(name.encode(), digest_size=_DIGEST // 2)
+    file.seek(0)
+    while size > 0 and (block := file.read(min(size, _BLOCK))):
+        digest.update(block)
+        size -= len(block)
+    return digest.hexdigest().encode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "onnx_lowrank"
 
 # Module or package -> what it may import of this package besides itself.
-BASE = {"errors", "conv", "storage", "bounds", "files"}
+BASE = {"errors", "conv", "storage", "bounds", "files", "json_input", "text"}
 NUMERICS = BASE | {"metrics", "schemes"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
@@ -20,6 +21,8 @@ ALLOWED: dict[str, set[str]] = {
     "storage": set(),
     "bounds": {"errors"},
     "files": {"errors"},
+    "text": set(),
+    "json_input": {"errors"},
     "metrics": BASE,
     "schemes": BASE | {"metrics"},
     "planning": NUMERICS,
@@ -31,16 +34,16 @@ ALLOWED: dict[str, set[str]] = {
     "data": BASE | {"runtime"},
     "score": BASE | {"data"},
     "verification": BASE | {"runtime", "data", "score"},
-    "calibrate": BASE | {"metrics", "graph", "runtime", "data"},
+    "calibrate": BASE | {"metrics", "graph", "runtime", "data", "store"},
     "workload": BASE | {"graph", "runtime", "data", "verification"},
     "benchmarking": BASE | {"runtime", "data", "workload"},
     "profiling": BASE | {"graph", "runtime", "data", "workload"},
-    "finetune": NUMERICS | {"calibrate", "graph", "runtime", "data", "verification"},
+    "finetune": NUMERICS | {"calibrate", "graph", "runtime", "data", "verification", "store"},
     "fit_model": NUMERICS
     | {"calibrate", "data", "finetune", "graph", "lowering", "passes", "planning", "runtime"},
     "sweeping": NUMERICS
     | {"planning", "graph", "passes", "runtime", "data", "verification", "calibrate"}
-    | {"documents", "fit_model"},
+    | {"documents", "fit_model", "store"},
     "store": BASE,
     "searching": NUMERICS
     | {"planning", "graph", "lowering", "passes", "runtime", "data", "calibrate", "store"}
@@ -59,7 +62,7 @@ ALLOWED: dict[str, set[str]] = {
     "cascade": BASE
     | {"api", "calibrate", "data", "finetune", "graph", "planning", "runtime", "store"},
     "cli": {"api", "benchmarking", "bounds", "cascade", "errors", "files", "finetune", "profiling"}
-    | {"report"}
+    | {"report", "text"}
     | {"spectra", "sweeping"}
     | {"documents", "planning", "to_budget"},
     "__init__": {"api", "benchmarking", "planning", "profiling", "runtime"}
@@ -142,3 +145,27 @@ def test_a_bare_import_is_cheap() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "[]"
+
+
+# Who may print or take the terminal library: the gate, the last line of a failure, the bar of
+# progress, and the child process that answers with JSON.
+PRINTERS = {"report/console.py", "cli/__init__.py", "runtime/memory.py"}
+RICH = {
+    "report/console.py": {"rich.console", "rich.table", "rich.text"},
+    "cli/output.py": {"rich.progress"},
+}
+PRINTING = re.compile(r"print|echo|secho|print_exc|Console|sys\.(__)?std(out|err)(__)?\.write")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_only_the_gate_prints(path: Path) -> None:
+    place = str(path.relative_to(PACKAGE))
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and PRINTING.fullmatch(ast.unparse(node.func)):
+            assert place in PRINTERS, f"line {node.lineno} prints: {ast.unparse(node)}"
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("rich"):
+            # The class of a console is a type in the signatures of those who are given one.
+            a_type = {alias.name for alias in node.names} == {"Console"}
+            assert a_type or node.module in RICH.get(place, set()), f"line {node.lineno}"
+        if isinstance(node, ast.Import):
+            assert not any(alias.name.startswith("rich") for alias in node.names)

@@ -5,37 +5,86 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnx_lowrank.errors import OutputError
-from onnx_lowrank.store import Store, key_of
+from onnx_lowrank.errors import CacheWarning, OutputError
+from onnx_lowrank.store import Store, add_digest, key_of
 
 
 def test_entries_come_back(tmp_path: Path) -> None:
     store = Store(tmp_path / "made/for/it")
     arrays = {"a": np.arange(6.0).reshape(2, 3), "name": np.array("text")}
     store.put_arrays("k", arrays)
-    found = store.arrays("k")
+    found = store.arrays("k", dict)
     assert found is not None
     assert found.keys() == arrays.keys()
     assert all(np.array_equal(found[name], arrays[name]) for name in arrays)
     store.put_data("k", {"x": [1, 2.5, None]})
-    assert Store(tmp_path / "made/for/it").data("k") == {"x": [1, 2.5, None]}
+    assert Store(tmp_path / "made/for/it").data("k", dict) == {"x": [1, 2.5, None]}
 
 
-def test_what_is_missing_or_damaged_counts_as_missing(tmp_path: Path) -> None:
+def test_what_is_missing_is_no_damage(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    assert store.arrays("k") is None
-    assert store.data("k") is None
-    store.put_arrays("k", {"a": np.arange(1000.0)})
+    assert store.arrays("k", dict) is None
+    assert store.data("k", dict) is None
+
+
+def damages(content: bytes, other: bytes) -> dict[str, bytes]:
+    middle = len(content) // 2
+    flipped = {
+        f"bit {place}": content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+        for place in range(0, len(content), max(1, len(content) // 50))
+    }
+    cut = {f"cut {size}": content[:size] for size in (0, 1, 63, 64, 65, middle, len(content) - 1)}
+    rest = {"more": content + b" ", "json": b"[1]", "zip": b"PK\x03\x04", "other": other}
+    return {**flipped, **cut, **rest, "deep": b"[" * 100_000}
+
+
+@pytest.mark.parametrize("kind", ["arrays", "data"])
+def test_damage_counts_as_missing_and_is_said_once(tmp_path: Path, kind: str) -> None:
+    store = Store(tmp_path)
+    arrays, data = {"a": np.arange(100.0)}, {"x": 1.25}
+    for key in ("k", "other"):
+        store.put_arrays(key, arrays)
+        store.put_data(key, data)
+    suffix = {"arrays": "npz", "data": "json"}[kind]
+    path = tmp_path / f"k.{suffix}"
+    # An entry of another key has the same content, and yet is not this one.
+    cases = damages(path.read_bytes(), (tmp_path / f"other.{suffix}").read_bytes())
+    assert len(cases) > 50
+    for name, content in cases.items():
+        path.write_bytes(content)
+        fresh = Store(tmp_path)
+        read = fresh.arrays if kind == "arrays" else fresh.data
+        with pytest.warns(CacheWarning, match="damaged or of another version") as said:
+            assert [read("k", dict), read("k", dict)] == [None, None], name
+        assert len(said) == 1
+        assert read("other", dict) is not None
+
+
+@pytest.mark.parametrize("error", [ValueError, TypeError, KeyError, RecursionError])
+def test_an_entry_of_another_form_counts_as_missing(tmp_path: Path, error: type[Exception]) -> None:
+    def decode(_: object) -> None:
+        raise error("another form")
+
+    store = Store(tmp_path)
+    store.put_arrays("k", {"a": np.zeros(2)})
     store.put_data("k", [1])
-    for path in tmp_path.iterdir():
-        path.write_bytes(path.read_bytes()[:-1] if path.suffix == ".json" else b"PK\x03\x04")
-    assert store.arrays("k") is None
-    assert store.data("k") is None
+    with pytest.warns(CacheWarning):
+        assert store.arrays("k", decode) is None
+    assert store.data("k", decode) is None
+
+
+def test_a_folder_in_its_place_counts_as_missing(tmp_path: Path) -> None:
+    (tmp_path / "k.json").mkdir()
+    with pytest.warns(CacheWarning):
+        assert Store(tmp_path).data("k", dict) is None
 
 
 def test_no_pickle_is_read(tmp_path: Path) -> None:
-    np.savez(tmp_path / "k.npz", a=np.array([{}], dtype=object))
-    assert Store(tmp_path).arrays("k") is None
+    with (tmp_path / "k.npz").open("w+b") as file:
+        np.savez(file, a=np.array([{}], dtype=object))
+        add_digest(file, "k.npz")
+    with pytest.warns(CacheWarning):
+        assert Store(tmp_path).arrays("k", dict) is None
 
 
 def test_keys_tell_parts_apart() -> None:
@@ -48,7 +97,7 @@ def test_an_entry_is_removed(tmp_path: Path) -> None:
     store.put_arrays("a", {"x": np.zeros(2)})
     store.drop_arrays("a")
     store.drop_arrays("a")  # it is not there any more
-    assert store.arrays("a") is None
+    assert store.arrays("a", dict) is None
     assert not list(tmp_path.iterdir())
 
 

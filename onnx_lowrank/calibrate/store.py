@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import tempfile
 import weakref
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from shutil import rmtree
-from typing import Any
 
-import numpy as np
-
+from onnx_lowrank import store
 from onnx_lowrank.errors import DataError, OutputError
 from onnx_lowrank.metrics.moments import LayerStatistics
 
@@ -27,58 +23,36 @@ class Store:
     """
 
     def __init__(self, folder: Path | None) -> None:
-        try:
-            if folder is None:
-                self._folder = Path(tempfile.mkdtemp(prefix="onnx_lowrank-"))
-                weakref.finalize(self, rmtree, self._folder, ignore_errors=True)
-            else:
-                folder.mkdir(parents=True, exist_ok=True)
-                self._folder = folder
-        except OSError as error:
-            raise OutputError(
-                f"cannot make the folder {folder}: {error.strerror}; choose another"
-            ) from None
+        if folder is None:
+            try:
+                folder = Path(tempfile.mkdtemp(prefix="onnx_lowrank-"))
+            except OSError as error:
+                raise OutputError(
+                    f"cannot make a temporary folder: {error.strerror}; free space"
+                ) from None
+            weakref.finalize(self, rmtree, folder, ignore_errors=True)
+        self._entries = store.Store(folder)
 
     def holds(self, entry: str) -> bool:
         """Whether an entry is there, whole."""
-        try:
-            self.read(entry)
-        except DataError:
-            return False
-        return True
+        return self._read(entry) is not None
 
     def read(self, entry: str) -> LayerStatistics:
         """Read an entry; raise DataError if it is missing or damaged."""
-        path = self._path(entry)
-        try:
-            # Opened here: numpy leaves a file that is no archive open.
-            with path.open("rb") as file:
-                arrays = np.load(file, allow_pickle=False)
-                if not isinstance(arrays, Mapping):
-                    raise ValueError("no archive of arrays")
-                return LayerStatistics.from_arrays(arrays)
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        found = self._read(entry)
+        if found is None:
             raise DataError(
-                f"cannot read the statistics {path}: {error}; calibrate again"
-            ) from None
+                f"the statistics {entry} in {self._entries.folder} are missing or damaged; "
+                "calibrate again"
+            )
+        return found
 
     def write(self, entry: str, statistics: LayerStatistics) -> None:
         """Write an entry atomically."""
-        path = self._path(entry)
-        arrays: dict[str, Any] = dict(statistics.to_arrays())
-        try:
-            with tempfile.TemporaryDirectory(dir=self._folder, prefix=".partial-") as scratch:
-                partial = Path(scratch) / path.name
-                np.savez(partial, **arrays)
-                partial.replace(path)
-        except OSError as error:
-            raise OutputError(
-                f"cannot write the statistics {path}: {error.strerror}; "
-                "free space or choose another folder"
-            ) from None
+        self._entries.put_arrays(entry, statistics.to_arrays())
 
-    def _path(self, entry: str) -> Path:
-        return self._folder / f"{entry}.npz"
+    def _read(self, entry: str) -> LayerStatistics | None:
+        return self._entries.arrays(entry, LayerStatistics.from_arrays)
 
 
 class StoredStatistics(Mapping[str, LayerStatistics]):

@@ -25,6 +25,7 @@ from onnx_lowrank.cli.report import report
 from onnx_lowrank.cli.sweep import sweep
 from onnx_lowrank.cli.verify import verify
 from onnx_lowrank.errors import OnnxLowRankError
+from onnx_lowrank.text import printable
 
 # The base of all usage errors has no public name in typer.
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[2]
@@ -73,5 +74,5 @@ def main() -> NoReturn:
 
 
 def _fail(message: str, *, code: int = 2) -> NoReturn:
-    print("error: " + " ".join(message.split()), file=sys.stderr)
+    print("error: " + printable(" ".join(message.split())), file=sys.stderr)
     sys.exit(code)

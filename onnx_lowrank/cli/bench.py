@@ -135,6 +135,7 @@ def _save_latency(
     quiet: bool,
 ) -> None:
     from onnx_lowrank import api
+    from onnx_lowrank.report.console import say
     from onnx_lowrank.to_budget import measure_latencies
 
     with show_progress(quiet=quiet) as progress:
@@ -150,7 +151,7 @@ def _save_latency(
     api.write_text(path, json.dumps(table.to_dict(), indent=1) + "\n")
     print_result(
         table.to_dict,
-        lambda: print(f"wrote {path}: {len(table.known)} latencies on {table.origin}"),
+        lambda: say(f"wrote {path}: {len(table.known)} latencies on {table.origin}"),
         as_json=as_json,
         quiet=quiet,
     )

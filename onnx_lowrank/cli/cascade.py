@@ -120,7 +120,7 @@ def cascade(
 
 
 def _print_table(result: CascadeResult, output: Path) -> None:
-    from onnx_lowrank.report.console import new_table, print_table, short_bytes, short_count
+    from onnx_lowrank.report.console import new_table, print_table, say, short_bytes, short_count
 
     table = new_table("layer", "scheme", "validation loss", "trained", "accuracy", "trained")
     for stage in result.stages:
@@ -134,9 +134,9 @@ def _print_table(result: CascadeResult, output: Path) -> None:
         )
     print_table(table)
     if result.stages and result.stages[0].fitted.accuracy is None:
-        print("accuracy: the share of samples with the original's class, as there are no labels")
+        say("accuracy: the share of samples with the original's class, as there are no labels")
     line = f"multiply-adds {short_count(result.macs)} -> {short_count(result.macs_new)}"
     if (sizes := result.file_bytes) is not None:
         line += f", file {short_bytes(sizes.before)} -> {short_bytes(sizes.after)}"
-    print(line)
-    print(f"wrote {output}")
+    say(line)
+    say(f"wrote {output}")

@@ -333,15 +333,17 @@ def _written(result: BudgetResult, output: Path, *, written: bool) -> dict[str, 
 
 def _print_tables(report: CompressReport, output: Path | None) -> None:
     from onnx_lowrank.report import tables
+    from onnx_lowrank.report.console import say
 
     tables.print_compress(report)
-    print(f"wrote {output}" if output else _NOTHING)
+    say(f"wrote {output}" if output else _NOTHING)
 
 
 def _print_search(result: BudgetResult, output: Path | None) -> None:
     from onnx_lowrank.report import search_tables
+    from onnx_lowrank.report.console import say
 
     search_tables.print_search(result)
-    print(f"wrote {output}" if output else _NOTHING)
+    say(f"wrote {output}" if output else _NOTHING)
     if output and (check := result.check_command(output)):
-        print(f"check it there: {check}")
+        say(f"check it there: {check}")

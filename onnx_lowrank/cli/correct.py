@@ -68,7 +68,7 @@ def correct(
 
 
 def _print_table(corrections: Sequence[Correction], output: Path) -> None:
-    from onnx_lowrank.report.console import new_table, number, print_table
+    from onnx_lowrank.report.console import new_table, number, print_table, say
 
     table = new_table("tensor", "shift of means", "log of factors", "")
     for each in corrections:
@@ -77,4 +77,4 @@ def _print_table(corrections: Sequence[Correction], output: Path) -> None:
             cells = (number(each.shift), number(each.scale), "")
         table.add_row(each.tensor, *cells)
     print_table(table)
-    print(f"wrote {output}")
+    say(f"wrote {output}")

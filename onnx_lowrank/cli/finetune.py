@@ -137,7 +137,7 @@ def finetune(
 
 
 def _print_table(report: FinetuneReport, output: Path) -> None:
-    from onnx_lowrank.report.console import new_table, print_table
+    from onnx_lowrank.report.console import new_table, print_table, say
 
     def share(value: float | None) -> str:
         return "" if value is None else f"{value:.2%}"
@@ -148,8 +148,8 @@ def _print_table(report: FinetuneReport, output: Path) -> None:
         row = (f"{score.loss:.4g}", share(score.accuracy), share(score.agreement), best)
         table.add_row(str(epoch), *row)
     print_table(table)
-    print(
+    say(
         f"trained {len(report.trained)} weights, loss '{report.loss}', {report.steps} steps in "
         f"{report.seconds:.0f} s: {report.stopped}"
     )
-    print(f"wrote {output}")
+    say(f"wrote {output}")

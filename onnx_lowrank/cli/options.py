@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -215,7 +214,4 @@ def read_latency(path: Path) -> SavedLatencies:
     """Read a table of latencies; raise PlanError where it is none."""
     from onnx_lowrank.planning.latency import SavedLatencies
 
-    try:
-        return SavedLatencies.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise PlanError(f"cannot read the latencies {path}: {error}; give a JSON file") from None
+    return SavedLatencies.read(path)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+
+from onnx_lowrank.text import printable
 
 if TYPE_CHECKING:
     from onnx_lowrank.api import Progress
 
 # Seconds of steps that the time left is told from: a step, such as a fit, may take minutes.
 _SPEED_OVER = 3600.0
+_STEP_LENGTH = 100  # characters of what is being done
 
 
 def print_result(
@@ -20,7 +23,9 @@ def print_result(
     """Print a result as JSON where that is asked for; otherwise as tables, or not at all."""
     if as_json:
         # NaN and infinity are not JSON.
-        print(json.dumps(document(), indent=2, allow_nan=False))
+        from onnx_lowrank.report.console import print_json
+
+        print_json(document())
     elif not quiet:
         tables()
 
@@ -31,7 +36,6 @@ def show_progress(*, quiet: bool = False) -> Iterator[Progress]:
 
     It shows nothing where stderr is not a terminal, and where the user wants it `quiet`.
     """
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         Progress,
@@ -40,21 +44,27 @@ def show_progress(*, quiet: bool = False) -> Iterator[Progress]:
         TimeRemainingColumn,
     )
 
-    console = Console(stderr=True)
+    from onnx_lowrank.report.console import open_console
+
+    console = open_console(stderr=True)
     if quiet or not console.is_terminal:
-        yield lambda step, done, total: None
+        with _notes(quiet=quiet):
+            yield lambda step, done, total: None
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
         TimeElapsedColumn(),
         TextColumn("·"),
         TimeRemainingColumn(),
         TextColumn("left"),
     )
-    with Progress(
-        *columns, console=console, transient=True, speed_estimate_period=_SPEED_OVER
-    ) as bar:
+    with (
+        Progress(
+            *columns, console=console, transient=True, speed_estimate_period=_SPEED_OVER
+        ) as bar,
+        _notes(quiet=quiet),
+    ):
         task = bar.add_task("reading the model", total=None)
         reached = 0
 
@@ -63,6 +73,25 @@ def show_progress(*, quiet: bool = False) -> Iterator[Progress]:
             if done < reached:  # the next stage: the speed of the last says nothing of it
                 bar.update(task, total=0)
             reached = done
-            bar.update(task, description=step, completed=done, total=total)
+            bar.update(task, description=printable(step, _STEP_LENGTH), completed=done, total=total)
 
         yield show
+
+
+@contextmanager
+def _notes(*, quiet: bool) -> Iterator[None]:
+    """Print what Python warns of as notes on stderr, each once; nothing where that is wanted."""
+    from onnx_lowrank.errors import CacheWarning
+    from onnx_lowrank.report.console import open_console, say
+
+    said = set()
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        if not quiet and str(message) not in said:
+            said.add(str(message))
+            say(f"note: {message}", console=open_console(stderr=True))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", CacheWarning)
+        warnings.showwarning = cast("Any", show)
+        yield

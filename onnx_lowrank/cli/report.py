@@ -46,6 +46,7 @@ def report(
     from onnx_lowrank import api
     from onnx_lowrank.documents import document
     from onnx_lowrank.report import html
+    from onnx_lowrank.report.console import say
     from onnx_lowrank.report.html.figures import save
     from onnx_lowrank.report.html.page import require_libraries
     from onnx_lowrank.spectra import layer_spectra
@@ -77,7 +78,7 @@ def report(
     }
     print_result(
         lambda: document("report", written),
-        lambda: print(f"wrote {output}"),
+        lambda: say(f"wrote {output}"),
         as_json=as_json,
         quiet=quiet,
     )

@@ -130,6 +130,7 @@ def sweep(
 
 def _print_tables(report: SweepReport, files: tuple[str, ...], output: Path) -> None:
     from onnx_lowrank.report import sweep_tables
+    from onnx_lowrank.report.console import say
 
     sweep_tables.print_sweep(report)
-    print(f"wrote sweep.json, sweep.csv, {', '.join(files)} in {output}")
+    say(f"wrote sweep.json, sweep.csv, {', '.join(files)} in {output}")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +13,10 @@ from numpy.typing import NDArray
 
 from onnx_lowrank.errors import DataError, OutputError
 from onnx_lowrank.files import real_path
+from onnx_lowrank.store import UNREADABLE, add_digest, check_digest
 
 Array = NDArray[Any]
+_KIND = "checkpoint"  # the file may be renamed
 
 
 @dataclass
@@ -54,8 +54,9 @@ def write_checkpoint(path: Path, state: State, run: str) -> None:
     path = real_path(path)
     partial = path.with_name(f".{path.name}.partial")
     try:
-        with partial.open("wb") as file:
+        with partial.open("w+b") as file:
             np.savez(file, **arrays)
+            add_digest(file, _KIND)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
@@ -75,16 +76,17 @@ def read_checkpoint(path: Path, run: str) -> State | None:
         It is damaged, or of another run.
     """
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            arrays = {name: np.asarray(stored[name]) for name in stored.files}
+        with path.open("rb") as file:
+            check_digest(file, _KIND)
+            with np.load(file, allow_pickle=False) as stored:
+                arrays = {name: np.asarray(stored[name]) for name in stored.files}
         notes = json.loads(str(arrays.pop("notes")))
+        found = notes.pop("run")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
-        raise _damaged(path, error) from None
-    except (EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise _damaged(path, error) from None
-    if notes.pop("run", None) != run:
+    except UNREADABLE as error:
+        raise damaged(path, error) from None
+    if found != run:
         raise DataError(
             f"the checkpoint {path} is of other models, data or settings; "
             "remove it or choose another --checkpoint"
@@ -99,7 +101,8 @@ def read_checkpoint(path: Path, run: str) -> State | None:
     return State(listed("value"), listed("best"), optimiser, notes)
 
 
-def _damaged(path: Path, error: Exception) -> DataError:
+def damaged(path: Path, error: Exception) -> DataError:
+    """Return the error for a checkpoint that no run can go on from."""
     return DataError(
         f"cannot read the checkpoint {path}: {error}; remove it or choose another --checkpoint"
     )

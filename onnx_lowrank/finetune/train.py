@@ -16,8 +16,9 @@ from onnx_lowrank.bounds import MOST_BATCH, MOST_REPEATS, MOST_SEED, check_count
 from onnx_lowrank.data import Dataset
 from onnx_lowrank.errors import DataError
 from onnx_lowrank.finetune.batches import Rows, shuffled, steps_of, whole_batches
-from onnx_lowrank.finetune.checkpoint import State, read_checkpoint, write_checkpoint
+from onnx_lowrank.finetune.checkpoint import State, damaged, read_checkpoint, write_checkpoint
 from onnx_lowrank.finetune.losses import Loss
+from onnx_lowrank.store import UNREADABLE
 
 Optimiser = Literal["adamw", "sgd"]
 RATES: dict[Optimiser, float] = {"adamw": 3e-4, "sgd": 1e-3}
@@ -203,7 +204,11 @@ def train(
         progress("validating", 0, trainer.total)
         trainer.judge(validate(loss, held_out))
     else:
-        trainer.restore(state)
+        assert checkpoint is not None
+        try:
+            trainer.restore(state)
+        except (*UNREADABLE, RuntimeError) as error:
+            raise damaged(checkpoint, error) from None
 
     def keep() -> None:
         if checkpoint is not None:
@@ -307,7 +312,10 @@ class _Trainer:
 
     def restore(self, state: State) -> None:
         with torch.no_grad():
-            for weight, value in zip(self.weights, state.values, strict=True):
+            pairs = zip(self.weights, state.values, state.best, strict=True)
+            for weight, value, best in pairs:
+                if not value.shape == best.shape == tuple(weight.shape):
+                    raise ValueError(f"an array of shape {value.shape}, not {tuple(weight.shape)}")
                 weight.copy_(torch.from_numpy(value))
         entries: dict[int, dict[str, torch.Tensor]] = {}
         for name, array in state.optimiser.items():

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
+from pathlib import Path
 from statistics import median
 from typing import Any, ClassVar
 
 from onnx_lowrank.errors import PlanError
+from onnx_lowrank.json_input import JsonError, check_json, read_json
+
+_REMEDY = "make one with bench --save-latency"
 
 
 @dataclass(frozen=True)
@@ -164,13 +168,26 @@ class SavedLatencies:
     def from_dict(cls, data: Any) -> SavedLatencies:
         """Read what `to_dict` gave; raise PlanError for anything else."""
         try:
-            if (data["kind"], data["version"]) != ("latency", cls.FORMAT):
-                raise ValueError(f"it is a {data['kind']}, version {data['version']}")
-            threads = data["threads"]
+            check_json(data, "latency")
+        except JsonError as error:
+            raise PlanError(f"not a table of latencies: {error}; {_REMEDY}") from None
+        return cls._of(data)
+
+    @classmethod
+    def read(cls, path: Path) -> SavedLatencies:
+        """Read a file of what `to_dict` gave; raise PlanError for anything else."""
+        return cls._of(
+            read_json(path, "latency", what="the latencies", remedy=_REMEDY, error=PlanError)
+        )
+
+    @classmethod
+    def _of(cls, data: Any) -> SavedLatencies:
+        threads = data["threads"]
+        try:
             return cls(
                 model=str(data["model"]),
                 name=str(data["name"]),
-                machine={"cpu": "an unknown processor", **data["machine"]},
+                machine=data["machine"],
                 provider=str(data["provider"]),
                 threads=None if threads is None else int(threads),
                 batch=int(data["batch"]),
@@ -179,8 +196,5 @@ class SavedLatencies:
                 assembled=tuple((float(r), Timed.from_list(row)) for r, row in data["assembled"]),
                 known={key: Timed.from_list(row) for key, row in data["latencies"].items()},
             )
-        except (TypeError, ValueError, KeyError, AttributeError) as error:
-            raise PlanError(
-                f"not a table of latencies ({type(error).__name__}: {error}); "
-                "make one with bench --save-latency"
-            ) from None
+        except ValueError as error:
+            raise PlanError(f"not a table of latencies: {error}; {_REMEDY}") from None

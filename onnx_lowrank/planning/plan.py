@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.errors import PlanError, SchemeError, suggest
+from onnx_lowrank.json_input import JsonError, check_json, parse_json, read_json
 from onnx_lowrank.schemes import SCHEMES, Scheme, SchemeSpec
 from onnx_lowrank.schemes.base import Weight
 
 KEEP = "keep"
+_REMEDY = 'write {"version": 1, "layers": [{"name": ..., "scheme": ...}]}'
 
 Weights = Callable[[str], Weight]
 
@@ -57,7 +59,7 @@ class Rule:
         SchemeError
             If the scheme is unknown or its ranks are malformed.
         """
-        match = re.fullmatch(r"(.+?)=([A-Za-z][\w-]*(?::.*)?)", text)
+        match = re.fullmatch(r"(.+?)=([A-Za-z][\w-]*(?::.*)?)", text, re.DOTALL)
         if not match:
             raise PlanError(
                 f"cannot read the layer choice '{text}'; "
@@ -113,19 +115,20 @@ def rules_from_json(text: str) -> tuple[Rule, ...]:
         If a scheme in it is unknown or its ranks are malformed.
     """
     try:
-        data = json.loads(text)
-        version, entries = data["version"], data["layers"]
-        pairs = [(entry["name"], entry["scheme"]) for entry in entries]
-    except (ValueError, TypeError, KeyError) as error:
-        raise PlanError(
-            f"not a plan ({type(error).__name__}: {error}); "
-            'write {"version": 1, "layers": [{"name": ..., "scheme": ...}]}'
-        ) from None
-    if version != 1:
-        raise PlanError(f"plan version {version!r} is not known; this program reads version 1")
-    for name, scheme in pairs:
-        if not isinstance(name, str) or not isinstance(scheme, str | None):
-            raise PlanError(f"in the plan, {name!r} with scheme {scheme!r}: both must be strings")
+        data = parse_json(text)
+        check_json(data, "plan")
+    except JsonError as error:
+        raise PlanError(f"not a plan: {error}; {_REMEDY}") from None
+    return _rules(data)
+
+
+def read_plan(path: Path) -> tuple[Rule, ...]:
+    """Read the rules of a plan from a file; errors as of `rules_from_json`."""
+    return _rules(read_json(path, "plan", what="the plan", remedy=_REMEDY, error=PlanError))
+
+
+def _rules(data: Any) -> tuple[Rule, ...]:
+    pairs = [(entry["name"], entry["scheme"]) for entry in data["layers"]]
     return tuple(
         Rule(name, None if scheme in (None, KEEP) else SchemeSpec.parse(scheme))
         for name, scheme in pairs

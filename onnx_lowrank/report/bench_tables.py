@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.table import Table
 
 from onnx_lowrank.benchmarking import BenchReport, ContenderResult, SettingResult
-from onnx_lowrank.report.console import number, open_console
+from onnx_lowrank.report.console import new_table, number, open_console, print_table, say
 from onnx_lowrank.runtime.statistics import CONFIDENCE
 
 MB = 1e6
@@ -18,37 +17,39 @@ def print_benchmark(report: BenchReport, console: Console | None = None) -> None
     for setting in report.settings:
         _print_setting(setting, report.provider, console)
     machine = report.machine
-    console.print(
+    say(
         f"{machine['cpu'] or machine['platform']}, {machine['cores']} cores; "
         + ", ".join(
             f"{k} {v}" for k, v in machine["versions"].items() if k.startswith("onnxruntime")
         ),
         style="dim",
-        highlight=False,
+        console=console,
+        wrap=True,
     )
     for note in report.notes:
-        console.print(f"note: {note}", highlight=False)
+        say(f"note: {note}", console=console, wrap=True)
 
 
 def _print_setting(setting: SettingResult, provider: str, console: Console) -> None:
     threads = "onnxruntime's choice" if setting.threads is None else setting.threads
-    console.print(
+    say(
         f"batch {setting.batch}, threads: {threads}, {provider}; {setting.repeats} repeats of "
         f"{setting.rounds} rounds",
-        highlight=False,
+        console=console,
+        wrap=True,
     )
-    times = _table(
+    times = new_table(
         "model", "median ms", "p90", "p99", "per s", "ratio", f"{CONFIDENCE:.0%} interval"
     )
-    sizes = _table("model", "load ms", "file MB", "memory MB", "peak MB", "SQNR dB", "outputs")
+    sizes = new_table("model", "load ms", "file MB", "memory MB", "peak MB", "SQNR dB", "outputs")
     for contender in setting.contenders:
         times.add_row(contender.name, *_times(contender))
         sizes.add_row(contender.name, *_sizes(contender))
-    console.print(times)
-    console.print(sizes)
+    print_table(times, console)
+    print_table(sizes, console)
     if reasons := setting.noise.reasons:
-        console.print("noisy machine: " + "; ".join(reasons), style="yellow", highlight=False)
-    console.print()
+        say("noisy machine: " + "; ".join(reasons), style="yellow", console=console, wrap=True)
+    say("", console=console)
 
 
 def _times(contender: ContenderResult) -> tuple[str, ...]:
@@ -71,10 +72,3 @@ def _sizes(contender: ContenderResult) -> tuple[str, ...]:
         "" if contender.sqnr_db is None else f"{contender.sqnr_db:.1f}",
         f"vary in {contender.differing_blocks}" if contender.differing_blocks else "repeat",
     )
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left", overflow="fold")
-    return table

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.table import Table
 
 from onnx_lowrank.profiling import UNATTRIBUTED, ModelProfile, ProfileReport, Row
-from onnx_lowrank.report.console import number, open_console
+from onnx_lowrank.report.console import (
+    TextTable,
+    new_table,
+    number,
+    open_console,
+    print_table,
+    say,
+)
 
 # Nodes that are no layers and take less than this share are shown together.
 SMALL = 0.005
@@ -16,32 +22,36 @@ def print_profile(report: ProfileReport, console: Console | None = None) -> None
     """Print a row for each layer, and what the sums and the peak say."""
     console = console or open_console()
     threads = "onnxruntime's choice" if report.threads is None else report.threads
-    console.print(
+    say(
         f"batch {report.batch}, threads: {threads}, {report.provider}; {report.runs} runs",
-        highlight=False,
+        console=console,
+        wrap=True,
     )
     table = _compared(report) if report.compared else _single(report)
-    console.print(table)
+    print_table(table, console)
     for model in (report.model, report.compared):
         if model is not None:
-            console.print(_sums(model), highlight=False)
-    console.print(
-        f"peak: {report.peak.gflops:.0f} GFLOP/s, the {report.peak.method}", highlight=False
+            say(_sums(model), console=console, wrap=True)
+    say(
+        f"peak: {report.peak.gflops:.0f} GFLOP/s, the {report.peak.method}",
+        console=console,
+        wrap=True,
     )
     machine = report.machine
-    console.print(
+    say(
         f"{machine['cpu'] or machine['platform']}, {machine['cores']} cores",
         style="dim",
-        highlight=False,
+        console=console,
+        wrap=True,
     )
     if reasons := report.noise.reasons:
-        console.print("noisy machine: " + "; ".join(reasons), style="yellow", highlight=False)
+        say("noisy machine: " + "; ".join(reasons), style="yellow", console=console, wrap=True)
     for note in report.notes:
-        console.print(f"note: {note}", highlight=False)
+        say(f"note: {note}", console=console, wrap=True)
 
 
-def _single(report: ProfileReport) -> Table:
-    table = _table("layer", "op", "mean ms", "sd", "share", "MACs", "GFLOP/s", "of peak")
+def _single(report: ProfileReport) -> TextTable:
+    table = new_table("layer", "op", "mean ms", "sd", "share", "MACs", "GFLOP/s", "of peak")
     shown, rest = _split(report.model)
     for row in shown:
         gflops = row.gflops
@@ -71,10 +81,10 @@ def _single(report: ProfileReport) -> Table:
     return table
 
 
-def _compared(report: ProfileReport) -> Table:
+def _compared(report: ProfileReport) -> TextTable:
     assert report.compared is not None
     other = report.compared
-    table = _table("layer", "op", "mean ms", "sd", "new ms", "sd", "faster", "MACs", "new")
+    table = new_table("layer", "op", "mean ms", "sd", "new ms", "sd", "faster", "MACs", "new")
     shown, rest = _split(report.model)
     names = {row.name for row in report.model.rows}
     for row in shown:
@@ -135,10 +145,3 @@ def count(value: int | None) -> str:
         if value >= size:
             return f"{value / size:.3g}{unit}"
     return str(value)
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index > 1 else "left", overflow="fold")
-    return table

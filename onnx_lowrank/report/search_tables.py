@@ -7,6 +7,7 @@ from onnx_lowrank.report.console import (
     print_kept,
     print_scope,
     print_table,
+    say,
     scope_of,
     short_count,
 )
@@ -47,7 +48,7 @@ def print_search(result: BudgetResult) -> None:
     print_table(table)
     print_kept(report.kept.items(), scope)
     if search.explored:
-        print("models measured on the way, on the samples of the search:")
+        say("models measured on the way, on the samples of the search:")
         tried = new_table("time predicted", "noise", "measured", "SQNR dB", "points lost", "")
         for each in search.explored:
             quality = each.quality
@@ -61,34 +62,34 @@ def print_search(result: BudgetResult) -> None:
             )
         print_table(tried)
     total, speed = report.cost.known, search.latency
-    print(
+    say(
         f"multiply-adds {at_least(report.cost)['macs']}{short_count(total.macs)} -> "
         f"{short_count(total.macs_new)}, {sizes_line(report)}"
     )
     print_uncounted(report.cost, scope)
     if result.predicted_for is None:
-        print(
+        say(
             f"time {speed.ratio:.3f} of the original's (99% interval {speed.low:.3f} .. "
             f"{speed.high:.3f}; predicted {search.predicted_ratio:.3f})"
         )
     else:
-        print(
+        say(
             f"time {speed.ratio:.3f} of the original's ({speed.low:.3f} .. {speed.high:.3f}), "
             f"predicted for {result.predicted_for}; not measured here"
         )
     for note in report.notes:
-        print(f"calibration: {note}")
+        say(f"calibration: {note}")
     if report.verification:
-        print("verdict, on samples that the search did not see:")
+        say("verdict, on samples that the search did not see:")
         print_verification(report.verification)
     if (expected := result.expected) is not None and (seen := result.seen) is not None:
-        print(
+        say(
             f"{_QUANTITIES[expected.quantity]}: {seen:.4g}, expected {expected.low:.4g} .. "
             f"{expected.high:.4g} ({expected.confidence:.0%} interval from the samples of the "
             f"search, which gave {expected.value:.4g}): "
             f"{'within' if result.as_expected else 'OUTSIDE'}"
         )
     for failure in (*search.failures, *result.missed):
-        print(f"FAILED: {failure}")
+        say(f"FAILED: {failure}")
     if speed.high >= 1:
-        print("FAILED: it is not faster")
+        say("FAILED: it is not faster")

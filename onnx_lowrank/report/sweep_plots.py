@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_lowrank.report.html.figures import any_script
 from onnx_lowrank.report.sweep_tables import loss_name, network_loss
 from onnx_lowrank.sweeping import PointResult, SweepReport
+from onnx_lowrank.text import printable_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +55,7 @@ def draw(report: SweepReport, folder: str | os.PathLike[str]) -> tuple[str, ...]
 
     place = Path(folder)
     written: list[str] = []
-    with rc_context(_SETTINGS):  # type: ignore[arg-type]
+    with rc_context(_SETTINGS), any_script():  # type: ignore[arg-type]
         found = colour_point(report)
         if found is not None:
             written += _save(_draw_filters(*found), place, "figure1")
@@ -84,7 +86,8 @@ def _draw_filters(point: PointResult, before: Array, after: Array) -> Figure:
         axes = left.add_subplot(1, 2, place + 1, projection="3d")
         _draw_cloud(axes, weight, float(np.abs(before).max()))
         axes.set_title(title)
-    heading = f"{point.layer}: weights in the space of colours, one colour per output"
+    name = printable_name(point.layer)
+    heading = f"{name}: weights in the space of colours, one colour per output"
     left.suptitle(heading, parse_math=False)
     # The filters with the most energy: those that show something.
     order = np.argsort(-np.sum(before**2, axis=(1, 2, 3)), kind="stable")[: _FILTERS**2 // 2]
@@ -135,7 +138,7 @@ def _draw_tradeoff(report: SweepReport) -> Figure:
             _draw_points(axes[row, 1], known)
             axes[row, 1].set_ylabel(loss)
         for each in axes[row]:
-            each.set_title(layer, parse_math=False)  # names are no formulas
+            each.set_title(printable_name(layer), parse_math=False)  # names are no formulas
     axes[0, 0].legend(fontsize=6)
     return figure
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from onnx_lowrank.files import write_text
+from onnx_lowrank.report.console import new_table, open_console, print_table, say
 from onnx_lowrank.sweeping import PointResult, SweepReport
+from onnx_lowrank.text import markdown_cell
 
 # The published tables first, under their numbers; all other schemes follow, under their names.
 PUBLISHED = {
@@ -19,7 +20,6 @@ PUBLISHED = {
     "bicluster-svd": "Table 3: biclustering and SVD",
     "bicluster-outer": "Table 4: biclustering and outer products",
 }
-PIPE_WIDTH = 200
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ class SchemeTable:
     def to_markdown(self) -> str:
         """Return it in Markdown."""
         header = tuple(name.replace("\n", " ") for name in self.header)
-        lines = [header, ("---",) * len(header), *self.rows]
+        rows = (tuple(map(markdown_cell, row)) for row in self.rows)
+        lines = [header, ("---",) * len(header), *rows]
         return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
@@ -115,20 +116,19 @@ def _row(
 
 def print_sweep(report: SweepReport, console: Console | None = None) -> None:
     """Print the tables, then what was left out and why."""
-    console = console or _open_console()
+    console = console or open_console()
     for found in scheme_tables(report):
-        table = Table(title=found.title, title_justify="left", box=None, header_style="dim")
-        for place, name in enumerate(found.header):
-            table.add_column(name, justify="left" if place == 0 else "right", overflow="fold")
+        table = new_table(*found.header, title=found.title)
         for row in found.rows:
             table.add_row(*row)
-        console.print(table)
-        console.print()
-    console.print(legend(report), highlight=False)
-    console.print(
+        print_table(table, console)
+        say("", console=console)
+    say(legend(report), console=console, wrap=True)
+    say(
         f"{len(report.points)} points on {report.held_out_images} held-out samples"
         + (f", {report.reused} of them from an earlier run" if report.reused else ""),
-        highlight=False,
+        console=console,
+        wrap=True,
     )
     reasons: dict[str, list[str]] = defaultdict(list)
     for entry in report.skipped:
@@ -137,9 +137,9 @@ def print_sweep(report: SweepReport, console: Console | None = None) -> None:
         )
     for reason, entries in reasons.items():
         more = f" and {len(entries) - 3} more" if len(entries) > 3 else ""
-        console.print(f"left out {', '.join(entries[:3])}{more}: {reason}", highlight=False)
+        say(f"left out {', '.join(entries[:3])}{more}: {reason}", console=console, wrap=True)
     for note in report.notes:
-        console.print(note, highlight=False)
+        say(note, console=console, wrap=True)
 
 
 def write_tables(report: SweepReport, folder: str | os.PathLike[str]) -> tuple[str, ...]:
@@ -147,8 +147,3 @@ def write_tables(report: SweepReport, folder: str | os.PathLike[str]) -> tuple[s
     parts = [f"{table.title}\n\n{table.to_markdown()}" for table in scheme_tables(report)]
     write_text(Path(folder) / "tables.md", "\n".join([*parts, legend(report) + "\n"]))
     return ("tables.md",)
-
-
-def _open_console() -> Console:
-    console = Console()
-    return console if console.is_terminal else Console(width=PIPE_WIDTH)

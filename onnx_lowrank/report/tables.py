@@ -11,6 +11,7 @@ from onnx_lowrank.report.console import (
     print_kept,
     print_scope,
     print_table,
+    say,
     scope_of,
     short_bytes,
     short_count,
@@ -61,7 +62,7 @@ def print_layers(rows: Sequence[LayerInfo]) -> None:
         ((row.layer.name, row.reason or f"can take {', '.join(row.schemes)}") for row in rows),
         scope,
     )
-    print(f"weights: {least['params']}{short_bytes(total.bytes)}, each stored tensor counted once")
+    say(f"weights: {least['params']}{short_bytes(total.bytes)}, each stored tensor counted once")
     print_uncounted(report, scope)
 
 
@@ -77,7 +78,7 @@ def print_cost(report: CostReport) -> None:
     table.add_row("all layers", "", *_total_cells(report))
     print_scope(scope)
     print_table(table)
-    print(
+    say(
         f"weights: {least['params']}{short_bytes(total.bytes)} -> {short_bytes(total.bytes_new)}, "
         "each stored tensor counted once"
     )
@@ -104,7 +105,7 @@ def print_compress(report: CompressReport) -> None:
     table.add_row("all layers", "", *_total_cells(report.cost)[:3], "", "", "")
     print_scope(scope)
     print_table(table)
-    print(
+    say(
         f"{sizes_line(report)}; "
         "start, error: relative error before and after refinement, of the weights or, with "
         "calibration, of the output"
@@ -113,12 +114,12 @@ def print_compress(report: CompressReport) -> None:
     print_kept(report.kept.items(), scope)
     for name, fit in report.fits.items():
         if (size := fit.cancellation) is not None and size > CANCELLING:
-            print(
+            say(
                 f"{name.removeprefix(scope)}: its terms cancel, the largest is {size:.0f} times "
                 "the weight; fewer terms (R, K) are safer"
             )
     for note in report.notes:
-        print(f"calibration: {note}")
+        say(f"calibration: {note}")
     if report.verification:
         print_verification(report.verification)
 
@@ -143,7 +144,7 @@ def print_uncounted(report: CostReport, scope: str) -> None:
     for what, key in (("multiply-adds", "macs"), ("parameters", "params")):
         names = [name.removeprefix(scope) for name in report.uncounted[key]]
         if names:
-            print(f"not in the total of {what}, as theirs are unknown: {', '.join(names)}")
+            say(f"not in the total of {what}, as theirs are unknown: {', '.join(names)}")
 
 
 def print_verification(report: VerifyReport) -> None:
@@ -164,13 +165,13 @@ def print_verification(report: VerifyReport) -> None:
             facts.append(f"accuracy {accuracy['original']:.2%} -> {accuracy['compressed']:.2%}")
         if score := result.score:
             facts.append(f"{score['name']} {score['original']:.5g} -> {score['compressed']:.5g}")
-        print(", ".join(facts))
+        say(", ".join(facts))
     for provider, reason in report.unchecked.items():
-        print(f"{provider.upper()} not checked: {reason}")
+        say(f"{provider.upper()} not checked: {reason}")
     for line in (*report.notes, *(f"FAILED: {failure}" for failure in report.failures)):
-        print(line)
+        say(line)
     if report.passed:
-        print("PASSED")
+        say("PASSED")
 
 
 def print_diagnosis(diagnosis: Diagnosis) -> None:
@@ -181,13 +182,13 @@ def print_diagnosis(diagnosis: Diagnosis) -> None:
     for key, value in facts.items():
         title = key.replace("_", " ")
         if isinstance(value, dict):
-            print(f"{title}:")
+            say(f"{title}:")
             for name, item in value.items():
-                print(f"  {name}: {_value(item)}")
+                say(f"  {name}: {_value(item)}")
         else:
-            print(f"{title}: {_value(value)}")
+            say(f"{title}: {_value(value)}")
     for item in missing:
-        print(f"missing: {item['what']}; {item['remedy']}")
+        say(f"missing: {item['what']}; {item['remedy']}")
 
 
 def _cost_cells(cost: Cost) -> tuple[str, str, str, str, str, str]:

@@ -36,8 +36,8 @@ SHIFTS = frozenset({"Add", "Sub", "Mul", "Div"})
 _PASSED = FOLLOWERS | SHIFTS | {"Sum"}
 # What a layer's own arithmetic is called before and after fusion.
 _LAYER_OPS = re.compile(r"(Conv|Gemm|MatMul)")
-_DECORATION = re.compile(r"^(?:fused )*(.*?)(?:/MatMulAddFusion)?(?:_token_\d+)?$")
-_BLOCKED = re.compile(r"^(.*)_nchwc(?:_token_\d+|_\d+)?$")
+_DECORATION = re.compile(r"^(?:fused )*(.*?)(?:/MatMulAddFusion)?(?:_token_\d+)?\Z", re.DOTALL)
+_BLOCKED = re.compile(r"^(.*)_nchwc(?:_token_\d+|_\d+)?\Z", re.DOTALL)
 
 
 def assign_rows(

@@ -62,10 +62,10 @@ class Rank:
     @classmethod
     def parse(cls, text: str) -> Rank:
         """Read ``"64"`` or ``"50%"``; raise SchemeError for anything else."""
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)%", text)
+        match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)%", text)
         if match and 0 < float(match[1]) <= 100:
             return cls(float(match[1]), percent=True)
-        if re.fullmatch(r"[1-9]\d{0,17}", text):  # no weight has as many entries
+        if re.fullmatch(r"[1-9][0-9]{0,17}", text):  # no axis is longer
             return cls(int(text))
         raise SchemeError(
             f"'{text[:40]}' is not a rank; write a count such as 64, or a percentage such as 50%"

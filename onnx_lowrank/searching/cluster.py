@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 import onnx_lowrank
 from onnx_lowrank.errors import ClusterError, OnnxLowRankError
 from onnx_lowrank.planning.fit import fit_layer_ladder
-from onnx_lowrank.searching.fits import LayerProblem, to_arrays
+from onnx_lowrank.searching.fits import LayerProblem, to_arrays, unfitted
 from onnx_lowrank.store import Store
 
 PATIENCE = 30.0  # seconds to reach the scheduler, and until it has a worker
@@ -54,15 +54,7 @@ def fit_on_cluster(
         Dask is not installed, the scheduler cannot be reached or has no worker, the workers have
         another version of this package, or a task ended several workers.
     """
-    missing = []
-    for problem in problems:
-        schemes = [
-            scheme
-            for key, scheme in zip(problem.keys(seed), problem.schemes, strict=True)
-            if store.arrays(key) is None
-        ]
-        if schemes:
-            missing.append(replace(problem, schemes=tuple(schemes)))
+    missing = unfitted(problems, store, seed)
     if not missing:
         return
     step = "fitting candidates on the cluster"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
+from onnx_lowrank.errors import OutputError
 from onnx_lowrank.metrics.moments import LayerStatistics
 from onnx_lowrank.metrics.target import fit_target
 from onnx_lowrank.planning.fit import FitProblem, LayerFit, fit_layer_ladder
@@ -105,35 +107,47 @@ def fit_all(
         Fits by layer name, in the order of its schemes.
     """
     # The largest first, so that none is left for one process at the end.
-    ordered = sorted(problems, key=lambda p: p.weight.size * p.weight[0].size, reverse=True)
+    missing = unfitted(problems, store, seed)
+    ordered = sorted(missing, key=lambda p: p.weight.size * p.weight[0].size, reverse=True)
     work = (delayed(_fit_layer)(problem, store, seed) for problem in ordered)
     runner = Parallel(n_jobs=jobs, return_as="generator_unordered")
-    progress("fitting candidates", 0, len(problems))
-    for done, _ in enumerate(runner(work), start=1):
+    found = len(problems) - len(missing)
+    progress("fitting candidates", found, len(problems))
+    for done, _ in enumerate(runner(work), start=found + 1):
         progress("fitting candidates", done, len(problems))
     return {p.name: tuple(_read(store, p, seed)) for p in problems}
 
 
+def unfitted(problems: Sequence[LayerProblem], store: Store, seed: int) -> tuple[LayerProblem, ...]:
+    """Return the problems with those of their schemes of which the store has no fit."""
+    found = []
+    for problem in problems:
+        pairs = zip(problem.keys(seed), problem.schemes, strict=True)
+        schemes = [s for key, s in pairs if _stored(store, key, problem.name, s) is None]
+        if schemes:
+            found.append(replace(problem, schemes=tuple(schemes)))
+    return tuple(found)
+
+
 def _fit_layer(problem: LayerProblem, store: Store, seed: int) -> None:
-    keys = problem.keys(seed)
-    missing = [
-        (key, scheme)
-        for key, scheme in zip(keys, problem.schemes, strict=True)
-        if store.arrays(key) is None
-    ]
-    if not missing:
-        return
-    schemes = [scheme for _, scheme in missing]
-    fits = fit_layer_ladder(problem.name, schemes, problem.fit_problem(), seed=seed)
-    for (key, _), fit in zip(missing, fits, strict=True):
+    fits = fit_layer_ladder(problem.name, problem.schemes, problem.fit_problem(), seed=seed)
+    for key, fit in zip(problem.keys(seed), fits, strict=True):
         store.put_arrays(key, to_arrays(fit))
 
 
 def _read(store: Store, problem: LayerProblem, seed: int) -> Iterable[LayerFit]:
     for key, scheme in zip(problem.keys(seed), problem.schemes, strict=True):
-        arrays = store.arrays(key)
-        assert arrays is not None, f"the fit of {problem.name} as {scheme.spec} was not kept"
-        yield from_arrays(problem.name, scheme, arrays)
+        fit = _stored(store, key, problem.name, scheme)
+        if fit is None:
+            raise OutputError(
+                f"the fit of {problem.name} as {scheme.spec} cannot be read back from "
+                f"{store.folder}; check the disk, or choose another folder by ONNX_LOWRANK_CACHE"
+            )
+        yield fit
+
+
+def _stored(store: Store, key: str, layer: str, scheme: Scheme) -> LayerFit | None:
+    return store.arrays(key, partial(from_arrays, layer, scheme))
 
 
 def to_arrays(fit: LayerFit) -> dict[str, NDArray[Any]]:
@@ -149,7 +163,9 @@ def to_arrays(fit: LayerFit) -> dict[str, NDArray[Any]]:
 
 
 def from_arrays(layer: str, scheme: Scheme, arrays: Mapping[str, NDArray[Any]]) -> LayerFit:
-    """Return the fit that `to_arrays` gave."""
+    """Return the fit that `to_arrays` gave; raise ValueError, TypeError or KeyError for others."""
+    if any(value.dtype.kind == "f" and not np.isfinite(value).all() for value in arrays.values()):
+        raise ValueError("a fit with NaN or infinity")
     values = {
         name.removeprefix("factor."): value
         for name, value in arrays.items()

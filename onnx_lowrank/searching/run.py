@@ -234,13 +234,19 @@ class Search:
             *("side by side", self.stopwatch.settings),
             *(structure(model) for model in (*wholes, *singles)),
         )
-        rows = self.store.data(key)
-        if rows is None:
+        count = len(wholes) + len(singles)
+
+        def decode(rows: Any) -> list[Timed]:
+            if len(rows) != count:
+                raise ValueError(f"{len(rows)} latencies, not {count}")
+            return [Timed.from_list(row) for row in rows]
+
+        timings = self.store.data(key, decode)
+        if timings is None:
             self.progress("timing layers beside the model", 0, 1)
-            timings = self.stopwatch.side_by_side(wholes, self.feeds(), singles)
-            rows = [each.to_list() for each in timings]
-            self.store.put_data(key, rows)
-        seconds = [Timed.from_list(row).seconds for row in rows]
+            timings = list(self.stopwatch.side_by_side(wholes, self.feeds(), singles))
+            self.store.put_data(key, [each.to_list() for each in timings])
+        seconds = [each.seconds for each in timings]
         base, layers = seconds[0], seconds[len(wholes) :]
         return base, base - seconds[len(wholes) - 1], layers
 

@@ -301,8 +301,10 @@ def _kept(
 ) -> list[Timed]:
     """Return the latencies of `keys`, from the table, the store, or the timer."""
     for key in keys:
-        if key not in table.known and (row := store.data(key_of(kind, key))) is not None:
-            table.known[key] = Timed(*row)
+        if key in table.known:
+            continue
+        if (timed := store.data(key_of(kind, key), Timed.from_list)) is not None:
+            table.known[key] = timed
 
     def storing(wanted: Sequence[str]) -> Mapping[str, Timed]:
         timed = timer(wanted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from onnx_lowrank.calibrate.jobs import Survey
@@ -66,8 +67,13 @@ class WholeModels:
         search, fits = self._search, self.fits(picks)
         parts = [f"{name} {fit.scheme.spec} {self._digests[name]}" for name, fit in fits.items()]
         head = key_of("asymmetric, from symmetric", FORMAT, search.seed, *parts)
-        stored = {name: search.store.arrays(key_of(head, name)) for name in fits}
-        if any(arrays is None for arrays in stored.values()):
+        stored = {
+            name: search.store.arrays(
+                key_of(head, name), partial(from_arrays, name, fits[name].scheme)
+            )
+            for name in fits
+        }
+        if None in stored.values():
             order = [layer.name for layer in search.layers if layer.name in fits]
             found = fit_model(
                 search.normalised,
@@ -82,11 +88,7 @@ class WholeModels:
             for name, fit in found.items():
                 search.store.put_arrays(key_of(head, name), to_arrays(fit))
             return found
-        return {
-            name: from_arrays(name, fits[name].scheme, arrays)
-            for name, arrays in stored.items()
-            if arrays is not None
-        }
+        return {name: fit for name, fit in stored.items() if fit is not None}
 
     def best(self, picks: Picks) -> tuple[Fits, Quality]:
         """Return the better of both fits: within the budget, and then of less noise."""
@@ -107,9 +109,9 @@ class WholeModels:
             self._head,
             *(_fit_digest(fit) for fit in fits.values()),
         )
-        stored = self._search.store.data(key)
+        stored = self._search.store.data(key, Quality.from_dict)
         if stored is not None:
-            return Quality.from_dict(stored)
+            return stored
         quality = self._meter.measure(self._search.assemble(fits))
         self._search.store.put_data(key, quality.to_dict())
         return quality
@@ -117,11 +119,11 @@ class WholeModels:
     def noise(self, fits: Fits) -> float:
         """Return the noise alone, as some of the samples tell it."""
         key = key_of("probe of parts", self._head, *(_fit_digest(fit) for fit in fits.values()))
-        stored = self._search.store.data(key)
+        stored = self._search.store.data(key, float)
         if stored is None:
             stored = self._meter.noise(self._search.assemble(fits))
             self._search.store.put_data(key, stored)
-        return float(stored)
+        return stored
 
     def chance(self, fits: Fits) -> float:
         """Return the probability that the model is within the budget in the verdict."""
@@ -130,11 +132,11 @@ class WholeModels:
         key = key_of(
             "chance of parts", self._head, *bounds, unseen, *map(_fit_digest, fits.values())
         )
-        stored = self._search.store.data(key)
+        stored = self._search.store.data(key, float)
         if stored is None:
             stored = self._meter.chance(self._search.assemble(fits), budget, unseen)
             self._search.store.put_data(key, stored)
-        return float(stored)
+        return stored
 
     def outlook(self, fits: Fits) -> Outlook | None:
         """Return what the samples of the search say of others."""

@@ -46,7 +46,7 @@ def expand_rules(texts: Iterable[str]) -> tuple[Rule, ...]:
     """
     found: dict[str, Rule] = {}
     for text in texts:
-        match = re.fullmatch(r"(?:(.+?)=)?([A-Za-z][\w-]*)(:.*)?", text)
+        match = re.fullmatch(r"(?:(.+?)=)?([A-Za-z][\w-]*)(:.*)?", text, re.DOTALL)
         pattern, name, listed = match.groups() if match else (None, text, None)
         items = []
         for item in (listed or ":")[1:].split(","):

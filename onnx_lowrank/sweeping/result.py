@@ -13,6 +13,7 @@ from onnx_lowrank.documents import measured
 from onnx_lowrank.errors import DataError
 from onnx_lowrank.runtime import Provider
 from onnx_lowrank.sweeping.grid import Skipped
+from onnx_lowrank.text import spreadsheet_cell
 
 SCHEMA_VERSION = 1
 
@@ -170,9 +171,14 @@ class SweepReport:
         return measured("sweep", self.to_dict(), provider=self.provider)
 
     def to_csv(self) -> str:
-        """Return the points as CSV with a header; an empty cell is None."""
+        """Return the points as CSV with a header; an empty cell is None.
+
+        Texts are made safe for a spreadsheet; as they are they stand in `to_dict`.
+        """
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(point.to_dict() for point in self.points)
+        for point in self.points:
+            row = point.to_dict().items()
+            writer.writerow({k: spreadsheet_cell(v) if isinstance(v, str) else v for k, v in row})
         return text.getvalue()

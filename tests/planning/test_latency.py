@@ -29,11 +29,23 @@ def test_only_what_is_missing_is_timed_and_always_beside_the_dense_layer() -> No
     assert timer.asked == [["dense", "a", "b"], ["dense", "c"]]
 
 
+MACHINE = {
+    "cpu": "some CPU",
+    "cores": 2,
+    "instruction_sets": [],
+    "platform": "Linux x86_64",
+    "kernel": "6",
+    "python": "3.12",
+    "versions": {"onnx": "1", "onnxruntime": "2"},
+    "custom_ops": False,
+}
+
+
 def saved(*assembled: tuple[float, Timed], **other: Any) -> SavedLatencies:
     values: dict[str, Any] = {
         "model": "m",
         "name": "net.onnx",
-        "machine": {"cpu": "some CPU", "versions": {"onnx": "1", "onnxruntime": "2"}},
+        "machine": MACHINE,
         "provider": "cpu",
         "threads": 1,
         "batch": 1,
@@ -57,6 +69,9 @@ def damaged() -> list[Any]:
         [],
         {},
         {**good, "version": 2},
+        {**good, "machine": {"cpu": "some CPU"}},
+        {**good, "batch": 10**9},
+        {**good, "latencies": {"k": [0, 0.5, 0.45, 0.55]}},
         {**good, "kind": "bench"},
         {**good, "latencies": []},
         {**good, "latencies": {"k": [1, 2]}},
@@ -69,7 +84,7 @@ def damaged() -> list[Any]:
 
 @pytest.mark.parametrize("wrong", damaged())
 def test_anything_else_is_refused(wrong: Any) -> None:
-    with pytest.raises(PlanError, match=r"not a table of latencies .* bench --save-latency"):
+    with pytest.raises(PlanError, match=r"not a table of latencies: .* bench --save-latency"):
         SavedLatencies.from_dict(wrong)
 
 

@@ -49,6 +49,7 @@ def test_rules_are_read_with_the_scheme_after_the_last_fitting_equals_sign() -> 
     assert Rule.parse("conv1=mono:C=6").pattern == "conv1"
     assert Rule.parse("a=b=mono:C=6").pattern == "a=b"
     assert Rule.parse("scope/x:0=mono:C=6").pattern == "scope/x:0"
+    assert Rule.parse("a\nb=mono:C=6").pattern == "a\nb"
     assert Rule.parse("fc*=keep").scheme is None
     assert str(Rule.parse("*=bicluster-svd:G=2,H=2,K1=50%,K2=50%")) == (
         "*=bicluster-svd:G=2,H=2,K1=50%,K2=50%"

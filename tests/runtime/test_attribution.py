@@ -194,3 +194,20 @@ def test_every_layer_of_real_networks_is_found_once(
     ops = {node.name: node.op_type for node in model.graph.node}
     assert {ops[row] for row in others} <= {"BatchNormalization", "Mul", "Add", "Relu"}
     assert len(others) == extra
+
+
+@pytest.mark.parametrize("end", ["\n", "_nchwc\n", "\ny", '"', "\0"])
+def test_a_layer_whose_name_ends_in_any_character_has_its_time(
+    residual_net: Build, tmp_path: Path, end: str
+) -> None:
+    model = residual_net()
+    for node in model.graph.node:
+        node.name += end
+        node.input[:] = [name + end for name in node.input]
+        node.output[:] = [name + end for name in node.output]
+    for value in (*model.graph.input, *model.graph.output, *model.graph.initializer):
+        value.name += end
+    graph = _optimised(model, tmp_path / "optimised.onnx")
+    layers = _layers(model.graph)
+    found = attribute(model.graph, graph, assign_rows(model.graph, layers), set(layers))
+    assert {f"{name}{end}" for name in ("conv1", "conv2", "fc1", "fc2")} <= set(found.values())

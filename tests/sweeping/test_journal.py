@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from onnx_lowrank.errors import OutputError
+from onnx_lowrank.errors import CacheWarning, OutputError
 from onnx_lowrank.sweeping.journal import Journal
 from onnx_lowrank.sweeping.result import PointResult
 
@@ -69,16 +69,36 @@ def test_a_line_cut_off_is_missing_and_spoils_no_other(tmp_path: Path, kept: int
         '{"version": 1, "key": "z", "point": {"layer": "conv1"}}',
         '{"version": 1, "key": [], "point": ' + json.dumps(POINT.to_dict()) + "}",
         '{"version": 2, "key": "z", "point": ' + json.dumps(POINT.to_dict()) + "}",
+        '{"version": 1, "key": "z", "point": ' + json.dumps(POINT.to_dict()) + "}",
+        "[" * 100_000,
         "\x00\x00",
     ],
 )
 def test_foreign_lines_are_passed_over(tmp_path: Path, line: str) -> None:
     path = tmp_path / "points.jsonl"
     path.write_text(line + "\n")
-    journal = Journal(path)
+
+    def read() -> Journal:
+        if not line.endswith("}"):
+            return Journal(path)
+        with pytest.warns(CacheWarning, match="are damaged or of another version"):
+            return Journal(path)
+
+    journal = read()
     journal.add("a", POINT)
     assert "z" not in journal
-    assert Journal(path)["a"] == POINT
+    assert read()["a"] == POINT
+
+
+def test_a_figure_that_was_changed_is_not_used(tmp_path: Path) -> None:
+    path = tmp_path / "points.jsonl"
+    Journal(path).add("a", POINT)
+    Journal(path).add("b", OTHER)
+    path.write_text(path.read_text().replace('"fit_error": 0.25', '"fit_error": 0.35', 1))
+    with pytest.warns(CacheWarning):
+        journal = Journal(path)
+    assert "a" not in journal
+    assert journal["b"] == OTHER
 
 
 def test_a_folder_in_its_place_is_one_line(tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_lowrank.report.html.content import Drawing
+from onnx_lowrank.text import printable_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,6 +46,14 @@ _WIDTH = 4.6  # inches; a phone shows it nearly at its size
 _MAX_NAME = 26
 
 
+@contextmanager
+def any_script() -> Iterator[None]:
+    """Draw names in any script: a character that the font lacks is a box, and no warning."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
+        yield
+
+
 def to_svg(drawing: Drawing) -> str:
     """Return a figure as SVG for a page: scalable, without background, colours as variables.
 
@@ -51,7 +62,7 @@ def to_svg(drawing: Drawing) -> str:
     from matplotlib import rc_context
 
     text = io.StringIO()
-    with rc_context(_SETTINGS):  # type: ignore[arg-type]
+    with rc_context(_SETTINGS), any_script():  # type: ignore[arg-type]
         drawing.draw().savefig(text, format="svg", transparent=True, metadata={"Date": None})
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]
@@ -59,25 +70,30 @@ def to_svg(drawing: Drawing) -> str:
     svg = re.sub(r"<defs>\s*<style[^>]*>.*?</style>\s*</defs>\s*", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*pt"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*pt"', r"\1", svg, count=1)
-    svg = re.sub(r'\bid="', f'id="{drawing.name}-', svg)
-    svg = re.sub(r'(url\(#|href="#)', rf"\1{drawing.name}-", svg)
-    for colour, name in _VARIABLES.items():
-        svg = svg.replace(colour, f"var(--{name})")
-    return svg
+
+    def for_page(found: re.Match[str]) -> str:
+        tag = re.sub(r'\bid="', f'id="{drawing.name}-', found[0])
+        tag = re.sub(r'(url\(#|href="#)', rf"\1{drawing.name}-", tag)
+        for colour, name in _VARIABLES.items():
+            tag = tag.replace(colour, f"var(--{name})")
+        return tag
+
+    return re.sub(r"<[^>]*>", for_page, svg)  # what stands between tags are names
 
 
 def save(drawing: Drawing, folder: Path) -> None:
     """Write a figure as PNG, at 200 dots per inch, and as SVG; the same figure, the same files."""
     from matplotlib import rc_context
 
-    with rc_context(_SETTINGS):  # type: ignore[arg-type]
+    with rc_context(_SETTINGS), any_script():  # type: ignore[arg-type]
         figure = drawing.draw()
         figure.savefig(folder / f"{drawing.name}.svg", metadata={"Date": None})
         figure.savefig(folder / f"{drawing.name}.png", dpi=200, metadata={"Software": None})
 
 
 def short(name: str) -> str:
-    """Return a name that fits beside an axis: its ends, where it is long."""
+    """Return a visible name that fits beside an axis: its ends, where it is long."""
+    name = printable_name(name)
     half = (_MAX_NAME - 1) // 2
     return name if len(name) <= _MAX_NAME else f"{name[:half]}…{name[-half:]}"
 
@@ -104,7 +120,7 @@ def draw_bars(
 
 def draw_frontier(
     points: Sequence[tuple[float, float, bool]],
-    chosen: tuple[float, float],
+    chosen: tuple[float, float] | None,
     loss: str,
     bound: float | None = None,
 ) -> Figure:
@@ -116,7 +132,9 @@ def draw_frontier(
             x, y = zip(*places, strict=True)
             fill = SERIES[0] if passed else "none"
             axes.scatter(x, y, 28, facecolors=fill, edgecolors=SERIES[0], label=title)
-    axes.scatter(*chosen, 110, marker="*", color=SERIES[1], label="chosen, as a whole", zorder=3)
+    if chosen is not None:
+        label = "chosen, as a whole"
+        axes.scatter(*chosen, 110, marker="*", color=SERIES[1], label=label, zorder=3)
     if bound is not None:
         axes.axhline(bound, color=SERIES[3], linewidth=1, linestyle="--")
     axes.set_xlabel("latency over the original's (less is faster)")
@@ -143,7 +161,7 @@ def draw_spectrum(modes: Sequence[tuple[str, NDArray[np.float64]]]) -> Figure:
             markevery=max(1, len(kept) // 8),
             markersize=3,
             linewidth=1.2,
-            label=name,
+            label=short(name),
         )
     axes.set_ylim(0.05, 130)
     _set_log(axes)
@@ -186,7 +204,7 @@ def draw_sweep(lines: Sequence[tuple[str, Sequence[tuple[float, float]]]]) -> Fi
             marker=_MARKERS[(index // len(SERIES) + index) % len(_MARKERS)],
             linestyle=("-", "--", ":")[index // len(SERIES) % 3],
             markersize=4,
-            label=name,
+            label=short(name),
         )
     _set_log(axes)
     axes.set_xlabel("times fewer multiply-adds")

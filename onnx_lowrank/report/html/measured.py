@@ -7,8 +7,18 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from onnx_lowrank.report.console import number, short_count
+from onnx_lowrank.report.console import short_count
 from onnx_lowrank.report.html import figures
+from onnx_lowrank.report.html.cells import (
+    ABSENT,
+    NOT_MEASURED,
+    form,
+    interval,
+    inverse,
+    number,
+    percent,
+    times,
+)
 from onnx_lowrank.report.html.content import Block, Drawing, Facts, Table
 from onnx_lowrank.report.html.runs import Run
 
@@ -25,21 +35,21 @@ def summary(run: Run) -> list[tuple[str, str, str]]:
                 if each["ratio"] is None:
                     entries.append(("First model", "1 ×", f"{each['name']}: {latency}"))
                 else:
-                    speed = f"{number(1 / each['ratio']['ratio'])} ×"
+                    speed = times(inverse(each["ratio"]["ratio"]))
                     entries.append(("Speed", speed, f"{each['name']}: {latency}"))
         return entries
     for key, title in (("model", "Time of a run"), ("compared", "Time of the other")):
         model = run.data[key]
         if model:
             entries.append((title, f"{number(model['wall_median_ms'])} ms", model["name"]))
-            share = f"{100 * model['attributed']:.1f} %"
+            share = f"{percent(model['attributed'], '{:.1f}')} %"
             entries.append(("Attributed", share, f"to layers and nodes of {model['name']}"))
     return entries
 
 
 def _setting(setting: dict[str, Any]) -> str:
     threads = "default" if setting["threads"] is None else setting["threads"]
-    return f"batch {setting['batch']}, threads {threads}"
+    return f"batch {form(setting['batch'], '{}')}, threads {threads}"
 
 
 def bench(run: Run) -> list[Block]:
@@ -50,23 +60,21 @@ def bench(run: Run) -> list[Block]:
     for setting in run.data["settings"]:
         for each in setting["contenders"]:
             latency, ratio, memory = each["latency"], each["ratio"], each["memory"]
-            if ratio:
+            if ratio and None not in (ratio["ratio"], ratio["low"], ratio["high"]):
                 several = len(run.data["settings"]) > 1
                 names.append(f"{each['name']}, {_setting(setting)}" if several else each["name"])
                 intervals.append((ratio["ratio"], ratio["low"], ratio["high"]))
             rows.append(
                 (
                     each["name"],
-                    str(setting["batch"]),
+                    form(setting["batch"], "{}"),
                     "default" if setting["threads"] is None else str(setting["threads"]),
                     *(number(latency[key]) for key in ("median_ms", "p90_ms", "p99_ms")),
-                    f"{ratio['ratio']:.3f} ({ratio['low']:.3f}–{ratio['high']:.3f})"
-                    if ratio
-                    else "1",
+                    interval(ratio) if ratio else "1",
                     number(each["throughput_per_s"]),
-                    "–" if each["sqnr_db"] is None else f"{each['sqnr_db']:.1f}",
-                    f"{each['file_bytes'] / 1e6:.2f}",
-                    "–" if memory is None else _megabytes(memory),
+                    form(each["sqnr_db"], "{:.1f}"),
+                    ABSENT if each["file_bytes"] is None else f"{each['file_bytes'] / 1e6:.2f}",
+                    ABSENT if memory is None else _megabytes(memory),
                 )
             )
     columns = (
@@ -91,8 +99,8 @@ def bench(run: Run) -> list[Block]:
 
 
 def _megabytes(memory: dict[str, Any]) -> str:
-    peak = memory.get("peak")
-    return "–" if peak is None else f"{peak / 1e6:.0f}"
+    peak = memory["peak"]
+    return ABSENT if peak is None else f"{peak / 1e6:.0f}"
 
 
 def profile(run: Run) -> list[Block]:
@@ -105,7 +113,7 @@ def profile(run: Run) -> list[Block]:
 
     def ms(index: int, name: str) -> float:
         row = times[index].get(name)
-        return float(row["mean_ms"]) if row else 0.0
+        return row["mean_ms"] or 0.0 if row else 0.0
 
     longest = sorted(names, key=lambda name: -max(ms(i, name) for i in range(len(times))))
     shown = [name for name in names if name in longest[:_MAX_BARS]]
@@ -116,21 +124,27 @@ def profile(run: Run) -> list[Block]:
     for name in names:
         found = [rows_.get(name) for rows_ in times]
         first = found[0]
-        cells = [f"{r['mean_ms']:.3f} ± {r['sd_ms']:.3f}" if r else "–" for r in found]
+        cells = [
+            f"{form(r['mean_ms'], '{:.3f}')} ± {form(r['sd_ms'], '{:.3f}')}" if r else ABSENT
+            for r in found
+        ]
         rows.append(
             (
                 name,
                 cells[0],
-                f"{100 * first['share']:.1f}" if first else "–",
-                short_count(first["macs"]) if first and first["macs"] else "–",
-                number(first["gflops"]) if first and first["gflops"] else "–",
+                percent(first["share"], "{:.1f}") if first else ABSENT,
+                short_count(first["macs"]) if first and first["macs"] else ABSENT,
+                number(first["gflops"]) if first and first["gflops"] else ABSENT,
                 *cells[1:],
             )
         )
     columns = ("layer", "ms, mean ± SD", "share, %", "MACs", "GFLOP/s")
     after = ("after, ms",) if len(models) > 1 else ()
     threads = "default" if run.data["threads"] is None else run.data["threads"]
-    settings = f"{run.data['runs']} runs, batch {run.data['batch']}, threads {threads}"
+    runs, batch = (form(run.data[key], "{}") for key in ("runs", "batch"))
+    settings = f"{runs} runs, batch {batch}, threads {threads}"
+    if not shown:
+        return []
     return [
         Drawing(
             run.slug("times"),
@@ -149,6 +163,8 @@ def sweep(run: Run) -> list[Block]:
     lines: dict[str, dict[str, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
     for point in run.data["points"]:
         reduction = point["mac_reduction"] or point["param_reduction"]
+        if reduction is None or point["held_out_error"] is None:
+            continue
         scheme = f"{point['scheme'].partition(':')[0]}, {point['metric']}"
         lines[point["layer"]][scheme].append((reduction, 100 * point["held_out_error"]))
     blocks: list[Block] = [
@@ -166,10 +182,10 @@ def sweep(run: Run) -> list[Block]:
             point["layer"],
             point["scheme"],
             point["metric"],
-            f"{100 * point['held_out_error']:.2f}",
+            percent(point["held_out_error"]),
             number(point["mac_reduction"] or point["param_reduction"]),
-            "–" if point["drop_points"] is None else f"{point['drop_points']:.2f}",
-            "–" if point["sqnr_db"] is None else f"{point['sqnr_db']:.1f}",
+            form(point["drop_points"], "{:.2f}"),
+            form(point["sqnr_db"], "{:.1f}"),
         )
         for point in run.data["points"]
     )
@@ -197,7 +213,7 @@ def environment(runs: Sequence[Run], machine: dict[str, Any] | None) -> list[Blo
     """Return every machine that a run names, once, and the one that writes the report."""
     groups: list[tuple[dict[str, Any], list[Run]]] = []
     for run in runs:
-        found = run.data.get("machine")
+        found = None if "machine" in run.missing else run.data.get("machine")
         same = next((group for other, group in groups if other == found), None)
         if same is not None:
             same.append(run)
@@ -213,9 +229,9 @@ def environment(runs: Sequence[Run], machine: dict[str, Any] | None) -> list[Blo
 def _machine(title: str, machine: dict[str, Any], runs: Sequence[Run]) -> Facts:
     versions = machine["versions"]
     sets = ", ".join(machine["instruction_sets"])
-    kernels = "built" if machine["custom_ops"] else "not built"
+    kernels = {True: "built", False: "not built", None: NOT_MEASURED}[machine["custom_ops"]]
     entries = [
-        ("Processor", str(machine["cpu"]), f"{machine['cores']} cores; {sets}"),
+        ("Processor", str(machine["cpu"]), f"{form(machine['cores'], '{}')} cores; {sets}"),
         ("System", str(machine["platform"]), str(machine["kernel"])),
         ("Python", str(machine["python"]), f"onnxruntime {versions.get('onnxruntime', 'none')}"),
     ]

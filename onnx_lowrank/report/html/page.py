@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from onnx_lowrank.errors import OutputError
 from onnx_lowrank.report.html.content import Section
+from onnx_lowrank.text import printable
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -33,6 +34,12 @@ def render(title: str, sections: Sequence[Section]) -> str:
     return _environment().get_template("page.html.j2").render(title=title, sections=sections)
 
 
+def _visible(value: object) -> object:
+    from markupsafe import Markup
+
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
@@ -42,6 +49,7 @@ def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("onnx_lowrank.report.html", "templates"),
         autoescape=True,
+        finalize=_visible,  # of every text that the page is given; then it is escaped
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from onnx_lowrank.documents import VERSIONS
+from onnx_lowrank.documents.partial import complete
 from onnx_lowrank.errors import DataError
+from onnx_lowrank.json_input import JsonError, check_partial, parse_json, read_bytes
+from onnx_lowrank.sweeping.journal import Journal
 
 KINDS = (
     *("search", "compress", "bench", "profile", "sweep", "verify", "cost", "inspect"),
     *("correct", "finetune", "cascade"),
 )
+
+_REMEDY = "give what a command printed with --json"
 
 
 @dataclass(frozen=True)
@@ -28,12 +34,15 @@ class Run:
     kind : str
         One of `KINDS`.
     data : dict
-        Its content.
+        Its content, completed with None and empty lists where the run did not come to something.
+    missing : tuple of str
+        Places of what was completed.
     """
 
     name: str
     kind: str
     data: dict[str, Any]
+    missing: tuple[str, ...] = ()
 
     @property
     def compression(self) -> dict[str, Any] | None:
@@ -56,7 +65,10 @@ class Run:
 
     def slug(self, what: str) -> str:
         """Return the name of a figure of this run: letters, digits and hyphens."""
-        return re.sub(r"[^a-z0-9]+", "-", f"{self.name}-{what}".lower()).strip("-")
+        plain = re.sub(r"[^A-Za-z0-9_]+", "-", self.name).strip("-")
+        if plain != self.name.strip("-"):  # others may become the same
+            plain += f"-{hashlib.sha256(os.fsencode(self.name)).hexdigest()[:6]}"
+        return f"{plain}-{what}".strip("-")
 
 
 def read_run(path: Path) -> Run:
@@ -65,23 +77,38 @@ def read_run(path: Path) -> Run:
     Raises
     ------
     DataError
-        If it is no JSON that a command printed, or of a later version.
+        If it is no JSON that a command printed, or of another version. One that lacks something
+        is read.
     """
+    if path.suffix == ".jsonl":
+        return _finished_points(path)
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"cannot read the run {path}: {error}; give what a command printed with --json"
-        ) from None
+        data = parse_json(read_bytes(path))
+    except (OSError, JsonError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"cannot read the run {path}: {reason}; {_REMEDY}") from None
     kind = data.get("kind") if isinstance(data, dict) else None
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise DataError(
             f"{path} is not the JSON of {', '.join(KINDS[1:])}; "
             "give what one of these printed with --json"
         )
-    if data.get("version") != VERSIONS[kind]:
-        raise DataError(
-            f"{path} has version {data.get('version')}, not {VERSIONS[kind]}; "
-            "run the command again with this onnx_lowrank"
-        )
-    return Run(path.stem, kind, data)
+    version, due = data.get("version"), VERSIONS[kind]
+    if version != due:
+        later = isinstance(version, int) and version > due
+        remedy = "install a newer onnx_lowrank" if later else "run the command again with this one"
+        raise DataError(f"{path} has version {version}, not {due}; {remedy}")
+    try:
+        check_partial(data, kind)
+    except JsonError as error:
+        raise DataError(f"{path} is not what {kind} prints: {error}; {_REMEDY}") from None
+    return Run(path.stem, kind, *complete(data, kind))
+
+
+def _finished_points(path: Path) -> Run:
+    """Return the points of a sweep that was killed, from the file that it keeps them in."""
+    points = [point.to_dict() for point in Journal(path).points]
+    if not points:
+        raise DataError(f"{path} has no finished point of a sweep; {_REMEDY}")
+    data = {"kind": "sweep", "version": VERSIONS["sweep"], "points": points}
+    return Run(path.stem, "sweep", *complete(data, "sweep"))

@@ -5,8 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from onnx_lowrank.report.console import number, short_bytes, short_count
+from onnx_lowrank.report.console import short_bytes, short_count
 from onnx_lowrank.report.html import figures, measured, training
+from onnx_lowrank.report.html.cells import (
+    NOT_MEASURED,
+    form,
+    interval,
+    inverse,
+    percent,
+    times,
+    verdict,
+    yes,
+)
 from onnx_lowrank.report.html.content import Block, Drawing, Facts, Notes, Section, Table
 from onnx_lowrank.report.html.runs import Run
 from onnx_lowrank.report.html.spectrum import spectra_section
@@ -14,6 +24,7 @@ from onnx_lowrank.runtime.machine import describe_machine
 from onnx_lowrank.spectra import Spectrum
 
 MAX_BARS = 40
+_MAX_MISSING = 40
 
 
 def sections(
@@ -73,31 +84,28 @@ def drawings(chapters: Iterable[Section]) -> tuple[Drawing, ...]:
 
 def this_machine(runs: Sequence[Run]) -> dict[str, Any] | None:
     """Return the machine that writes the report, where a run does not name its own."""
-    return None if all("machine" in run.data for run in runs) else describe_machine()
+    named = ("machine" in run.data and "machine" not in run.missing for run in runs)
+    return None if all(named) else describe_machine()
 
 
 def _each(runs: Iterable[Run], make: Any) -> list[Block]:
     return [block for run in runs for block in make(run)]
 
 
-def _times(value: float | None) -> str:
-    return "?" if value is None else f"{number(value)} ×"
-
-
 def _summary(run: Run) -> list[Block]:
     entries: list[tuple[str, str, str]] = []
     if run.kind == "search":
-        within = "within the budget" if run.data["passed"] else "not within the budget"
-        entries.append(("Verdict", "passed" if run.data["passed"] else "failed", within))
+        entries.append(verdict(run.data["passed"], "the budget"))
         timed = run.data["search"]["latency"]
-        interval = f"latency {timed['ratio']:.3f} ({timed['low']:.3f} to {timed['high']:.3f})"
         there = run.data["latency_predicted_for"]
         how = "measured" if there is None else f"predicted for {there}"
-        entries.append(("Speed", _times(1 / timed["ratio"]), f"{how}; {interval}"))
+        if timed["ratio"] is None:
+            entries.append(("Speed", NOT_MEASURED, "the run did not come to it"))
+        else:
+            said = f"{how}; latency {interval(timed, ' to ')}"
+            entries.append(("Speed", times(inverse(timed["ratio"])), said))
     elif run.verdict:
-        passed = run.verdict["passed"]
-        within = "within tolerance" if passed else "out of tolerance"
-        entries.append(("Verdict", "passed" if passed else "failed", within))
+        entries.append(verdict(run.verdict["passed"], "tolerance"))
     if run.cost:
         total = run.cost["total"]
         for title, key in (("Multiply-adds", "mac"), ("Parameters", "param")):
@@ -105,22 +113,24 @@ def _summary(run: Run) -> list[Block]:
             reduction = total[f"{key}_reduction"]
             out = (run.cost.get("uncounted") or {}).get(f"{key}s")
             left = f"; without {len(out)} of the layers, as theirs are unknown" if out else ""
-            entries.append((title, f"{_times(reduction)} fewer", f"{before} to {after}{left}"))
+            entries.append((title, f"{times(reduction)} fewer", f"{before} to {after}{left}"))
     if run.data.get("file_bytes_new"):
         sizes = [run.data[f"file_bytes{end}"] for end in ("", "_new")]
         before, after = map(short_bytes, sizes)
-        ratio = _times(sizes[0] / sizes[1])
+        ratio = times(sizes[0] / sizes[1])
         entries.append(("File", f"{ratio} smaller", f"{before} to {after}"))
     if run.verdict:
-        accuracy, samples = run.verdict["accuracy"], run.verdict["samples"]
+        accuracy, samples = run.verdict["accuracy"], form(run.verdict["samples"], "{}")
         if accuracy:
             low, high = accuracy["drop_interval"]
+            before, after = (percent(accuracy[key]) for key in ("original", "compressed"))
+            confidence = percent(accuracy["confidence"], "{:.0f}")
             entries.append(
                 (
                     "Accuracy lost",
-                    f"{accuracy['drop_points']:.2f} points",
-                    f"{100 * accuracy['original']:.2f} % to {100 * accuracy['compressed']:.2f} %; "
-                    f"{100 * accuracy['confidence']:.0f} % interval {low:.2f} to {high:.2f}",
+                    form(accuracy["drop_points"], "{:.2f} points", NOT_MEASURED),
+                    f"{before} % to {after} %; {confidence} % interval {form(low, '{:.2f}')} to "
+                    f"{form(high, '{:.2f}')}",
                 )
             )
         top1 = run.verdict["agreement"].get("top1")
@@ -144,7 +154,10 @@ def _summary(run: Run) -> list[Block]:
             entries.append(("Parameters", count, f"{size}; each stored tensor counted once"))
     if run.kind == "sweep":
         images = run.data["held_out_images"]
-        entries.append(("Points", str(len(run.data["points"])), f"on {images} held-out images"))
+        said = f"on {form(images, '{}')} held-out images"
+        entries.append(("Points", str(len(run.data["points"])), said))
+    if run.missing:
+        entries.append(("Incomplete", NOT_MEASURED, f"{len(run.missing)} entries; see the notes"))
     kind = "" if run.kind == run.name else f" ({run.kind})"
     return [Facts(run.name + kind, tuple(entries))]
 
@@ -157,20 +170,26 @@ def _frontier(run: Run) -> list[Block]:
     drops = quality["drop"] is not None
     loss = "points of accuracy lost" if drops else "noise of the outputs, share of the signal"
     key = "drop" if drops else "noise"
-    points = [(e["predicted_ratio"], e[key], e["passed"]) for e in explored]
-    chosen = (search["latency"]["ratio"], quality[key])
-    alt = (
-        f"Scatter of {len(points)} models: {loss} against latency over the original's. "
+    points = [
+        (e["predicted_ratio"], e[key], bool(e["passed"]))
+        for e in explored
+        if None not in (e["predicted_ratio"], e[key])
+    ]
+    at = (search["latency"]["ratio"], quality[key])
+    chosen = None if None in at else at
+    alt = f"Scatter of {len(points)} models: {loss} against latency over the original's. " + (
         f"The chosen one is at {chosen[0]:.3f} of the latency and {chosen[1]:.3g}."
+        if chosen
+        else "None was chosen."
     )
     rows = [
         (
             str(index),
-            f"{e['predicted_ratio']:.3f}",
-            "–" if e["drop"] is None else f"{e['drop']:.2f}",
-            "–" if e["sqnr_db"] is None else f"{e['sqnr_db']:.1f}",
-            str(e["samples"]),
-            "yes" if e["passed"] else "no",
+            form(e["predicted_ratio"], "{:.3f}"),
+            form(e["drop"], "{:.2f}"),
+            form(e["sqnr_db"], "{:.1f}"),
+            form(e["samples"], "{}"),
+            yes(e["passed"]),
         )
         for index, e in enumerate(explored, 1)
     ]
@@ -178,6 +197,8 @@ def _frontier(run: Run) -> list[Block]:
         *("model", "latency, predicted", "points lost", "SQNR, dB", "samples"),
         "within the bounds",
     )
+    if not rows and chosen is None:
+        return [Notes(f"{run.name}: models explored", ("Not measured: no model was measured.",))]
     return [
         Drawing(
             run.slug("frontier"),
@@ -194,7 +215,9 @@ def _operations(run: Run) -> list[Block]:
         return _inspected(run)
     if run.cost is None:
         return []
-    known = [layer for layer in run.cost["layers"] if layer["macs"] is not None]
+    known = [
+        layer for layer in run.cost["layers"] if None not in (layer["macs"], layer["macs_new"])
+    ]
     blocks: list[Block] = []
     if known:
         shown = sorted(known, key=lambda layer: -layer["macs"])[:MAX_BARS]
@@ -219,7 +242,7 @@ def _operations(run: Run) -> list[Block]:
             layer["scheme"] or "kept",
             short_count(layer["macs"]),
             short_count(layer["macs_new"]),
-            _times(layer["mac_reduction"]),
+            times(layer["mac_reduction"]),
             short_count(layer["params"]),
             short_count(layer["params_new"]),
             short_bytes(layer.get("bytes")),
@@ -261,13 +284,13 @@ def _plan(run: Run) -> list[Block]:
     for layer in run.compression["cost"]["layers"]:
         name = layer["name"]
         fit, ratio = fits.get(name), timed.get(name)
-        latency = f"{ratio['ratio']:.3f} ({ratio['low']:.3f}–{ratio['high']:.3f})" if ratio else ""
+        latency = interval(ratio) if ratio else ""
         rows.append(
             (
                 name,
                 layer["scheme"] or f"kept: {kept.get(name, '')}",
                 fit["metric"] if fit else "",
-                f"{100 * fit['error']:.2f}" if fit else "",
+                percent(fit["error"]) if fit else "",
                 *((latency,) if timed else ()),
             )
         )
@@ -282,20 +305,22 @@ def _errors(run: Run) -> list[Block]:
     rows = []
     for provider, result in run.verdict["providers"].items():
         for output in result.get("outputs", ()):
-            cells = ((output.get(k), form) for k, form in _CELLS)
-            values = tuple("–" if value is None else form.format(value) for value, form in cells)
+            cells = ((output.get(k), template) for k, template in _ERRORS.values())
+            values = tuple(form(value, template) for value, template in cells)
             rows.append((output["name"], provider.upper(), *values))
             for each in output.get("parts", ()):  # of different scales: the worst is the output's
                 only = (f"{each['sqnr_db']:.1f}" if key == "sqnr_db" else "" for key, _ in _CELLS)
                 rows.append((each["part"], provider.upper(), *only))
     unchecked = tuple(
-        f"{provider.upper()} was not checked: {result['reason']}."
+        f"{provider.upper()} was not checked: {result.get('reason', NOT_MEASURED)}."
         for provider, result in run.verdict["providers"].items()
         if not result["checked"]
     )
+    if not rows and not unchecked:
+        unchecked = ("Not measured: there is no output of any provider.",)
     blocks: list[Block] = [
         Table(
-            f"{run.name}: errors over {run.verdict['samples']} samples",
+            f"{run.name}: errors over {form(run.verdict['samples'], '{}')} samples",
             ("output", "provider", *_ERRORS),
             tuple(rows),
             text=(0, 1),
@@ -333,4 +358,8 @@ def _notes(run: Run) -> list[Block]:
         groups.append(("signs of other work on the machine", measured.noise(run)))
     if run.kind == "sweep":
         groups.append(("skipped", [measured.skipped(each) for each in run.data["skipped"]]))
+    if run.missing:
+        shown = [f"{place} is not measured" for place in run.missing[:_MAX_MISSING]]
+        left = len(run.missing) - len(shown)
+        groups.append(("an incomplete run", [*shown, *([f"and {left} more"] if left else [])]))
     return [Notes(f"{run.name}: {what}", tuple(said)) for what, said in groups if said]

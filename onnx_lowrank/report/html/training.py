@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from onnx_lowrank.report.console import short_count
+from onnx_lowrank.report.html.cells import ABSENT, NOT_MEASURED, form, percent
 from onnx_lowrank.report.html.content import Block, Table
 from onnx_lowrank.report.html.runs import Run
 
@@ -12,9 +13,9 @@ from onnx_lowrank.report.html.runs import Run
 def summary(run: Run) -> list[tuple[str, str, str]]:
     """Return what is to be read at a glance of a training or a correction."""
     if run.kind == "finetune":
-        before, best = run.data["history"][0], run.data["best"]
-        entries = _gain(before, best)
-        said = f"{run.data['steps']} steps; {run.data['stopped']}"
+        history, best = run.data["history"], run.data["best"]
+        entries = _gain(history[0] if history else None, best)
+        said = f"{form(run.data['steps'], '{}')} steps; {run.data['stopped']}"
         return [*entries, ("Weights trained", str(len(run.data["trained"])), said)]
     if run.kind == "cascade":
         stages = run.data["stages"]
@@ -29,11 +30,13 @@ def summary(run: Run) -> list[tuple[str, str, str]]:
     return []
 
 
-def _gain(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[str, str, str]]:
-    entries = [("Validation loss", _loss(after), f"{_loss(before)} before training")]
+def _gain(before: dict[str, Any] | None, after: dict[str, Any]) -> list[tuple[str, str, str]]:
+    said = NOT_MEASURED if before is None else _loss(before)
+    entries = [("Validation loss", _loss(after), f"{said} before training")]
     for key, title in (("accuracy", "Accuracy"), ("agreement", "Same first class")):
         if after[key] is not None:
-            entries.append((title, f"{_share(after[key])} %", f"{_share(before[key])} % before"))
+            share = ABSENT if before is None else percent(before[key])
+            entries.append((title, f"{percent(after[key])} %", f"{share} % before"))
     return entries
 
 
@@ -41,7 +44,7 @@ def training(run: Run) -> list[Block]:
     """Return the epochs of a fine-tuning, the stages of a cascade, or all corrections."""
     if run.kind == "finetune":
         rows = [
-            (str(epoch), _loss(s), _share(s["accuracy"]), _share(s["agreement"]))
+            (str(epoch), _loss(s), percent(s["accuracy"]), percent(s["agreement"]))
             for epoch, s in enumerate(run.data["history"])
         ]
         columns = ("epoch", "validation loss", "accuracy, %", "as the original, %")
@@ -52,8 +55,8 @@ def training(run: Run) -> list[Block]:
                 each["layer"],
                 each["scheme"],
                 *(_loss(each[when]) for when in ("fitted", "tuned")),
-                *(_share(each[when]["accuracy"]) for when in ("fitted", "tuned")),
-                *(_share(each[when]["agreement"]) for when in ("fitted", "tuned")),
+                *(percent(each[when]["accuracy"]) for when in ("fitted", "tuned")),
+                *(percent(each[when]["agreement"]) for when in ("fitted", "tuned")),
             )
             for each in run.data["stages"]
         ]
@@ -64,7 +67,12 @@ def training(run: Run) -> list[Block]:
         ]
     if run.kind == "correct":
         found = [
-            (each["tensor"], f"{each['shift']:.3g}", f"{each['scale']:.3g}", each["reason"] or "")
+            (
+                each["tensor"],
+                form(each["shift"], "{:.3g}"),
+                form(each["scale"], "{:.3g}"),
+                each["reason"] or "",
+            )
             for each in run.data["corrections"]
         ]
         columns = ("tensor", "shift of means, deviations", "log of factors", "why it stayed")
@@ -74,7 +82,3 @@ def training(run: Run) -> list[Block]:
 
 def _loss(score: dict[str, Any]) -> str:
     return "not finite" if score["loss"] is None else f"{score['loss']:.4g}"
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.2f}"
