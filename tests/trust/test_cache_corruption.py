@@ -36,7 +36,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         return (wide.reshape(shape) / 20).astype(np.float32)
 
-    weights = {"w1": low(32, 3, 3, 3), "w2": low(64, 32, 3, 3), "w3": low(64, 10)}
+    weights = {"w1": low(12, 3, 3, 3), "w2": low(12, 12, 3, 3), "w3": low(12, 10)}
     nodes = [
         helper.make_node("Conv", ["x", "w1"], ["a"], "conv1", pads=[1] * 4),
         helper.make_node("Relu", ["a"], ["r"]),
@@ -87,7 +87,7 @@ def search(
 def damage(paths: Sequence[Path], rng: random.Random) -> str:
     """Damage one entry, or two by exchanging them, and return how."""
     path = rng.choice(paths)
-    content = path.read_bytes()
+    content = path.read_bytes() or b"\0"
     kind = rng.choice(("flip", "flip", "cut", "empty", "swap", "json", "zip", "nan"))
     if kind == "flip":
         spoilt = bytearray(content)
@@ -127,34 +127,28 @@ def test_a_damaged_cache_changes_no_result(
     assert {path.suffix for path in entries} == {".json", ".npz"}
 
     tried: Counter[str] = Counter()
-    for seed in range(int(SCALE * 12)):
+    for seed in range(int(SCALE * 4)):
         rng = random.Random(seed)
         spoilt = place / "spoilt"
         shutil.rmtree(spoilt, ignore_errors=True)
         shutil.copytree(clean, spoilt)
         # Not every entry is asked for again: in each run many are damaged, of which some are.
         paths = [spoilt / path for path in entries]
-        for _ in range(rng.choice((1, 5, len(paths)))):
+        for _ in range(rng.choice((len(paths) // 4, len(paths)))):
             tried[damage(paths, rng)] += 1
-        found = search(spoilt, *(("--quiet",) if seed % 5 == 0 else ()))
+        found = search(spoilt, *(("--quiet",) if seed % 4 == 3 else ()))
         assert found[:2] == (model, plan), seed
         notes = found[2].splitlines()
-        assert len(notes) <= (0 if seed % 5 == 0 else 1), found[2]
+        assert len(notes) <= (0 if seed % 4 == 3 else 1), found[2]
         assert all(line.startswith("note: entries in ") for line in notes)
     with capsys.disabled():
         print(f"\ncache: {tried.total()} faults injected {dict(tried)}; {len(entries)} entries")
-    assert tried.total() > int(SCALE * 12)
+    assert tried.total() > int(SCALE * 4)
 
-
-def test_every_entry_damaged_is_said_once(
-    place: Path, search: Callable[..., tuple[bytes, str, str]]
-) -> None:
-    cache = place / "all"
-    model, plan, _ = search(cache)
-    for path in cache.rglob("*.*"):
+    for path in clean.rglob("*.*"):
         path.write_bytes(path.read_bytes()[:-1])
-    found = search(cache)
+    found = search(clean)
     assert found[:2] == (model, plan)
     (line,) = found[2].splitlines()
     assert line.endswith("are damaged or of another version; they are computed again")
-    assert search(cache) == (model, plan, "")  # and kept
+    assert search(clean) == (model, plan, "")  # and kept
