@@ -101,7 +101,7 @@ def test_hostile_names_are_text_everywhere(
         "compress": ("compress", "net.onnx", "-o", small, *layers, "--save-plan", "plan.json"),
         "verify": ("verify", "net.onnx", small, *data),
         "profile": ("profile", "net.onnx", "--compare", small, "--runs", "2"),
-        "bench": ("bench", "net.onnx", small, "--seconds", "0.01", "--repeats", "2"),
+        "bench": ("bench", "net.onnx", small, "--seconds", "0.01", "--repeats", "8"),
         "sweep": ("sweep", "net.onnx", "-o", "swept", "--scheme", "channel:macs=0.5", *data),
     }
     runs = []
