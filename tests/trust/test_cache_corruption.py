@@ -127,7 +127,7 @@ def test_a_damaged_cache_changes_no_result(
     assert {path.suffix for path in entries} == {".json", ".npz"}
 
     tried: Counter[str] = Counter()
-    for seed in range(int(SCALE * 4)):
+    for seed in range(int(SCALE * 2)):
         rng = random.Random(seed)
         spoilt = place / "spoilt"
         shutil.rmtree(spoilt, ignore_errors=True)
@@ -136,14 +136,14 @@ def test_a_damaged_cache_changes_no_result(
         paths = [spoilt / path for path in entries]
         for _ in range(rng.choice((len(paths) // 4, len(paths)))):
             tried[damage(paths, rng)] += 1
-        found = search(spoilt, *(("--quiet",) if seed % 4 == 3 else ()))
+        found = search(spoilt, *(("--quiet",) if seed % 2 == 1 else ()))
         assert found[:2] == (model, plan), seed
         notes = found[2].splitlines()
-        assert len(notes) <= (0 if seed % 4 == 3 else 1), found[2]
-        assert all(line.startswith("note: entries in ") for line in notes)
+        assert len(notes) <= (0 if seed % 2 == 1 else 1), found[2]
+        assert all(line.startswith("note: entries kept ") for line in notes)
     with capsys.disabled():
         print(f"\ncache: {tried.total()} faults injected {dict(tried)}; {len(entries)} entries")
-    assert tried.total() > int(SCALE * 4)
+    assert tried.total() > int(SCALE * 2)
 
     for path in clean.rglob("*.*"):
         path.write_bytes(path.read_bytes()[:-1])
