@@ -128,8 +128,8 @@ class Store:
             if not self._warned:
                 self._warned = True
                 warnings.warn(
-                    f"entries in {self.folder} are damaged or of another version; they are "
-                    "computed again",
+                    "entries kept from earlier runs are damaged or of another version; they are "
+                    "computed again",  # of whatever folder: it is said once
                     CacheWarning,
                     stacklevel=3,
                 )

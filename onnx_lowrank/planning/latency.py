@@ -45,7 +45,8 @@ class Timed:
     def from_list(cls, row: Any) -> Timed:
         """Read what `to_list` gave; raise ValueError or TypeError for anything else."""
         timed = cls(*map(float, row))
-        if not (timed.seconds > 0 and 0 < timed.low <= timed.ratio <= timed.high < inf):
+        # Where multiply-adds are minimised, they stand for the ratio, and there are no seconds.
+        if not (0 <= timed.seconds < inf and 0 < timed.low <= timed.ratio <= timed.high < inf):
             raise ValueError(f"{row} is no latency with its ratio and interval")
         return timed
 
