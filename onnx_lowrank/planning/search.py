@@ -84,6 +84,11 @@ class Problem:
         """Return that latency over the original's."""
         return self.predicted_latency(picks) / self.base_latency
 
+    def predicted_bytes(self, picks: Picks) -> float:
+        """Return the size of the file as the sum of its layers says."""
+        shared = total([each.of(picks) for each in self.shared_bytes])
+        return self.base_bytes + total(picked(self.bytes, picks)) - shared
+
     def predicted_damage(self, picks: Picks) -> float:
         """Return the damage as the sum of its layers says."""
         return total(picked(self.damage, picks))

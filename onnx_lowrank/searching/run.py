@@ -14,6 +14,7 @@ from onnx_lowrank.calibrate import calibrate
 from onnx_lowrank.data import Dataset
 from onnx_lowrank.errors import PlanError
 from onnx_lowrank.graph.edit import GraphEditor
+from onnx_lowrank.graph.io import serialised_size
 from onnx_lowrank.graph.layers import Layer, layer_bias, layer_weight
 from onnx_lowrank.planning.budget import Budget
 from onnx_lowrank.planning.fit import LayerFit
@@ -24,7 +25,7 @@ from onnx_lowrank.score import Score
 from onnx_lowrank.searching.assembly import Fits, assemble
 from onnx_lowrank.searching.cluster import fit_on_cluster
 from onnx_lowrank.searching.fits import LayerProblem, fit_all
-from onnx_lowrank.searching.ladder import Ladder, ladder
+from onnx_lowrank.searching.ladder import Ladder, ladder, normalised
 from onnx_lowrank.searching.quality import Quality, QualityMeter
 from onnx_lowrank.searching.result import SearchResult
 from onnx_lowrank.searching.selection import Option, Selection
@@ -254,6 +255,13 @@ class Search:
         """Return the model with the layers of some fits replaced."""
         return assemble(
             self.normalised, fits, input_shapes=self.input_shapes, portable=self.portable
+        )
+
+    def file_bytes(self, fits: Fits) -> int:
+        """Return the size of the file with the layers of some fits replaced, the others as is."""
+        prepared, _ = normalised(self.original, frozenset(fits))
+        return serialised_size(
+            assemble(prepared, fits, input_shapes=self.input_shapes, portable=self.portable)
         )
 
     def feeds(self) -> dict[str, NDArray[Any]]:

@@ -96,7 +96,7 @@ class Selection:
         wanted = budget.min_speedup
         reached: list[_Reached] = []
         for _ in range(MAX_CORRECTIONS):
-            picks, failures = self._choose(problem, self._targets(problem))
+            problem, picks, failures = self._choose_by_size(problem)
             again = picks in [each.picks for each in reached]
             if again and wanted is not None:
                 break
@@ -230,6 +230,23 @@ class Selection:
             predicted = problem.predicted_ratio(picks)
             self._latencies[picks] = self._time_models(models, predicted)[1]
         return self._latencies[picks]
+
+    def _choose_by_size(self, problem: Problem) -> tuple[Problem, Picks, list[str]]:
+        """Return what `_choose` does, and the problem with the size of the file as it is built.
+
+        The sum of candidates leaves out some bytes of the graph: where they decide, they are added.
+        """
+        budget = self._search.budget
+        for _ in range(MAX_CORRECTIONS):
+            picks, failures = self._choose(problem, self._targets(problem))
+            if budget.size_mb is None or failures:
+                break
+            size = self._search.file_bytes(self._models.fits(picks))
+            if size <= 1e6 * budget.size_mb:
+                break
+            more = size - problem.predicted_bytes(picks)
+            problem = replace(problem, base_bytes=problem.base_bytes + max(more, 1.0))
+        return problem, picks, failures
 
     def _choose(self, problem: Problem, targets: Targets) -> tuple[Picks, list[str]]:
         """Return the picks that meet targets and budget, or the nearest and what they miss."""

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import onnx
 
 from onnx_lowrank.graph.layers import Layer
-from onnx_lowrank.graph.skeleton import tensor_bytes
 from onnx_lowrank.planning.knapsack import Together
 from onnx_lowrank.storage import count_stored, freed_by
 
@@ -75,5 +74,5 @@ def added_bytes(single: onnx.ModelProto, replaced: onnx.ModelProto, weight: str)
     weight : str
         Name of its weight in `single`.
     """
-    dense = sum(tensor_bytes(t) for t in single.graph.initializer if t.name == weight)
+    dense = sum(t.ByteSize() for t in single.graph.initializer if t.name == weight)
     return int(replaced.ByteSize() - single.ByteSize() + dense)
