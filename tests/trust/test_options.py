@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -45,6 +46,7 @@ HUGE = "1" + "0" * 400
 NOT_FINITE = ("nan", "inf", "-inf", HUGE)
 NUMBERS = (*NOT_FINITE, "-1", "0", "-0.5", "1e999", "-" + HUGE, "9" * 5000, "one", "", "0x10")
 TEXTS_OF_NUMBERS = ("threads", "batch")  # "1,2,4" where several make a sweep
+TRIED: Counter[str] = Counter()
 FILES = (*("net.onnx", "small.onnx", "data.npz", "val.npz", "plan.json", "run.json"), "names.txt")
 
 
@@ -124,6 +126,7 @@ def call(cli: Cli, command: str, *options: object) -> Any:
 
 
 def refused(outcome: Any) -> None:
+    TRIED["refused in one line"] += 1
     assert (outcome.code, outcome.out) == (2, ""), outcome
     assert outcome.err.startswith("error: ")
     assert outcome.err.count("\n") == 1
@@ -183,6 +186,8 @@ def test_the_ends_of_ranges(
     assert outcome.code in codes, outcome
     if outcome.code == 2:
         refused(outcome)
+    else:
+        TRIED["carried out"] += 1
 
 
 @pytest.mark.parametrize(("command", "option", "folder"), written())
@@ -368,8 +373,11 @@ def test_numbers_in_texts_are_held_to_their_ranges_too(cli: Cli, place: Path) ->
     assert state(place) == before
 
 
-def test_enough_is_tried() -> None:
-    cases = len(list(numeric())) * len(NUMBERS) + len(written()) * 16
-    assert cases >= 500, cases
-    floats = [option for _, option, kind in numeric() if kind == "float"]
-    assert len(floats) >= 10
+def test_enough_is_tried(record_property: Callable[[str, object], None]) -> None:
+    numbers, places = list(numeric()), written()
+    assert len(numbers) * len(NUMBERS) + len(places) * 16 >= 500
+    assert len([option for _, option, kind in numbers if kind == "float"]) >= 10
+    # What the tests above did, as far as they ran in this process.
+    tried = sum(TRIED.values())
+    record_property("trust", {"options": {"tried": tried, **TRIED}})
+    print(f"options: {tried} tried, {dict(TRIED)}")
