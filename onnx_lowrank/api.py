@@ -16,6 +16,7 @@ from onnx_lowrank.graph.check import check_model
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.io import check_output, load_model, write_text
 from onnx_lowrank.graph.layers import Layer, find_layers, layer_weight
+from onnx_lowrank.passes.base import PassResult
 from onnx_lowrank.passes.normalize import normalisation
 from onnx_lowrank.passes.replacement import replacement
 from onnx_lowrank.planning.cost import plan_costs
@@ -240,8 +241,7 @@ def compress(
     layers = _layers(original, input_shapes)
     decided = resolve_plan(layers, plan, weights=_weights(original, layers))
     if not decided.chosen:
-        reasons = "; ".join(f"{d.layer}: {d.reason}" for d in decided.decisions[:3])
-        raise PlanError(f"no layer is replaced ({reasons}); choose layers and schemes with --layer")
+        raise PlanError(_nothing_replaced(decided))
     dataset = (
         _dataset(original, data, preprocess, labels_from, strict, input_shapes, limit, seed)
         if verification
@@ -268,18 +268,20 @@ def compress(
     elif metric is not None:
         raise DataError(f"the metric '{metric}' needs data; give calibration samples")
     progress("normalising", 0, steps)
-    rewritten = onnx.ModelProto()
-    rewritten.CopyFrom(original)
-    chosen = frozenset(decided.chosen)
-    normalised = normalisation(chosen).run(rewritten)
+    rewritten, normalised = _normalised(original, decided)
 
-    fits = fit_model(
+    found = fit_model(
         rewritten,
         decided,
         calibration=samples,
         seed=seed,
         progress=lambda step, done, _: progress(step, done + 1, steps),
     )
+    fits, decided = found.fits, decided.keeping(found.failed)
+    if not fits:
+        raise PlanError(_nothing_replaced(decided))
+    if found.failed:  # layers that are kept after all stay as they were
+        rewritten, normalised = _normalised(original, decided)
 
     progress("rewriting", steps - 2, steps)
     values = {name: (fit.factors, fit.bias) for name, fit in fits.items()}
@@ -308,6 +310,17 @@ def compress(
         ),
         source=Path(model) if isinstance(model, str | os.PathLike) else None,
     )
+
+
+def _normalised(original: onnx.ModelProto, plan: Plan) -> tuple[onnx.ModelProto, PassResult]:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(original)
+    return copy, normalisation(frozenset(plan.chosen)).run(copy)
+
+
+def _nothing_replaced(plan: Plan) -> str:
+    reasons = "; ".join(f"{d.layer}: {d.reason}" for d in plan.decisions[:3])
+    return f"no layer is replaced ({reasons}); choose layers and schemes with --layer"
 
 
 def resolve_plan(

@@ -22,6 +22,7 @@ from onnx_lowrank.passes.replacement import replacement
 from onnx_lowrank.planning.budget import Budget
 from onnx_lowrank.planning.cost import plan_costs
 from onnx_lowrank.planning.latency import LatencyTable, SavedLatencies
+from onnx_lowrank.planning.plan import kept_as_asked
 from onnx_lowrank.results import CompressReport, CompressResult, CostReport
 from onnx_lowrank.runtime import Provider, fix_shapes, model_inputs, require_provider
 from onnx_lowrank.runtime.library import Lowering, is_portable
@@ -154,6 +155,7 @@ def compress_to_budget(
     dask: str | None = None,
     latency: SavedLatencies | None = None,
     lowering: Lowering = "standard",
+    keep: Sequence[str] = (),
     cache_dir: Path | None = None,
     seed: int = 0,
     progress: Progress = lambda step, done, total: None,
@@ -198,6 +200,8 @@ def compress_to_budget(
         then, where the kernels load, among portable nodes, and takes the faster model: next to
         nodes other layers lose onnxruntime's own layouts. Latencies of another machine are those
         of standard ops.
+    keep : sequence of str
+        Names or globs of layers that the search leaves as they are.
     cache_dir : path, optional
         Where results are kept; the user's cache folder by default.
     seed : int
@@ -216,11 +220,7 @@ def compress_to_budget(
     score = None if budget.score is None else Score.open(budget.score)
     original = load_model(model)
     check_model(original)
-    names = frozenset(layer.name for layer in find_layers(original) if layer.reason is None)
-    if not names:
-        raise ModelError(
-            "the model has no layer that could be approximated; there is nothing to do"
-        )
+    names, kept = _searched(original, keep)
     prepared, _ = normalised(original, names)
     forms = _forms(lowering, latency)
     if latency is not None:
@@ -270,6 +270,7 @@ def compress_to_budget(
         score=score,
         cluster=dask,
         unseen=verdict.samples,
+        kept=kept,
     )
     tried = {portable: replace(search, portable=portable).run() for portable in forms}
     portable, found = min(
@@ -312,6 +313,22 @@ def compress_to_budget(
         failures = (*failures, why)
     expected = None if found.outlook is None else found.outlook.predict(report.samples)
     return BudgetResult(result, found, failures, latency, expected)
+
+
+def _searched(
+    original: onnx.ModelProto, keep: Sequence[str]
+) -> tuple[frozenset[str], dict[str, str]]:
+    """Return the layers that could be approximated, and why others are kept, both by name."""
+    layers = find_layers(original)
+    possible = frozenset(layer.name for layer in layers if layer.reason is None)
+    if not possible:
+        raise ModelError(
+            "the model has no layer that could be approximated; there is nothing to do"
+        )
+    kept = kept_as_asked([layer.name for layer in layers], keep)
+    if not possible - kept.keys():
+        raise PlanError("every layer that could be approximated is to be kept; keep fewer")
+    return possible - kept.keys(), kept
 
 
 def _forms(lowering: Lowering, latency: SavedLatencies | None) -> tuple[bool, ...]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from onnx_lowrank.calibrate.collect import add_batch, by_image, rows_of, sized
 from onnx_lowrank.calibrate.jobs import Job, Passes, Survey, find_jobs
-from onnx_lowrank.calibrate.run import MEMORY_LIMIT, POSITIONS
+from onnx_lowrank.calibrate.run import POSITIONS
 from onnx_lowrank.data import Dataset
 from onnx_lowrank.graph.section import cut_section, find_section
 from onnx_lowrank.metrics.accumulator import MomentAccumulator
@@ -162,6 +162,7 @@ class StepwiseStatistics:
     ) -> LayerStatistics:
         sums = None
         done = 0
+        passes = Passes(images=self._images, batch=self._dataset.batch, positions=self._positions)
         for number, batch in enumerate(self._dataset):
             rows = rows_of(batch, self._dataset)
             images = []
@@ -171,25 +172,20 @@ class StepwiseStatistics:
                 images.append(by_image(job.tensor, value, rows))
             if sums is None:
                 job = sized(job, images[0].shape)
-                passes = Passes(
-                    images=self._images, batch=self._dataset.batch, positions=self._positions
-                )
-                both = len(sides) > 1
-                besides = passes.original(job, len(weight)) if both else 0
-                passes.group([job], MEMORY_LIMIT, besides=besides)
+                passes.check(job)
                 sums = MomentAccumulator(
                     job.conv.group,
                     job.length,
                     dense=passes.dense(job),
-                    weight=weight if both else None,
+                    weight=weight if len(sides) > 1 else None,
                 )
             add_batch(
                 sums,
                 job,
                 images,
+                passes,
                 samples=batch.samples,
                 first=done,
-                positions=self._positions,
                 seed=self._seed,
             )
             done += batch.samples

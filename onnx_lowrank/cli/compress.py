@@ -27,6 +27,7 @@ from onnx_lowrank.cli.options import (
     ScoreOption,
     Seed,
     Strict,
+    read_keep,
     read_latency,
     read_plan,
     read_shapes,
@@ -143,7 +144,8 @@ def compress(
     """Replace layers by low-rank subgraphs, compare with the original, and write the result.
 
     Without --layer and --plan, a budget (--max-drop, --min-sqnr, --min-speedup, --macs, --params,
-    --size-mb) and --data, the fastest model within the budget is searched for, by measurement.
+    --size-mb) and --data, the fastest model within the budget is searched for, by measurement;
+    --layer NAME=keep leaves layers out of the search.
     Without any of these, layers become monochromatic or biclustered at moderate ranks.
     """
     from onnx_lowrank import api
@@ -154,13 +156,17 @@ def compress(
         api.check_output(save_plan)
     goals = (min_speedup, macs, params, size_mb)
     losses = (max_drop, min_sqnr)
-    planned = layer is not None or plan is not None
     has_goal = any(goal is not None for goal in goals)
+    has_budget = has_goal or any(loss is not None for loss in losses)
+    keep = read_keep(layer) if has_budget and plan is None else []
+    planned = plan is not None or (layer is not None and not keep)
     if planned and has_goal:
-        raise PlanError("a plan says what is replaced; leave it out to search within a budget")
+        raise PlanError(
+            "a plan says what is replaced; leave it out to search within a budget, or leave layers "
+            "out of the search by --layer NAME=keep"
+        )
     if has_goal and data is None:
         raise PlanError("a search within a budget needs samples; give --data")
-    has_budget = has_goal or any(loss is not None for loss in losses)
     searching = has_budget and data is not None and not planned
     _refuse_unread(
         {"--min-top1": min_top1, "--asymmetric": asymmetric or None, "--metric": metric}
@@ -201,6 +207,7 @@ def compress(
             dask=dask,
             latency=None if latency is None else read_latency(latency),
             lowering=lowering,
+            keep=keep,
             seed=seed,
         )
     if score is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
+from onnx_lowrank.errors import LAYER_ERRORS, layer_reason
 from onnx_lowrank.metrics.moments import LayerStatistics
 from onnx_lowrank.metrics.target import fit_target
 from onnx_lowrank.planning.fit import FitProblem, LayerFit, fit_layer_ladder
@@ -83,8 +84,10 @@ class LayerProblem:
 
 def fit_all(
     problems: Sequence[LayerProblem], store: Store, *, seed: int, jobs: int, progress: Progress
-) -> dict[str, tuple[LayerFit, ...]]:
+) -> tuple[dict[str, tuple[LayerFit, ...]], dict[str, str]]:
     """Fit every scheme of every layer; what the store holds is not fitted again.
+
+    A scheme whose fit fails is left out, and so is a layer of which all fail.
 
     Parameters
     ----------
@@ -101,20 +104,28 @@ def fit_all(
 
     Returns
     -------
-    dict
-        Fits by layer name, in the order of its schemes.
+    fits : dict of str to tuple of LayerFit
+        By layer name, in the order of its schemes.
+    failed : dict of str to str
+        Why layers have none, by name.
     """
     # The largest first, so that none is left for one process at the end.
     ordered = sorted(problems, key=lambda p: p.weight.size * p.weight[0].size, reverse=True)
     work = (delayed(_fit_layer)(problem, store, seed) for problem in ordered)
     runner = Parallel(n_jobs=jobs, return_as="generator_unordered")
     progress("fitting candidates", 0, len(problems))
-    for done, _ in enumerate(runner(work), start=1):
+    reasons: dict[str, str] = {}
+    for done, (name, reason) in enumerate(runner(work), start=1):
         progress("fitting candidates", done, len(problems))
-    return {p.name: tuple(_read(store, p, seed)) for p in problems}
+        if reason is not None:
+            reasons[name] = reason
+    found = {p.name: tuple(_read(store, p, seed)) for p in problems}
+    fits = {name: each for name, each in found.items() if each}
+    return fits, {name: reasons[name] for name in found if name not in fits}
 
 
-def _fit_layer(problem: LayerProblem, store: Store, seed: int) -> None:
+def _fit_layer(problem: LayerProblem, store: Store, seed: int) -> tuple[str, str | None]:
+    """Keep the fits of a layer in the store; return its name, and why some are not there."""
     keys = problem.keys(seed)
     missing = [
         (key, scheme)
@@ -122,18 +133,45 @@ def _fit_layer(problem: LayerProblem, store: Store, seed: int) -> None:
         if store.arrays(key) is None
     ]
     if not missing:
-        return
-    schemes = [scheme for _, scheme in missing]
-    fits = fit_layer_ladder(problem.name, schemes, problem.fit_problem(), seed=seed)
-    for (key, _), fit in zip(missing, fits, strict=True):
+        return problem.name, None
+    reasons: list[str] = []
+    try:
+        to_fit = problem.fit_problem()
+    except LAYER_ERRORS as error:
+        return problem.name, layer_reason(error)
+    for key, fit in fit_each(problem.name, missing, to_fit, seed=seed, reasons=reasons):
         store.put_arrays(key, to_arrays(fit))
+    return problem.name, reasons[0] if reasons else None
 
 
-def _read(store: Store, problem: LayerProblem, seed: int) -> Iterable[LayerFit]:
+def fit_each(
+    layer: str,
+    schemes: Sequence[tuple[str, Scheme]],
+    problem: FitProblem,
+    *,
+    seed: int,
+    reasons: list[str],
+) -> Iterator[tuple[str, LayerFit]]:
+    """Fit one layer by several schemes with their keys; a scheme that fails is left out.
+
+    Yields the key and the fit of the others; the reasons of the failures are added to `reasons`.
+    """
+    waiting = list(schemes)
+    while waiting:
+        fits = fit_layer_ladder(layer, [scheme for _, scheme in waiting], problem, seed=seed)
+        try:
+            for fit in fits:
+                yield waiting.pop(0)[0], fit
+        except LAYER_ERRORS as error:
+            waiting.pop(0)
+            reasons.append(layer_reason(error))
+
+
+def _read(store: Store, problem: LayerProblem, seed: int) -> Iterator[LayerFit]:
     for key, scheme in zip(problem.keys(seed), problem.schemes, strict=True):
         arrays = store.arrays(key)
-        assert arrays is not None, f"the fit of {problem.name} as {scheme.spec} was not kept"
-        yield from_arrays(problem.name, scheme, arrays)
+        if arrays is not None:
+            yield from_arrays(problem.name, scheme, arrays)
 
 
 def to_arrays(fit: LayerFit) -> dict[str, NDArray[Any]]:

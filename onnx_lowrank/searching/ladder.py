@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 
 import onnx
 
@@ -26,7 +27,9 @@ def normalised(
     return copy, normalisation(names).run(copy)
 
 
-def ladder(layers: Sequence[Layer]) -> tuple[Ladder, dict[str, str]]:
+def ladder(
+    layers: Sequence[Layer], *, kept: Mapping[str, str] = MappingProxyType({})
+) -> tuple[Ladder, dict[str, str]]:
     """Return the layers worth a fit with their candidates, and why each other one is not.
 
     It depends on shapes alone: latencies measured elsewhere are of the same candidates.
@@ -35,6 +38,8 @@ def ladder(layers: Sequence[Layer]) -> tuple[Ladder, dict[str, str]]:
     ----------
     layers : sequence of Layer
         Of a normalised model, their sizes known.
+    kept : mapping of str to str
+        Why some are left out in any case, by name.
 
     Returns
     -------
@@ -48,9 +53,11 @@ def ladder(layers: Sequence[Layer]) -> tuple[Ladder, dict[str, str]]:
     reasons = {}
     for layer in layers:
         spec = layer.spec
-        if layer.reason is not None or spec is None:
+        if layer.name in kept:
+            reasons[layer.name] = kept[layer.name]
+        elif layer.reason is not None or spec is None:
             reasons[layer.name] = layer.reason or "its shape cannot be read"
-        elif spec.macs is None:
+        elif spec.macs is None or spec.input_size is None:
             reasons[layer.name] = "its input size is unknown; give --input-shape"
         elif spec.macs < LEAST_SHARE * macs and spec.params < LEAST_SHARE * params:
             share = 100 * spec.macs / macs
