@@ -16,8 +16,7 @@ from onnx_lowrank.graph.check import check_model
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.io import check_output, load_model, write_text
 from onnx_lowrank.graph.layers import Layer, find_layers, layer_weight
-from onnx_lowrank.passes.base import PassResult
-from onnx_lowrank.passes.normalize import normalisation
+from onnx_lowrank.passes.normalize import normalised
 from onnx_lowrank.passes.replacement import replacement
 from onnx_lowrank.planning.cost import plan_costs
 from onnx_lowrank.planning.plan import (
@@ -268,7 +267,7 @@ def compress(
     elif metric is not None:
         raise DataError(f"the metric '{metric}' needs data; give calibration samples")
     progress("normalising", 0, steps)
-    rewritten, normalised = _normalised(original, decided)
+    rewritten, cleaned = normalised(original, decided.chosen)
 
     found = fit_model(
         rewritten,
@@ -281,7 +280,7 @@ def compress(
     if not fits:
         raise PlanError(_nothing_replaced(decided))
     if found.failed:  # layers that are kept after all stay as they were
-        rewritten, normalised = _normalised(original, decided)
+        rewritten, cleaned = normalised(original, decided.chosen)
 
     progress("rewriting", steps - 2, steps)
     values = {name: (fit.factors, fit.bias) for name, fit in fits.items()}
@@ -303,19 +302,13 @@ def compress(
         report=CompressReport(
             cost=CostReport(decided, plan_costs(layers, decided)),
             fits=fits,
-            changes=normalised.changes + lowered.changes,
-            refusals=normalised.refusals + lowered.refusals,
+            changes=cleaned.changes + lowered.changes,
+            refusals=cleaned.refusals + lowered.refusals,
             verification=report,
             notes=samples.dataset.notes if samples else (),
         ),
         source=Path(model) if isinstance(model, str | os.PathLike) else None,
     )
-
-
-def _normalised(original: onnx.ModelProto, plan: Plan) -> tuple[onnx.ModelProto, PassResult]:
-    copy = onnx.ModelProto()
-    copy.CopyFrom(original)
-    return copy, normalisation(frozenset(plan.chosen)).run(copy)
 
 
 def _nothing_replaced(plan: Plan) -> str:

@@ -14,20 +14,20 @@ import onnx
 
 from onnx_lowrank.data import Dataset, Preprocess, open_dataset
 from onnx_lowrank.data.split import fewest_samples, split
-from onnx_lowrank.errors import DataError, ModelError, PlanError
+from onnx_lowrank.errors import DataError, PlanError
 from onnx_lowrank.graph.check import check_model
 from onnx_lowrank.graph.io import load_model
 from onnx_lowrank.graph.layers import find_layers
+from onnx_lowrank.passes.normalize import normalised
 from onnx_lowrank.passes.replacement import replacement
 from onnx_lowrank.planning.budget import Budget
 from onnx_lowrank.planning.cost import plan_costs
 from onnx_lowrank.planning.latency import LatencyTable, SavedLatencies
-from onnx_lowrank.planning.plan import kept_as_asked
 from onnx_lowrank.results import CompressReport, CompressResult, CostReport
 from onnx_lowrank.runtime import Provider, fix_shapes, model_inputs, require_provider
 from onnx_lowrank.runtime.library import Lowering, is_portable
 from onnx_lowrank.score import Score
-from onnx_lowrank.searching.ladder import normalised
+from onnx_lowrank.searching.ladder import searched
 from onnx_lowrank.searching.outlook import Prediction
 from onnx_lowrank.searching.result import SearchResult
 from onnx_lowrank.searching.run import Search
@@ -220,7 +220,7 @@ def compress_to_budget(
     score = None if budget.score is None else Score.open(budget.score)
     original = load_model(model)
     check_model(original)
-    names, kept = _searched(original, keep)
+    names, kept = searched(original, keep)
     prepared, _ = normalised(original, names)
     forms = _forms(lowering, latency)
     if latency is not None:
@@ -313,22 +313,6 @@ def compress_to_budget(
         failures = (*failures, why)
     expected = None if found.outlook is None else found.outlook.predict(report.samples)
     return BudgetResult(result, found, failures, latency, expected)
-
-
-def _searched(
-    original: onnx.ModelProto, keep: Sequence[str]
-) -> tuple[frozenset[str], dict[str, str]]:
-    """Return the layers that could be approximated, and why others are kept, both by name."""
-    layers = find_layers(original)
-    possible = frozenset(layer.name for layer in layers if layer.reason is None)
-    if not possible:
-        raise ModelError(
-            "the model has no layer that could be approximated; there is nothing to do"
-        )
-    kept = kept_as_asked([layer.name for layer in layers], keep)
-    if not possible - kept.keys():
-        raise PlanError("every layer that could be approximated is to be kept; keep fewer")
-    return possible - kept.keys(), kept
 
 
 def _forms(lowering: Lowering, latency: SavedLatencies | None) -> tuple[bool, ...]:

@@ -8,8 +8,9 @@ import numpy as np
 import onnx
 
 from onnx_lowrank.graph.layers import find_layers
+from onnx_lowrank.passes.normalize import normalised
 from onnx_lowrank.planning.latency import SavedLatencies, Timed
-from onnx_lowrank.searching.ladder import ladder, normalised
+from onnx_lowrank.searching.ladder import ladder
 from onnx_lowrank.searching.single_layer import replaced, single_layer_model
 from onnx_lowrank.searching.synthetic import synthetic_fits
 from onnx_lowrank.searching.tabulate import model_key

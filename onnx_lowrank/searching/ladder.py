@@ -1,4 +1,4 @@
-"""What a search works on: the normalised model, its layers worth a search, their candidates."""
+"""What a search works on: the layers worth a search, and their candidates."""
 
 from __future__ import annotations
 
@@ -7,24 +7,45 @@ from types import MappingProxyType
 
 import onnx
 
-from onnx_lowrank.graph.layers import Layer
-from onnx_lowrank.passes.base import PassResult
-from onnx_lowrank.passes.normalize import normalisation
+from onnx_lowrank.errors import ModelError, PlanError
+from onnx_lowrank.graph.layers import Layer, find_layers
 from onnx_lowrank.planning.candidates import candidates
-from onnx_lowrank.planning.plan import applicable
+from onnx_lowrank.planning.plan import applicable, kept_as_asked
 from onnx_lowrank.schemes import Scheme
 
 LEAST_SHARE = 0.005  # of all operations and of all parameters: a layer below both is kept
 Ladder = dict[str, tuple[Layer, tuple[Scheme, ...]]]
 
 
-def normalised(
-    original: onnx.ModelProto, names: Collection[str]
-) -> tuple[onnx.ModelProto, PassResult]:
-    """Return a copy with the constants and normalisations of some layers folded."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(original)
-    return copy, normalisation(names).run(copy)
+def searched(
+    model: onnx.ModelProto, keep: Collection[str] = ()
+) -> tuple[frozenset[str], dict[str, str]]:
+    """Return the layers that a search may replace, and why some are kept as asked, both by name.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+        The model as the user has it.
+    keep : collection of str
+        Names or globs of layers to keep.
+
+    Raises
+    ------
+    ModelError
+        No layer can be approximated.
+    PlanError
+        A name matches no layer, or none is left.
+    """
+    layers = find_layers(model)
+    possible = frozenset(layer.name for layer in layers if layer.reason is None)
+    if not possible:
+        raise ModelError(
+            "the model has no layer that could be approximated; there is nothing to do"
+        )
+    kept = kept_as_asked([layer.name for layer in layers], keep)
+    if not possible - kept.keys():
+        raise PlanError("every layer that could be approximated is to be kept; keep fewer")
+    return possible - kept.keys(), kept
 
 
 def ladder(

@@ -14,12 +14,13 @@ from onnx_lowrank.errors import ModelError
 from onnx_lowrank.graph.check import check_model
 from onnx_lowrank.graph.io import load_model
 from onnx_lowrank.graph.layers import find_layers
+from onnx_lowrank.passes.normalize import normalised
 from onnx_lowrank.planning.fit import LayerFit
 from onnx_lowrank.planning.latency import LatencyTable, SavedLatencies, Timed
 from onnx_lowrank.runtime import Provider, require_provider
 from onnx_lowrank.runtime.machine import describe_machine
 from onnx_lowrank.searching.assembly import assemble
-from onnx_lowrank.searching.ladder import Ladder, ladder, normalised
+from onnx_lowrank.searching.ladder import Ladder, ladder
 from onnx_lowrank.searching.single_layer import replaced, single_layer_model, structure
 from onnx_lowrank.searching.synthetic import synthetic_fits
 from onnx_lowrank.searching.timing import ELSEWHERE, Feeds, Group, Stopwatch, time_layers
