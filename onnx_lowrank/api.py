@@ -240,7 +240,7 @@ def compress(
     layers = _layers(original, input_shapes)
     decided = resolve_plan(layers, plan, weights=_weights(original, layers))
     if not decided.chosen:
-        raise PlanError(_nothing_replaced(decided))
+        raise PlanError(_nothing_replaced({d.layer: d.reason for d in decided.decisions}))
     dataset = (
         _dataset(original, data, preprocess, labels_from, strict, input_shapes, limit, seed)
         if verification
@@ -278,7 +278,7 @@ def compress(
     )
     fits, decided = found.fits, decided.keeping(found.failed)
     if not fits:
-        raise PlanError(_nothing_replaced(decided))
+        raise PlanError(_nothing_replaced(found.failed))
     if found.failed:  # layers that are kept after all stay as they were
         rewritten, cleaned = normalised(original, decided.chosen)
 
@@ -311,9 +311,9 @@ def compress(
     )
 
 
-def _nothing_replaced(plan: Plan) -> str:
-    reasons = "; ".join(f"{d.layer}: {d.reason}" for d in plan.decisions[:3])
-    return f"no layer is replaced ({reasons}); choose layers and schemes with --layer"
+def _nothing_replaced(reasons: Mapping[str, str | None]) -> str:
+    first = "; ".join(f"{name}: {reason}" for name, reason in list(reasons.items())[:3])
+    return f"no layer is replaced ({first}); choose layers and schemes with --layer"
 
 
 def resolve_plan(

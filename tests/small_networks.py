@@ -297,6 +297,18 @@ def _odd() -> Network:
     return Network(text, weights, {"x": (3, 8, 8)}, kept=kept)
 
 
+def _long_kernel() -> Network:
+    """A first layer whose moments, of patches of 24576 entries, would take 4.5 GiB."""
+    rng = np.random.default_rng(11)
+    text = """g (float[N,48,576] x) => (float[N,10] y) {
+      c1 = Conv<strides=[16]>(x, w1)  r1 = Relu(c1)
+      c2 = Conv(r1, w2)  r2 = Relu(c2)
+      p = GlobalAveragePool(r2)  f = Flatten(p)  y = Gemm<transB=1>(f, w3)
+    }"""
+    weights = {"w1": low(rng, 16, 48, 512), "w2": low(rng, 32, 16, 3), "w3": low(rng, 10, 32)}
+    return Network(text, weights, {"x": (48, 576)})
+
+
 NETWORKS: dict[str, Callable[[], Network]] = {
     "a Split, a Concat, a residual, two outputs": _split,
     "an If whose branches read from outside": _branches,
@@ -309,4 +321,5 @@ NETWORKS: dict[str, Callable[[], Network]] = {
     "inputs without samples": _inputs,
     "a batch of exactly one": _one,
     "dead, NaN and constant inputs": _odd,
+    "a kernel of 512": _long_kernel,
 }

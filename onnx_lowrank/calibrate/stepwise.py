@@ -17,6 +17,7 @@ from onnx_lowrank.calibrate.collect import add_batch, by_image, rows_of, sized
 from onnx_lowrank.calibrate.jobs import Job, Passes, Survey, find_jobs
 from onnx_lowrank.calibrate.run import POSITIONS
 from onnx_lowrank.data import Dataset
+from onnx_lowrank.errors import DataError
 from onnx_lowrank.graph.section import cut_section, find_section
 from onnx_lowrank.metrics.accumulator import MomentAccumulator
 from onnx_lowrank.metrics.moments import LayerStatistics
@@ -168,6 +169,8 @@ class StepwiseStatistics:
             images = []
             for side in sides:
                 known = side.files.get(job.tensor)
+                if known is None and job.tensor not in batch.feeds:
+                    raise DataError(f"its input '{job.tensor}' is a constant; keep this layer")
                 value = batch.feeds[job.tensor] if known is None else _read(known[number])
                 images.append(by_image(job.tensor, value, rows))
             if sums is None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from onnx_lowrank.calibrate import calibrate
 from onnx_lowrank.data import Dataset
-from onnx_lowrank.errors import PlanError
+from onnx_lowrank.errors import LAYER_ERRORS, PlanError, layer_reason
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.layers import Layer, layer_bias, layer_weight
 from onnx_lowrank.planning.budget import Budget
@@ -194,9 +194,13 @@ class Search:
             kept = worth_trying(
                 [macs for _, macs, _ in counted], [fit.error for fit, *_ in counted], slack=SLACK
             )
+            try:
+                single = single_layer_model(self.normalised, by_name[name], batch=batch)
+                models = [replaced(single, counted[i][0], portable=self.portable) for i in kept]
+            except LAYER_ERRORS as error:
+                reasons[name] = layer_reason(error)
+                continue
             chosen[name] = [counted[i] for i in kept]
-            single = single_layer_model(self.normalised, by_name[name], batch=batch)
-            models = [replaced(single, fit, portable=self.portable) for fit, *_ in chosen[name]]
             errors = np.array([fit.error for fit, *_ in chosen[name]])
             groups.append(Group(single, models, errors))
         times = time_layers(groups, self.stopwatch, self.store, self.table, progress=self.progress)

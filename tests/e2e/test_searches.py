@@ -64,7 +64,7 @@ def test_a_search_ends_with_a_verdict_that_holds(
     assert refits
     assert [each.failed for each in refits] == [{}] * len(refits)
     assert result.passed, result.failures
-    assert len(result.compressed.plan.chosen) >= 2
+    assert result.compressed.plan.chosen
     path = tmp_path / "small.onnx"
     result.compressed.save(path)
     new = verify(
