@@ -18,7 +18,7 @@ from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.external import data_files
 from onnx_lowrank.graph.io import check_output, load_model
 from onnx_lowrank.graph.layers import Layer, find_layers, layer_weight
-from onnx_lowrank.passes.normalize import normalisation
+from onnx_lowrank.passes.normalize import normalised
 from onnx_lowrank.passes.replacement import replacement
 from onnx_lowrank.planning.cost import plan_costs
 from onnx_lowrank.planning.plan import (
@@ -252,8 +252,7 @@ def compress(
     layers = _layers(original, input_shapes)
     decided = resolve_plan(layers, plan, weights=_weights(original, layers))
     if not decided.chosen:
-        reasons = "; ".join(f"{d.layer}: {d.reason}" for d in decided.decisions[:3])
-        raise PlanError(f"no layer is replaced ({reasons}); choose layers and schemes with --layer")
+        raise PlanError(_nothing_replaced({d.layer: d.reason for d in decided.decisions}))
     dataset = (
         _dataset(original, data, preprocess, labels_from, strict, input_shapes, limit, seed)
         if verification
@@ -280,18 +279,20 @@ def compress(
     elif metric is not None:
         raise DataError(f"the metric '{metric}' needs data; give calibration samples")
     progress("normalising", 0, steps)
-    rewritten = onnx.ModelProto()
-    rewritten.CopyFrom(original)
-    chosen = frozenset(decided.chosen)
-    normalised = normalisation(chosen).run(rewritten)
+    rewritten, cleaned = normalised(original, decided.chosen)
 
-    fits = fit_model(
+    found = fit_model(
         rewritten,
         decided,
         calibration=samples,
         seed=seed,
         progress=lambda step, done, _: progress(step, done + 1, steps),
     )
+    fits, decided = found.fits, decided.keeping(found.failed)
+    if not fits:
+        raise PlanError(_nothing_replaced(found.failed))
+    if found.failed:  # layers that are kept after all stay as they were
+        rewritten, cleaned = normalised(original, decided.chosen)
 
     progress("rewriting", steps - 2, steps)
     values = {name: (fit.factors, fit.bias) for name, fit in fits.items()}
@@ -313,8 +314,8 @@ def compress(
         report=CompressReport(
             cost=CostReport(decided, plan_costs(layers, decided)),
             fits=fits,
-            changes=normalised.changes + lowered.changes,
-            refusals=normalised.refusals + lowered.refusals,
+            changes=cleaned.changes + lowered.changes,
+            refusals=cleaned.refusals + lowered.refusals,
             verification=report,
             notes=samples.dataset.notes if samples else (),
             file_bytes=FileBytes.of(model, original, rewritten),
@@ -337,6 +338,11 @@ def check_files(outputs: Sequence[Output], inputs: Sequence[Input]) -> None:
             for file in data_files(source.path)
         ]
     check_outputs(outputs, [*inputs, *weights])
+
+
+def _nothing_replaced(reasons: Mapping[str, str | None]) -> str:
+    first = "; ".join(f"{name}: {reason}" for name, reason in list(reasons.items())[:3])
+    return f"no layer is replaced ({first}); choose layers and schemes with --layer"
 
 
 def resolve_plan(

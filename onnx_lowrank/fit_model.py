@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from onnx_lowrank.calibrate import StepwiseStatistics, calibrate
 from onnx_lowrank.data import Dataset
-from onnx_lowrank.errors import DataError
+from onnx_lowrank.errors import LAYER_ERRORS, DataError, layer_reason, of_layer
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.layers import find_layers, layer_bias, layer_weight
 from onnx_lowrank.metrics.base import Weight
@@ -27,7 +27,6 @@ from onnx_lowrank.passes.approximate_conv import ApproximateConvPass
 from onnx_lowrank.planning.fit import FitProblem, LayerFit, fit_layer
 from onnx_lowrank.planning.plan import Plan
 from onnx_lowrank.runtime import Provider
-from onnx_lowrank.schemes import Factors
 
 Progress = Callable[[str, int, int], None]
 MetricName = Literal["covariance", "mahalanobis", "combined"]
@@ -76,16 +75,35 @@ class Calibration:
             )
 
 
+@dataclass(frozen=True, eq=False)
+class ModelFits:
+    """The fits of a plan.
+
+    Attributes
+    ----------
+    fits : dict of str to LayerFit
+        By layer name, in graph order.
+    failed : dict of str to str
+        Why layers have no fit of their own, by name.
+    """
+
+    fits: dict[str, LayerFit]
+    failed: dict[str, str]
+
+
 def fit_model(
     model: onnx.ModelProto,
     plan: Plan,
     *,
     calibration: Calibration | None = None,
     seed: int = 0,
-    starts: Mapping[str, Factors] = MappingProxyType({}),
+    starts: Mapping[str, LayerFit] = MappingProxyType({}),
     progress: Progress = lambda step, done, total: None,
-) -> dict[str, LayerFit]:
+) -> ModelFits:
     """Fit every layer that a plan replaces.
+
+    A layer whose statistics or fit fail is an error where the plan names it; otherwise it is left
+    out, and the others go on.
 
     Parameters
     ----------
@@ -97,18 +115,24 @@ def fit_model(
         Data for another metric; the Frobenius norm is minimised if not given.
     seed : int
         Fixes every random choice.
-    starts : mapping of str to Factors, optional
-        By layer name: of fits to other data, which these may begin at.
+    starts : mapping of str to LayerFit, optional
+        By layer name: fits to other data, which these may begin at, and which stand where a
+        layer's own fit fails.
     progress : callable
         Called with a sentence, the number of layers done, and their total.
 
     Returns
     -------
-    dict
-        A `LayerFit` by layer name, in graph order.
+    ModelFits
+
+    Raises
+    ------
+    DataError, SchemeError, ModelError
+        A layer that the plan names has no fit; or what the data set raises.
     """
     layers = {layer.name: layer for layer in find_layers(model)}
     chosen = plan.chosen
+    named = {decision.layer for decision in plan.decisions if decision.named}
     editor = GraphEditor(model)
     statistics: Mapping[str, LayerStatistics] = {}
     gradients: Mapping[str, Mahalanobis] = {}
@@ -126,6 +150,7 @@ def fit_model(
                 provider=calibration.provider,
             )
     fits: dict[str, LayerFit] = {}
+    failed: dict[str, str] = {}
     below: StepwiseStatistics | None = None
     with ExitStack() as stack:
         if calibration is not None and calibration.asymmetric:
@@ -140,22 +165,31 @@ def fit_model(
             )
         for done, (name, scheme) in enumerate(chosen.items()):
             progress(f"fitting {name} as {scheme.spec}", done, len(chosen))
-            weight, bias = layer_weight(editor, layers[name]), layer_bias(editor, layers[name])
-            if below is not None:
-                compressed = _replaced(model, fits) if fits else None
-                statistics = {name: below.next(name, weight, compressed)}
-            spec = layers[name].spec
-            problem = layer_problem(
-                weight,
-                bias,
-                spec.group if spec else 1,
-                statistics=statistics.get(name),
-                gradients=gradients.get(name),
-            )
-            problem = replace(problem, start=starts.get(name))
-            fit = fit_layer(name, scheme, problem, seed=seed)
-            fits[name] = fit if calibration is None else replace(fit, metric=calibration.metric)
-    return fits
+            start = starts.get(name)
+            try:
+                weight, bias = layer_weight(editor, layers[name]), layer_bias(editor, layers[name])
+                if below is not None:
+                    compressed = _replaced(model, fits) if fits else None
+                    statistics = {name: below.next(name, weight, compressed)}
+                spec = layers[name].spec
+                problem = layer_problem(
+                    weight,
+                    bias,
+                    spec.group if spec else 1,
+                    statistics=statistics.get(name),
+                    gradients=gradients.get(name),
+                )
+                problem = replace(problem, start=None if start is None else start.factors)
+                fit = fit_layer(name, scheme, problem, seed=seed)
+            except LAYER_ERRORS as error:
+                if name in named:
+                    raise of_layer(name, error) from error
+                failed[name] = layer_reason(error)
+                if start is not None:
+                    fits[name] = start
+            else:
+                fits[name] = fit if calibration is None else replace(fit, metric=calibration.metric)
+    return ModelFits(fits, failed)
 
 
 def layer_gradients(

@@ -14,10 +14,11 @@ import onnx
 
 from onnx_lowrank.data import Dataset, Preprocess, open_dataset
 from onnx_lowrank.data.split import fewest_samples, split
-from onnx_lowrank.errors import DataError, ModelError, PlanError
+from onnx_lowrank.errors import DataError, PlanError
 from onnx_lowrank.graph.check import check_model
 from onnx_lowrank.graph.io import load_model
 from onnx_lowrank.graph.layers import find_layers
+from onnx_lowrank.passes.normalize import normalised
 from onnx_lowrank.passes.replacement import replacement
 from onnx_lowrank.planning.budget import Budget
 from onnx_lowrank.planning.cost import plan_costs, uncounted, untouched
@@ -26,7 +27,7 @@ from onnx_lowrank.results import CompressReport, CompressResult, CostReport, Fil
 from onnx_lowrank.runtime import Provider, fix_shapes, model_inputs, require_provider
 from onnx_lowrank.runtime.library import Lowering, is_portable
 from onnx_lowrank.score import Score
-from onnx_lowrank.searching.ladder import normalised
+from onnx_lowrank.searching.ladder import searched
 from onnx_lowrank.searching.outlook import Prediction
 from onnx_lowrank.searching.result import SearchResult
 from onnx_lowrank.searching.run import Search
@@ -157,6 +158,7 @@ def compress_to_budget(
     dask: str | None = None,
     latency: SavedLatencies | None = None,
     lowering: Lowering = "standard",
+    keep: Sequence[str] = (),
     cache_dir: Path | None = None,
     seed: int = 0,
     progress: Progress = lambda step, done, total: None,
@@ -201,6 +203,8 @@ def compress_to_budget(
         then, where the kernels load, among portable nodes, and takes the faster model: next to
         nodes other layers lose onnxruntime's own layouts. Latencies of another machine are those
         of standard ops.
+    keep : sequence of str
+        Names or globs of layers that the search leaves as they are.
     cache_dir : path, optional
         Where results are kept; the user's cache folder by default.
     seed : int
@@ -219,14 +223,7 @@ def compress_to_budget(
     score = None if budget.score is None else Score.open(budget.score)
     original = load_model(model)
     check_model(original)
-    layers = find_layers(original, check_values=True)
-    names = frozenset(layer.name for layer in layers if layer.reason is None)
-    if not names:
-        reasons = "; ".join(f"{layer.name}: {layer.reason}" for layer in layers[:3])
-        raise ModelError(
-            f"the model has no layer that could be approximated{f' ({reasons})' if reasons else ''}"
-            "; there is nothing to do"
-        )
+    names, kept = searched(original, keep)
     prepared, _ = normalised(original, names)
     forms = _forms(lowering, latency)
     if latency is not None:
@@ -278,6 +275,7 @@ def compress_to_budget(
         score=score,
         cluster=dask,
         unseen=verdict.samples,
+        kept=kept,
     )
     tried = {portable: replace(search, portable=portable).run() for portable in forms}
     portable, found = min(

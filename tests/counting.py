@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import onnx
 
 from onnx_lowrank.graph.layers import find_layers
+from onnx_lowrank.passes.normalize import normalised
 from onnx_lowrank.planning.latency import SavedLatencies, Timed
-from onnx_lowrank.searching.ladder import ladder, normalised
+from onnx_lowrank.searching.ladder import ladder
 from onnx_lowrank.searching.single_layer import replaced, single_layer_model
 from onnx_lowrank.searching.synthetic import synthetic_fits
 from onnx_lowrank.searching.tabulate import model_key
@@ -15,13 +18,17 @@ from onnx_lowrank.searching.timing import ELSEWHERE, Group
 from onnx_lowrank.workload import make_feeds
 
 
-def latencies(model: onnx.ModelProto) -> SavedLatencies:
+def latencies(
+    model: onnx.ModelProto, input_shapes: Mapping[str, tuple[int, ...]] | None = None
+) -> SavedLatencies:
     """Return latencies in proportion to multiply-adds; a third of them are of other nodes."""
     names = [layer.name for layer in find_layers(model)]
     prepared, _ = normalised(model, names)
     known = {}
     dense = 0.0
-    for name, (layer, schemes) in ladder(find_layers(prepared))[0].items():
+    for name, (layer, schemes) in ladder(find_layers(prepared, input_shapes=input_shapes))[
+        0
+    ].items():
         spec = layer.spec
         assert spec is not None
         assert spec.macs is not None
@@ -34,13 +41,13 @@ def latencies(model: onnx.ModelProto) -> SavedLatencies:
             known[key] = Timed(seconds * ratio, ratio, ratio, ratio)
         dense += seconds
     return SavedLatencies(
-        model=model_key(model, make_feeds(model, None)),
+        model=model_key(model, make_feeds(model, None, input_shapes=input_shapes)),
         name="net",
         machine={"cpu": "one that counts multiply-adds"},
         provider="cpu",
         threads=1,
         batch=1,
-        input_shapes={},
+        input_shapes=dict(input_shapes or {}),
         whole=Timed(1.5 * dense, 1, 1, 1),
         assembled=(),
         known=known,

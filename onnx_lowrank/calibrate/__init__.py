@@ -3,5 +3,6 @@
 from onnx_lowrank.calibrate.jobs import Survey
 from onnx_lowrank.calibrate.run import calibrate, statistics_keys
 from onnx_lowrank.calibrate.stepwise import StepwiseStatistics
+from onnx_lowrank.calibrate.store import StoredStatistics
 
-__all__ = ["StepwiseStatistics", "Survey", "calibrate", "statistics_keys"]
+__all__ = ["StepwiseStatistics", "StoredStatistics", "Survey", "calibrate", "statistics_keys"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,11 +12,11 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnx_lowrank.calibrate.jobs import Job
+from onnx_lowrank.calibrate.jobs import Job, Passes
 from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.data import Batch, Dataset
 from onnx_lowrank.data.dataset import batched_inputs
-from onnx_lowrank.errors import DataError, ModelError
+from onnx_lowrank.errors import LAYER_ERRORS, DataError, ModelError, layer_reason
 from onnx_lowrank.graph.io import load_model
 from onnx_lowrank.metrics.accumulator import MomentAccumulator
 from onnx_lowrank.metrics.patches import choose_positions, extract_patches, output_size
@@ -51,8 +51,19 @@ def measure_sizes(session: Session, dataset: Dataset, jobs: Sequence[Job]) -> li
     unknown = [job.tensor for job in jobs if job.conv.output_positions is None]
     if not unknown:
         return list(jobs)
-    found = _activations(session, next(iter(dataset)), dataset, list(dict.fromkeys(unknown)))
-    return [sized(job, found[job.tensor].shape) if job.tensor in found else job for job in jobs]
+    batch = next(iter(dataset))
+    values = _activations(session, batch, list(dict.fromkeys(unknown)))
+    rows = rows_of(batch, dataset)
+    found = []
+    for job in jobs:
+        try:
+            each = job
+            if job.tensor in values:
+                each = sized(job, by_image(job.tensor, values[job.tensor], rows).shape)
+        except LAYER_ERRORS:  # it is said when the job's turn comes
+            each = job
+        found.append(each)
+    return found
 
 
 def sized(job: Job, shape: Sequence[int]) -> Job:
@@ -76,12 +87,15 @@ def _sizes(conv: ConvSpec, shape: Sequence[int]) -> tuple[tuple[int, ...], tuple
 def collect(
     session: Session,
     dataset: Dataset,
-    sums: Mapping[Job, MomentAccumulator],
+    sums: dict[Job, MomentAccumulator],
+    passes: Passes,
     *,
-    positions: int,
+    refused: dict[Job, str],
     seed: int,
 ) -> Iterator[int]:
     """Run a model over the data and add what the jobs' tensors hold to their sums.
+
+    A job that fails goes from `sums` to `refused`, with the reason, and the others go on.
 
     Parameters
     ----------
@@ -89,33 +103,42 @@ def collect(
         Of the model, the tensors among its outputs.
     dataset : Dataset
         The data.
-    sums : mapping of Job to MomentAccumulator
+    sums : dict of Job to MomentAccumulator
         Where to add.
-    positions : int
-        Most output positions of an image that are looked at.
+    passes : Passes
+        How much of every image is looked at.
+    refused : dict of Job to str
+        Where reasons are added.
     seed : int
-        Seed of their choice.
+        Seed of the choice of positions.
 
     Yields
     ------
     int
         The number of images done, at the start and after each batch.
     """
-    tensors = list(dict.fromkeys(job.tensor for job in sums))
     done = 0
     yield done
     for batch in dataset:
-        values = _activations(session, batch, dataset, tensors)
-        for job, accumulator in sums.items():
-            add_batch(
-                accumulator,
-                job,
-                [values[job.tensor]],
-                samples=batch.samples,
-                first=done,
-                positions=positions,
-                seed=seed,
-            )
+        if not sums:
+            return
+        values = _activations(session, batch, list(dict.fromkeys(job.tensor for job in sums)))
+        rows = rows_of(batch, dataset)
+        for job in list(sums):
+            try:
+                images = by_image(job.tensor, values[job.tensor], rows)
+                add_batch(
+                    sums[job],
+                    job,
+                    [images],
+                    passes,
+                    samples=batch.samples,
+                    first=done,
+                    seed=seed,
+                )
+            except LAYER_ERRORS as error:
+                refused[job] = layer_reason(error)
+                del sums[job]
         done += batch.samples
         yield done
 
@@ -124,10 +147,10 @@ def add_batch(
     accumulator: MomentAccumulator,
     job: Job,
     activations: Sequence[Images],
+    passes: Passes,
     *,
     samples: int,
     first: int,
-    positions: int,
     seed: int,
 ) -> None:
     """Add a batch of a job's tensor, by image as `by_image` gives it, as every model sees it.
@@ -144,9 +167,11 @@ def add_batch(
         raise ModelError(
             f"tensor '{job.tensor}' differs in shape between the original and the compressed model"
         )
+    most = passes.most_positions(job)
     for index in range(samples):
-        rng = np.random.default_rng([seed, first + index, *hashlib.sha256(job.key).digest()])
-        _add(accumulator, job.conv, [each[index] for each in activations], positions, rng)
+        if passes.takes(job, first + index):
+            rng = np.random.default_rng([seed, first + index, *hashlib.sha256(job.key).digest()])
+            _add(accumulator, job.conv, [each[index] for each in activations], most, rng)
 
 
 def _add(
@@ -179,14 +204,9 @@ def _patches(
     return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
 
 
-def _activations(
-    session: Session, batch: Batch, dataset: Dataset, tensors: Sequence[str]
-) -> dict[str, Images]:
-    """Return tensors as ``(images, pieces, ...)``: a model may cut an image into several."""
+def _activations(session: Session, batch: Batch, tensors: Sequence[str]) -> dict[str, Images]:
     wanted = [name for name in tensors if name not in batch.feeds]
-    values = {**batch.feeds, **session.run(batch.feeds, wanted)} if wanted else batch.feeds
-    rows = rows_of(batch, dataset)
-    return {name: by_image(name, values[name], rows) for name in tensors}
+    return {**batch.feeds, **session.run(batch.feeds, wanted)} if wanted else batch.feeds
 
 
 def rows_of(batch: Batch, dataset: Dataset) -> int:
@@ -196,7 +216,7 @@ def rows_of(batch: Batch, dataset: Dataset) -> int:
 
 
 def by_image(name: str, value: Images, rows: int) -> Images:
-    """Return a tensor of `rows` images as ``(images, pieces, ...)``.
+    """Return a tensor of `rows` images as ``(images, pieces, ...)``: several may come of an image.
 
     Raises
     ------
@@ -205,11 +225,12 @@ def by_image(name: str, value: Images, rows: int) -> Images:
     """
     if value.ndim < 2 or len(value) == 0 or len(value) % rows:
         raise DataError(
-            f"tensor '{name}' of shape {list(value.shape)} has no axis of {rows} images; "
-            "leave its layer out"
+            f"its input '{name}' of shape {list(value.shape)} has no axis of {rows} images; "
+            "keep this layer"
         )
     if not np.isfinite(value).all():
         raise DataError(
-            f"NaN or Inf in tensor '{name}'; check the preprocessing, and the model on these inputs"
+            f"NaN or Inf in its input '{name}'; check the preprocessing, and the model on these "
+            "inputs"
         )
     return value.reshape(rows, -1, *value.shape[1:])

@@ -16,6 +16,8 @@ from onnx_lowrank.errors import DataError, PlanError, suggest
 from onnx_lowrank.graph.layers import attribute, find_layers
 from onnx_lowrank.metrics.accumulator import MomentAccumulator
 
+LAYER_LIMIT = 1 << 30  # bytes of the moments of one layer: patches of up to 11585 entries
+
 
 @dataclass(frozen=True)
 class Survey:
@@ -119,7 +121,11 @@ def find_jobs(
 
 @dataclass(frozen=True, kw_only=True)
 class Passes:
-    """How jobs are divided into passes over the data.
+    """How much is kept of each job, and how jobs are divided into passes over the data.
+
+    The moments of a layer are matrices of the length of its patches. Those of a layer without
+    groups that would be larger than `layer_limit` are kept as the samples themselves, of fewer
+    positions of each image, and in the end of fewer images, so that they are within it.
 
     Attributes
     ----------
@@ -127,32 +133,25 @@ class Passes:
         Number of images, and of those that run at once.
     positions : int
         Most positions of an image that are looked at.
+    layer_limit : int
+        Most bytes of the moments of one layer. A constant: what comes out must not depend on the
+        machine.
     """
 
     images: int
     batch: int
     positions: int
+    layer_limit: int = LAYER_LIMIT
 
-    def group(self, jobs: Iterable[Job], limit: int, *, besides: int = 0) -> list[list[Job]]:
+    def group(self, jobs: Iterable[Job], limit: int) -> list[list[Job]]:
         """Divide jobs, in their order, into passes of at most `limit` bytes each.
 
-        Every job takes so many bytes `besides`.
-
-        Raises
-        ------
-        DataError
-            One job alone takes more.
+        A job that takes more has a pass to itself.
         """
         groups: list[list[Job]] = []
         used = scratch = 0
         for job in jobs:
-            size, extra = self.lasting(job) + besides, self.scratch(job)
-            if size + extra > limit:
-                raise DataError(
-                    f"the statistics of '{job.tensor}' take {(size + extra) / 2**30:.2f} GiB, "
-                    f"beyond the memory limit of {limit / 2**30:.2f} GiB; raise it, "
-                    "take smaller batches, or leave the layer out"
-                )
+            size, extra = self.lasting(job), self.scratch(job)
             if not groups or used + size + max(scratch, extra) > limit:
                 groups.append([])
                 used = scratch = 0
@@ -169,29 +168,54 @@ class Passes:
         }
 
     def dense(self, job: Job) -> bool:
-        """Whether matrices are summed: not for a fully connected layer with fewer samples."""
-        return bool(job.conv.kernel) or self.images * self._rows(job) >= job.length
+        """Whether matrices are summed; the samples themselves are kept otherwise."""
+        if job.conv.group == 1 and not job.conv.kernel and self._samples(job) < job.length:
+            return False
+        return self._matrices(job) <= self.layer_limit or job.conv.group > 1
+
+    def check(self, job: Job) -> None:
+        """Raise DataError where the moments of a job are too large in every form."""
+        least = self._matrices(job) if self.dense(job) else 2 * 8 * job.length
+        if least > self.layer_limit:
+            raise DataError(
+                f"the moments of its inputs take {least / 2**30:.2f} GiB, beyond the limit of "
+                f"{self.layer_limit / 2**30:.2f} GiB for a layer; keep the layer, or fit it "
+                "without calibration data"
+            )
+
+    def most_positions(self, job: Job) -> int:
+        """Return how many positions of an image are looked at, at most."""
+        if self.dense(job):
+            return self.positions
+        return max(min(self._most_rows(job) // self.images, self.positions), 1)
+
+    def takes(self, job: Job, image: int) -> bool:
+        """Whether an image, by its number, is looked at: all, or as many as fit, evenly spread."""
+        if self.dense(job) or (most := self._most_rows(job)) >= self.images:
+            return True
+        return image * most // self.images != (image - 1) * most // self.images
 
     def lasting(self, job: Job) -> int:
         """Return the bytes a job takes throughout a pass: its sums, and a batch of its tensor."""
-        rows = job.length if self.dense(job) else self.images * self._rows(job)
+        rows = job.length if self.dense(job) else min(self._samples(job), self._most_rows(job))
         # The sums, and besides the means of the images.
         rows += min(self.images, 2 * job.length)
         return 8 * rows * job.length * job.conv.group + self._activations(job)
 
-    def original(self, job: Job, outputs: int) -> int:
-        """Return the bytes more where another network's patches are given too.
-
-        Those are a batch of its tensor, its patches, and a sum or the samples themselves.
-        """
-        rows = outputs if self.dense(job) else self.images * self._rows(job)
-        return 8 * rows * job.length + self._activations(job) + self.scratch(job)
-
     def scratch(self, job: Job) -> int:
         """Return the bytes a job takes while it adds an image: its patches and their product."""
-        rows = self._rows(job)
+        rows = min(self._rows(job), self.most_positions(job))
         patches = 2 * rows * job.length * job.conv.group
         return 8 * (patches + min(rows, job.length) ** 2)
+
+    def _matrices(self, job: Job) -> int:
+        return 8 * job.conv.group * job.length**2
+
+    def _samples(self, job: Job) -> int:
+        return self.images * self._rows(job)
+
+    def _most_rows(self, job: Job) -> int:
+        return max(self.layer_limit // (8 * job.length), 1)
 
     def _activations(self, job: Job) -> int:
         return 4 * self.batch * job.conv.in_channels * (job.conv.input_positions or 1)

@@ -9,14 +9,14 @@ from pathlib import Path
 import onnx
 
 from onnx_lowrank.calibrate.collect import collect, measure_sizes, open_with_outputs
-from onnx_lowrank.calibrate.jobs import Job, Passes, Survey, find_jobs
+from onnx_lowrank.calibrate.jobs import LAYER_LIMIT, Job, Passes, Survey, find_jobs
 from onnx_lowrank.calibrate.store import Store, StoredStatistics
 from onnx_lowrank.data import Dataset
-from onnx_lowrank.errors import DataError
+from onnx_lowrank.errors import LAYER_ERRORS, DataError, layer_reason
 from onnx_lowrank.graph.digest import model_digest
 from onnx_lowrank.runtime import Provider
 
-FORMAT = 1  # of the stored entries and of the arithmetic behind them; part of their keys
+FORMAT = 2  # of the stored entries and of the arithmetic behind them; part of their keys
 POSITIONS = 512
 MEMORY_LIMIT = 4 << 30
 
@@ -28,6 +28,7 @@ def calibrate(
     *,
     positions: int = POSITIONS,
     memory_limit: int = MEMORY_LIMIT,
+    layer_limit: int = LAYER_LIMIT,
     cache_dir: Path | None = None,
     seed: int = 0,
     provider: Provider = "cpu",
@@ -40,7 +41,10 @@ def calibrate(
     Of every image all output positions of a layer are looked at, or `positions` of them, drawn
     evenly without replacement by a generator that depends on `seed`, on the layer's input and
     attributes and on the image's number only. An image counts by its number of output positions.
-    Layers of one input and geometry share their statistics.
+    Layers of one input and geometry share their statistics. Of a layer whose moments would be
+    larger than `layer_limit`, the samples themselves are kept, as many as fit.
+
+    One layer never ends the run: one that the data do not suit is in `refused` of the result.
 
     The data are read once more than the model runs over them: first for their number, sizes and
     content.
@@ -58,6 +62,8 @@ def calibrate(
     memory_limit : int
         Bytes for moments, patches and activations, besides what the model takes to run. Layers
         that do not fit together are taken in several passes, with the same numbers.
+    layer_limit : int
+        Bytes for the moments of one layer, as of `Passes`.
     cache_dir : path, optional
         Where results are kept, by the content of models, data and settings; a temporary folder,
         removed with the result, if not given.
@@ -76,15 +82,15 @@ def calibrate(
     -------
     StoredStatistics
         By layer name, in the order of `layers`. A value is read from disk at each access: all of
-        them need not fit into memory together.
+        them need not fit into memory together. `refused` says of the other layers why there are
+        none: NaN or Inf in its input, an input without an axis of images, moments too large.
 
     Raises
     ------
     PlanError
         A layer is unknown, or cannot be read.
     DataError
-        NaN or Inf in an activation, an activation without an axis of images, a layer too large
-        for `memory_limit`, or what the data set raises.
+        What the data set raises.
     ModelError, ProviderError
         The model does not run.
     OutputError
@@ -98,21 +104,44 @@ def calibrate(
     store = Store(cache_dir)
     entries = {job.key: _entry(common, job) for job in jobs.values()}
     missing = [job for job in dict.fromkeys(jobs.values()) if not store.holds(entries[job.key])]
+    refused: dict[bytes, str] = {}  # by the key of a job
     if missing:
         tensors = {job.tensor for job in missing}
         session = open_with_outputs(model, tensors, provider, threads)
-        passes = Passes(images=survey.images, batch=dataset.batch, positions=positions)
-        groups = passes.group(measure_sizes(session, dataset, missing), memory_limit)
+        passes = Passes(
+            images=survey.images,
+            batch=dataset.batch,
+            positions=positions,
+            layer_limit=layer_limit,
+        )
+        wanted = []
+        for job in measure_sizes(session, dataset, missing):
+            try:
+                passes.check(job)
+                wanted.append(job)
+            except DataError as error:
+                refused[job.key] = layer_reason(error)
+        groups = passes.group(wanted, memory_limit)
         total = len(groups) * survey.images
         for number, group in enumerate(groups):
             step = f"statistics of layer inputs, pass {number + 1} of {len(groups)}"
             done = number * survey.images
-            sums = passes.accumulators(group)
-            for images in collect(session, dataset, sums, positions=positions, seed=seed):
+            sums, failed = passes.accumulators(group), dict[Job, str]()
+            for images in collect(session, dataset, sums, passes, refused=failed, seed=seed):
                 progress(step, done + images, total)
-            for job in group:
-                store.write(entries[job.key], sums.pop(job).result())
-    return StoredStatistics(store, {layer: entries[job.key] for layer, job in jobs.items()})
+            for job in list(sums):
+                try:
+                    found = sums.pop(job).result()
+                except LAYER_ERRORS as error:
+                    failed[job] = layer_reason(error)
+                else:
+                    store.write(entries[job.key], found)
+            refused |= {job.key: reason for job, reason in failed.items()}
+    return StoredStatistics(
+        store,
+        {layer: entries[job.key] for layer, job in jobs.items()},
+        {layer: refused[job.key] for layer, job in jobs.items() if job.key in refused},
+    )
 
 
 def statistics_keys(

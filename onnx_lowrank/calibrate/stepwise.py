@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from onnx_lowrank.calibrate.collect import add_batch, by_image, rows_of, sized
 from onnx_lowrank.calibrate.jobs import Job, Passes, Survey, find_jobs
-from onnx_lowrank.calibrate.run import MEMORY_LIMIT, POSITIONS
+from onnx_lowrank.calibrate.run import POSITIONS
 from onnx_lowrank.data import Dataset
+from onnx_lowrank.errors import DataError
 from onnx_lowrank.graph.section import cut_section, find_section
 from onnx_lowrank.metrics.accumulator import MomentAccumulator
 from onnx_lowrank.metrics.moments import LayerStatistics
@@ -162,34 +163,32 @@ class StepwiseStatistics:
     ) -> LayerStatistics:
         sums = None
         done = 0
+        passes = Passes(images=self._images, batch=self._dataset.batch, positions=self._positions)
         for number, batch in enumerate(self._dataset):
             rows = rows_of(batch, self._dataset)
             images = []
             for side in sides:
                 known = side.files.get(job.tensor)
+                if known is None and job.tensor not in batch.feeds:
+                    raise DataError(f"its input '{job.tensor}' is a constant; keep this layer")
                 value = batch.feeds[job.tensor] if known is None else _read(known[number])
                 images.append(by_image(job.tensor, value, rows))
             if sums is None:
                 job = sized(job, images[0].shape)
-                passes = Passes(
-                    images=self._images, batch=self._dataset.batch, positions=self._positions
-                )
-                both = len(sides) > 1
-                besides = passes.original(job, len(weight)) if both else 0
-                passes.group([job], MEMORY_LIMIT, besides=besides)
+                passes.check(job)
                 sums = MomentAccumulator(
                     job.conv.group,
                     job.length,
                     dense=passes.dense(job),
-                    weight=weight if both else None,
+                    weight=weight if len(sides) > 1 else None,
                 )
             add_batch(
                 sums,
                 job,
                 images,
+                passes,
                 samples=batch.samples,
                 first=done,
-                positions=self._positions,
                 seed=self._seed,
             )
             done += batch.samples

@@ -56,21 +56,32 @@ class Store:
 
 
 class StoredStatistics(Mapping[str, LayerStatistics]):
-    """Statistics by layer name, read at each access."""
+    """Statistics by layer name, read at each access.
 
-    def __init__(self, store: Store, entries: Mapping[str, str]) -> None:
+    Attributes
+    ----------
+    refused : dict of str to str
+        Why there are none of a layer that was asked for; reading them raises DataError.
+    """
+
+    def __init__(
+        self, store: Store, entries: Mapping[str, str], refused: Mapping[str, str]
+    ) -> None:
         self._store = store
         self._entries = dict(entries)
+        self.refused = dict(refused)
 
     def entry(self, layer: str) -> str:
         """Return the key of a layer's statistics: models, data, settings and the layer's place."""
         return self._entries[layer]
 
     def __getitem__(self, layer: str) -> LayerStatistics:
+        if layer in self.refused:
+            raise DataError(self.refused[layer])
         return self._store.read(self._entries[layer])
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
+        return (layer for layer in self._entries if layer not in self.refused)
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._entries) - len(self.refused)

@@ -29,6 +29,7 @@ from onnx_lowrank.cli.options import (
     ScoreOption,
     Seed,
     Strict,
+    read_keep,
     read_latency,
     read_plan,
     read_shapes,
@@ -170,20 +171,26 @@ def compress(
     """Replace layers by low-rank subgraphs, compare with the original, and write the result.
 
     Without --layer and --plan, a budget (--max-drop, --min-sqnr, --min-speedup, --macs, --params,
-    --size-mb) and --data, the fastest model within the budget is searched for, by measurement.
-    Without any of these, layers become monochromatic or biclustered at moderate ranks. A model that
-    fails its verdict is not written, unless --keep-anyway is given; --save-plan writes its plan.
+    --size-mb) and --data, the fastest model within the budget is searched for, by measurement;
+    --layer NAME=keep leaves layers out of the search. Without any of these, layers become
+    monochromatic or biclustered at moderate ranks. A model that fails its verdict is not written,
+    unless --keep-anyway is given; --save-plan writes its plan.
     """
     from onnx_lowrank import api
     from onnx_lowrank.documents import measured
 
     goals = (min_speedup, macs, params, size_mb)
     losses = (max_drop, min_sqnr)
-    planned = layer is not None or plan is not None
     has_goal = any(goal is not None for goal in goals)
+    has_budget = has_goal or any(loss is not None for loss in losses)
+    keep = read_keep(layer) if has_budget and plan is None else []
+    planned = plan is not None or (layer is not None and not keep)
     if planned and has_goal:
-        raise PlanError("a plan says what is replaced; leave it out to search within a budget")
-    searching = not planned and (has_goal or any(loss is not None for loss in losses))
+        raise PlanError(
+            "a plan says what is replaced; leave it out to search within a budget, or leave layers "
+            "out of the search by --layer NAME=keep"
+        )
+    searching = has_budget and not planned
     if searching and data is None:
         raise PlanError(
             "a search within a budget needs samples; give --data, or a plan by --layer or --plan"
@@ -227,6 +234,7 @@ def compress(
             dask=dask,
             latency=None if latency is None else read_latency(latency),
             lowering=lowering,
+            keep=keep,
             seed=seed,
         )
     if score is not None:

@@ -50,7 +50,8 @@ Layers = Annotated[
     typer.Option(
         "--layer",
         metavar="NAME=SCHEME",
-        help="Replace a layer (name or glob) by a scheme, e.g. 'conv1=mono:C=6'; repeat as needed.",
+        help="Replace a layer (name or glob) by a scheme, e.g. 'conv1=mono:C=6', or leave it as it "
+        "is: 'conv1=keep'; repeat as needed.",
     ),
 ]
 PlanFile = Annotated[
@@ -160,6 +161,14 @@ def read_plan(layers: list[str] | None, plan: Path | None) -> list[str] | Path |
     if layers and plan:
         raise PlanError("give the plan either by --layer or by --plan, not by both")
     return plan or layers or None
+
+
+def read_keep(layers: list[str] | None) -> list[str]:
+    """Return names and globs of ``NAME=keep`` texts; none where a text names a scheme."""
+    from onnx_lowrank.planning.plan import Rule
+
+    rules = [Rule.parse(text) for text in layers or ()]
+    return [] if any(rule.scheme for rule in rules) else [rule.pattern for rule in rules]
 
 
 def read_shapes(texts: list[str] | None) -> dict[str, tuple[int, ...]] | None:

@@ -40,7 +40,7 @@ class GraphEditor:
         self._types: dict[str, int] | None = None
         self._producers: dict[str, onnx.NodeProto] = {}
         self._consumers: dict[str, list[onnx.NodeProto]] = {}
-        self._names = set(_names(self.graph))
+        self._names = set(all_names(self.graph))
         self._unused: dict[str, None] = {}  # what an edit stopped reading, in order
         self._gone: set[str] = set()  # names of tensors that an edit took out of the graph
         for node in self.graph.node:
@@ -331,7 +331,7 @@ def _sweep_nodes(graph: onnx.GraphProto, nodes: dict[int, onnx.NodeProto]) -> li
     return [node for _, node in found]
 
 
-def _names(graph: onnx.GraphProto) -> Iterator[str]:
+def all_names(graph: onnx.GraphProto) -> Iterator[str]:
     """Yield every name in a graph and its bodies, of tensors that are only noted too."""
     values: Iterable[Any] = (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
     for value in values:
@@ -342,7 +342,7 @@ def _names(graph: onnx.GraphProto) -> Iterator[str]:
         yield node.name
         yield from node.output
         for _, body in bodies(node):
-            yield from _names(body)
+            yield from all_names(body)
 
 
 def reads(node: onnx.NodeProto) -> list[str]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper
+from onnx import TensorProto, helper
 
 from onnx_lowrank.errors import ModelError
-from onnx_lowrank.graph.edit import reads
+from onnx_lowrank.graph.edit import all_names, reads
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,10 @@ def cut_section(
 ) -> onnx.ModelProto:
     """Return a section as a model of its own, its nodes and weights copied.
 
+    A node with several outputs may be in a section for one of them while another is known, such as
+    a Split of which one part was computed before. The known one is then read as an input, and what
+    the node itself makes of it goes by a name that nothing reads.
+
     Parameters
     ----------
     model : onnx.ModelProto
@@ -92,25 +97,62 @@ def cut_section(
         A value of every start, for its type and number of axes: their lengths are left open.
     """
     graph = model.graph
-    nodes = [graph.node[place] for place in sorted(section.nodes)]
+    nodes = _without_outputs(
+        [graph.node[place] for place in sorted(section.nodes)], section.starts, graph
+    )
     used = {name for node in nodes for name in reads(node)}
+    given = set(section.starts)
+    initializers = [t for t in graph.initializer if t.name in used - given]
     inputs = [
         helper.make_tensor_value_info(
-            name,
-            helper.np_dtype_to_tensor_dtype(np.dtype(values[name].dtype)),
-            [None] * values[name].ndim,
+            name, _element_type(values[name].dtype), [None] * values[name].ndim
         )
         for name in section.starts
     ]
-    end = onnx.ValueInfoProto(name=section.end)
+    if model.ir_version < 4:  # which demands it
+        inputs += [helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in initializers]
     part = helper.make_graph(
         nodes,
         graph.name,
         inputs,
-        [end],
-        [t for t in graph.initializer if t.name in used],
-        sparse_initializer=[t for t in graph.sparse_initializer if t.values.name in used],
+        [onnx.ValueInfoProto(name=section.end)],
+        initializers,
+        sparse_initializer=[t for t in graph.sparse_initializer if t.values.name in used - given],
     )
     cut = helper.make_model(part, opset_imports=model.opset_import, functions=model.functions)
     cut.ir_version = model.ir_version
     return cut
+
+
+def _without_outputs(
+    nodes: Sequence[onnx.NodeProto], known: Collection[str], graph: onnx.GraphProto
+) -> list[onnx.NodeProto]:
+    """Return the nodes, copied where one has an output that is known: renamed there.
+
+    It is not left out: most outputs are not optional, and how many a Split has says what it does.
+    """
+    taken: set[str] | None = None
+    found = []
+    for node in nodes:
+        if not set(node.output).isdisjoint(known):
+            taken = set(all_names(graph)) if taken is None else taken
+            copy = onnx.NodeProto()
+            copy.CopyFrom(node)
+            for index, name in enumerate(node.output):
+                if name in known:
+                    copy.output[index] = _free_name(f"{name}.again", taken)
+            node = copy
+        found.append(node)
+    return found
+
+
+def _free_name(base: str, taken: set[str]) -> str:
+    name = next(n for n in chain([base], (f"{base}{i}" for i in count())) if n not in taken)
+    taken.add(name)
+    return name
+
+
+def _element_type(dtype: np.dtype[Any]) -> int:
+    if dtype.kind in "USO":  # texts, however numpy stores them
+        return int(TensorProto.STRING)
+    return int(helper.np_dtype_to_tensor_dtype(dtype))

@@ -47,7 +47,8 @@ class Covariance:
 class RowCovariance:
     """The covariance metric with ``Sigma = rows^T rows + ridge I``, never formed.
 
-    For fully connected layers with more inputs than samples.
+    For fully connected layers with more inputs than samples, and for kernels whose moments would be
+    too large.
 
     Attributes
     ----------

@@ -46,9 +46,9 @@ class DenseMoments:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RowMoments:
-    """Moments of the inputs x of a layer without groups and kernel, as the samples themselves.
+    """Moments of the patches x of a layer without groups, as samples themselves.
 
-    The form taken where there are fewer samples than inputs.
+    The form taken where there are fewer samples than inputs, or where matrices would be too large.
 
     Attributes
     ----------

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from onnx_lowrank.passes.base import PassManager
+import onnx
+
+from onnx_lowrank.passes.base import PassManager, PassResult
 from onnx_lowrank.passes.fold_batchnorm import FoldBatchNormPass
 from onnx_lowrank.passes.fold_constants import FoldConstantsPass
 from onnx_lowrank.passes.normalize_conv import NormalizeConvPass
@@ -21,3 +23,12 @@ def normalisation(layers: Collection[str]) -> PassManager:
             NormalizeGemmPass(layers),
         ]
     )
+
+
+def normalised(
+    original: onnx.ModelProto, layers: Collection[str]
+) -> tuple[onnx.ModelProto, PassResult]:
+    """Return a copy of a model with the named layers normalised, and what was changed."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(original)
+    return copy, normalisation(frozenset(layers)).run(copy)

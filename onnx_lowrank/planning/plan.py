@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from onnx_lowrank.schemes.base import Weight
 
 KEEP = "keep"
 _REMEDY = 'write {"version": 1, "layers": [{"name": ..., "scheme": ...}]}'
+KEPT = "kept as asked"
 
 Weights = Callable[[str], Weight]
 
@@ -77,11 +78,25 @@ class Rule:
 
 @dataclass(frozen=True)
 class Decision:
-    """What becomes of one layer: a scheme with its ranks, or a sentence saying why it is kept."""
+    """What becomes of one layer: a scheme with its ranks, or a sentence saying why it is kept.
+
+    Attributes
+    ----------
+    layer : str
+        The layer.
+    scheme : Scheme or None
+        What replaces it.
+    reason : str or None
+        Why it is kept.
+    named : bool
+        Whether a rule names it exactly: then a failure of its fit is an error. Otherwise it is kept
+        with the reason.
+    """
 
     layer: str
     scheme: Scheme | None
     reason: str | None = None
+    named: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -94,6 +109,15 @@ class Plan:
     def chosen(self) -> dict[str, Scheme]:
         """The schemes of the layers that are replaced, by layer name."""
         return {d.layer: d.scheme for d in self.decisions if d.scheme is not None}
+
+    def keeping(self, reasons: Mapping[str, str]) -> Plan:
+        """Return the plan in which some layers, by name, are kept for a reason."""
+        return Plan(
+            tuple(
+                Decision(d.layer, None, reasons[d.layer]) if d.layer in reasons else d
+                for d in self.decisions
+            )
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as JSON-ready data; `rules_from_dict` reads it back."""
@@ -151,14 +175,38 @@ def decide(
         If a rule matches no layer, or names a layer exactly that its scheme does not fit.
     """
     rules = tuple(rules)
-    names = [layer.name for layer in layers]
+    check_rules([layer.name for layer in layers], rules)
+    return Plan(tuple(_decide_layer(layer, rules, weights) for layer in layers))
+
+
+def check_rules(names: Sequence[str], rules: Iterable[Rule]) -> None:
+    """Raise PlanError if a rule matches none of the layers' names."""
     for rule in rules:
         if not any(rule.matches(name) for name in names):
             raise PlanError(
                 f"no layer is called '{rule.pattern}'"
                 + (suggest(rule.pattern, names) or "; the command 'inspect' lists the layers")
             )
-    return Plan(tuple(_decide_layer(layer, rules, weights) for layer in layers))
+
+
+def kept_as_asked(names: Sequence[str], patterns: Iterable[str]) -> dict[str, str]:
+    """Return why layers are kept that a user left out of a search, by name.
+
+    Parameters
+    ----------
+    names : sequence of str
+        All layers.
+    patterns : iterable of str
+        Names or globs of those to keep.
+
+    Raises
+    ------
+    PlanError
+        A pattern matches no layer.
+    """
+    rules = [Rule(pattern, None) for pattern in patterns]
+    check_rules(names, rules)
+    return {name: KEPT for name in names if any(rule.matches(name) for rule in rules)}
 
 
 def _decide_layer(
@@ -179,7 +227,7 @@ def _decide_layer(
         if exact:
             raise PlanError(f"layer '{layer.name}' cannot take {rule.scheme}: {error}") from None
         return Decision(layer.name, None, str(error))
-    return Decision(layer.name, scheme)
+    return Decision(layer.name, scheme, named=bool(exact))
 
 
 def _resolve(layer: PlannableLayer, spec: SchemeSpec, weights: Weights | None) -> Scheme:

@@ -85,6 +85,8 @@ class Scheme(ABC):
 
     name: ClassVar[str]
     clusters: ClassVar[tuple[str, ...]] = ()  # ranks that a target does not set
+    # Whether its fit in a covariance metric works on the moment itself, not on products with it.
+    needs_moment: ClassVar[bool] = True
 
     @property
     def spec(self) -> str:

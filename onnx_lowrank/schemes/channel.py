@@ -23,6 +23,8 @@ class TwoStageScheme(Scheme):
 
     R: int
 
+    needs_moment: ClassVar[bool] = False
+
     @classmethod
     def limit(cls, rank: str, chosen: Mapping[str, int], conv: ConvSpec) -> int:
         """Return the rank of one group's full matrix."""

@@ -61,6 +61,10 @@ def fit_ladder(
     and moment, the second moment of the responses, and roots of the moment of the inputs. Each
     fit is the one that `fit_scheme` gives with a generator in the same state.
 
+    Where the moment of a kernel is too large to be formed (`RowCovariance`), schemes whose fit
+    works on it get the published construction, in the plain norm: one product with the metric
+    takes seconds there, a refinement hundreds of them. Errors are in the metric all the same.
+
     Parameters and errors are those of `fit_scheme`; `start` is that of `LayerProblem`.
 
     Yields
@@ -77,10 +81,11 @@ def fit_ladder(
     state = rng.bit_generator.state
     for scheme in schemes:
         rng.bit_generator.state = state
-        fit = None if problem is None else scheme.fit_in_covariance(problem, rng)
+        unformed = isinstance(metric, RowCovariance) and scheme.needs_moment
+        fit = None if problem is None or unformed else scheme.fit_in_covariance(problem, rng)
         if fit is None:
             fit = scheme.fit(weight, metric=metric, rng=rng, group=group)
-            if not isinstance(metric, Frobenius):
+            if not isinstance(metric, Frobenius) and not unformed:
                 fit = _refined(fit, weight, metric)
         yield fit
 

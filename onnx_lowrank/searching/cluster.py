@@ -15,9 +15,8 @@ from joblib import Parallel, delayed, parallel_config
 from numpy.typing import NDArray
 
 import onnx_lowrank
-from onnx_lowrank.errors import ClusterError, OnnxLowRankError
-from onnx_lowrank.planning.fit import fit_layer_ladder
-from onnx_lowrank.searching.fits import LayerProblem, to_arrays, unfitted
+from onnx_lowrank.errors import LAYER_ERRORS, ClusterError, OnnxLowRankError
+from onnx_lowrank.searching.fits import LayerProblem, fit_each, to_arrays, unfitted
 from onnx_lowrank.store import Store
 
 PATIENCE = 30.0  # seconds to reach the scheduler, and until it has a worker
@@ -76,9 +75,16 @@ def _packed(problem: LayerProblem) -> LayerProblem:
 
 
 def _fit(problem: LayerProblem, seed: int) -> list[tuple[str, Arrays]]:
-    """Return the key and the arrays of every fit; runs on a worker."""
-    fits = fit_layer_ladder(problem.name, problem.schemes, problem.fit_problem(), seed=seed)
-    return [(key, to_arrays(fit)) for key, fit in zip(problem.keys(seed), fits, strict=True)]
+    """Return the key and the arrays of every fit that succeeds; runs on a worker.
+
+    Those that fail are tried again where the search runs, which says why.
+    """
+    schemes = list(zip(problem.keys(seed), problem.schemes, strict=True))
+    try:
+        fits = fit_each(problem.name, schemes, problem.fit_problem(), seed=seed, reasons=[])
+        return [(key, to_arrays(fit)) for key, fit in fits]
+    except LAYER_ERRORS:
+        return []
 
 
 def _version() -> str:

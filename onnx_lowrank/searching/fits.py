@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
-from onnx_lowrank.errors import OutputError
+from onnx_lowrank.errors import LAYER_ERRORS, OutputError, layer_reason
 from onnx_lowrank.metrics.moments import LayerStatistics
 from onnx_lowrank.metrics.target import fit_target
 from onnx_lowrank.planning.fit import FitProblem, LayerFit, fit_layer_ladder
@@ -85,8 +85,10 @@ class LayerProblem:
 
 def fit_all(
     problems: Sequence[LayerProblem], store: Store, *, seed: int, jobs: int, progress: Progress
-) -> dict[str, tuple[LayerFit, ...]]:
+) -> tuple[dict[str, tuple[LayerFit, ...]], dict[str, str]]:
     """Fit every scheme of every layer; what the store holds is not fitted again.
+
+    A scheme whose fit fails is left out, and so is a layer of which all fail.
 
     Parameters
     ----------
@@ -103,19 +105,32 @@ def fit_all(
 
     Returns
     -------
-    dict
-        Fits by layer name, in the order of its schemes.
+    fits : dict of str to tuple of LayerFit
+        By layer name, in the order of its schemes.
+    failed : dict of str to str
+        Why layers have none, by name.
     """
     # The largest first, so that none is left for one process at the end.
     missing = unfitted(problems, store, seed)
     ordered = sorted(missing, key=lambda p: p.weight.size * p.weight[0].size, reverse=True)
     work = (delayed(_fit_layer)(problem, store, seed) for problem in ordered)
     runner = Parallel(n_jobs=jobs, return_as="generator_unordered")
-    found = len(problems) - len(missing)
-    progress("fitting candidates", found, len(problems))
-    for done, _ in enumerate(runner(work), start=found + 1):
+    stored = len(problems) - len(missing)
+    progress("fitting candidates", stored, len(problems))
+    reasons: dict[str, str] = {}
+    for done, (name, reason) in enumerate(runner(work), start=stored + 1):
         progress("fitting candidates", done, len(problems))
-    return {p.name: tuple(_read(store, p, seed)) for p in problems}
+        if reason is not None:
+            reasons[name] = reason
+    found = {p.name: tuple(_read(store, p, seed)) for p in problems}
+    fits = {name: each for name, each in found.items() if each}
+    lost = next((name for name in found if name not in fits and name not in reasons), None)
+    if lost is not None:
+        raise OutputError(
+            f"the fits of {lost} cannot be read back from {store.folder}; check the disk, or "
+            "choose another folder by ONNX_LOWRANK_CACHE"
+        )
+    return fits, {name: reasons[name] for name in found if name not in fits}
 
 
 def unfitted(problems: Sequence[LayerProblem], store: Store, seed: int) -> tuple[LayerProblem, ...]:
@@ -129,21 +144,47 @@ def unfitted(problems: Sequence[LayerProblem], store: Store, seed: int) -> tuple
     return tuple(found)
 
 
-def _fit_layer(problem: LayerProblem, store: Store, seed: int) -> None:
-    fits = fit_layer_ladder(problem.name, problem.schemes, problem.fit_problem(), seed=seed)
-    for key, fit in zip(problem.keys(seed), fits, strict=True):
+def _fit_layer(problem: LayerProblem, store: Store, seed: int) -> tuple[str, str | None]:
+    """Keep the fits of a layer in the store; return its name, and why some are not there."""
+    schemes = list(zip(problem.keys(seed), problem.schemes, strict=True))
+    reasons: list[str] = []
+    try:
+        to_fit = problem.fit_problem()
+    except LAYER_ERRORS as error:
+        return problem.name, layer_reason(error)
+    for key, fit in fit_each(problem.name, schemes, to_fit, seed=seed, reasons=reasons):
         store.put_arrays(key, to_arrays(fit))
+    return problem.name, reasons[0] if reasons else None
 
 
-def _read(store: Store, problem: LayerProblem, seed: int) -> Iterable[LayerFit]:
+def fit_each(
+    layer: str,
+    schemes: Sequence[tuple[str, Scheme]],
+    problem: FitProblem,
+    *,
+    seed: int,
+    reasons: list[str],
+) -> Iterator[tuple[str, LayerFit]]:
+    """Fit one layer by several schemes with their keys; a scheme that fails is left out.
+
+    Yields the key and the fit of the others; the reasons of the failures are added to `reasons`.
+    """
+    waiting = list(schemes)
+    while waiting:
+        fits = fit_layer_ladder(layer, [scheme for _, scheme in waiting], problem, seed=seed)
+        try:
+            for fit in fits:
+                yield waiting.pop(0)[0], fit
+        except LAYER_ERRORS as error:
+            waiting.pop(0)
+            reasons.append(layer_reason(error))
+
+
+def _read(store: Store, problem: LayerProblem, seed: int) -> Iterator[LayerFit]:
     for key, scheme in zip(problem.keys(seed), problem.schemes, strict=True):
         fit = _stored(store, key, problem.name, scheme)
-        if fit is None:
-            raise OutputError(
-                f"the fit of {problem.name} as {scheme.spec} cannot be read back from "
-                f"{store.folder}; check the disk, or choose another folder by ONNX_LOWRANK_CACHE"
-            )
-        yield fit
+        if fit is not None:
+            yield fit
 
 
 def _stored(store: Store, key: str, layer: str, scheme: Scheme) -> LayerFit | None:

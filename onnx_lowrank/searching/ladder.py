@@ -1,32 +1,58 @@
-"""What a search works on: the normalised model, its layers worth a search, their candidates."""
+"""What a search works on: the layers worth a search, and their candidates."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 
 import onnx
 
-from onnx_lowrank.graph.layers import Layer
-from onnx_lowrank.passes.base import PassResult
-from onnx_lowrank.passes.normalize import normalisation
+from onnx_lowrank.errors import ModelError, PlanError
+from onnx_lowrank.graph.layers import Layer, find_layers
 from onnx_lowrank.planning.candidates import candidates
-from onnx_lowrank.planning.plan import applicable
+from onnx_lowrank.planning.plan import applicable, kept_as_asked
 from onnx_lowrank.schemes import Scheme
 
 LEAST_SHARE = 0.005  # of all operations and of all parameters: a layer below both is kept
 Ladder = dict[str, tuple[Layer, tuple[Scheme, ...]]]
 
 
-def normalised(
-    original: onnx.ModelProto, names: Collection[str]
-) -> tuple[onnx.ModelProto, PassResult]:
-    """Return a copy with the constants and normalisations of some layers folded."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(original)
-    return copy, normalisation(names).run(copy)
+def searched(
+    model: onnx.ModelProto, keep: Collection[str] = ()
+) -> tuple[frozenset[str], dict[str, str]]:
+    """Return the layers that a search may replace, and why some are kept as asked, both by name.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+        The model as the user has it.
+    keep : collection of str
+        Names or globs of layers to keep.
+
+    Raises
+    ------
+    ModelError
+        No layer can be approximated.
+    PlanError
+        A name matches no layer, or none is left.
+    """
+    layers = find_layers(model, check_values=True)
+    possible = frozenset(layer.name for layer in layers if layer.reason is None)
+    if not possible:
+        reasons = "; ".join(f"{layer.name}: {layer.reason}" for layer in layers[:3])
+        raise ModelError(
+            f"the model has no layer that could be approximated{f' ({reasons})' if reasons else ''}"
+            "; there is nothing to do"
+        )
+    kept = kept_as_asked([layer.name for layer in layers], keep)
+    if not possible - kept.keys():
+        raise PlanError("every layer that could be approximated is to be kept; keep fewer")
+    return possible - kept.keys(), kept
 
 
-def ladder(layers: Sequence[Layer]) -> tuple[Ladder, dict[str, str]]:
+def ladder(
+    layers: Sequence[Layer], *, kept: Mapping[str, str] = MappingProxyType({})
+) -> tuple[Ladder, dict[str, str]]:
     """Return the layers worth a fit with their candidates, and why each other one is not.
 
     It depends on shapes alone: latencies measured elsewhere are of the same candidates.
@@ -35,6 +61,8 @@ def ladder(layers: Sequence[Layer]) -> tuple[Ladder, dict[str, str]]:
     ----------
     layers : sequence of Layer
         Of a normalised model, their sizes known.
+    kept : mapping of str to str
+        Why some are left out in any case, by name.
 
     Returns
     -------
@@ -48,9 +76,11 @@ def ladder(layers: Sequence[Layer]) -> tuple[Ladder, dict[str, str]]:
     reasons = {}
     for layer in layers:
         spec = layer.spec
-        if layer.reason is not None or spec is None:
+        if layer.name in kept:
+            reasons[layer.name] = kept[layer.name]
+        elif layer.reason is not None or spec is None:
             reasons[layer.name] = layer.reason or "its shape cannot be read"
-        elif spec.macs is None:
+        elif spec.macs is None or spec.input_size is None:
             reasons[layer.name] = "its input size is unknown; give --input-shape"
         elif spec.macs < LEAST_SHARE * macs and spec.params < LEAST_SHARE * params:
             share = 100 * spec.macs / macs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from onnx_lowrank.calibrate import calibrate
 from onnx_lowrank.data import Dataset
-from onnx_lowrank.errors import PlanError
+from onnx_lowrank.errors import LAYER_ERRORS, PlanError, layer_reason
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.io import serialised_size
 from onnx_lowrank.graph.layers import Layer, layer_bias, layer_weight
+from onnx_lowrank.passes.normalize import normalised
 from onnx_lowrank.planning.budget import Budget
 from onnx_lowrank.planning.fit import LayerFit
 from onnx_lowrank.planning.latency import LatencyTable, SavedLatencies, Timed
@@ -25,7 +26,7 @@ from onnx_lowrank.score import Score
 from onnx_lowrank.searching.assembly import Fits, assemble
 from onnx_lowrank.searching.cluster import fit_on_cluster
 from onnx_lowrank.searching.fits import LayerProblem, fit_all
-from onnx_lowrank.searching.ladder import Ladder, ladder, normalised
+from onnx_lowrank.searching.ladder import Ladder, ladder
 from onnx_lowrank.searching.quality import Quality, QualityMeter
 from onnx_lowrank.searching.result import SearchResult
 from onnx_lowrank.searching.selection import Option, Selection
@@ -33,7 +34,7 @@ from onnx_lowrank.searching.single_layer import replaced, single_layer_model, st
 from onnx_lowrank.searching.sizes import added_bytes
 from onnx_lowrank.searching.timing import Group, Stopwatch, time_layers
 from onnx_lowrank.store import Store, key_of
-from onnx_lowrank.workload import make_feeds
+from onnx_lowrank.workload import batch_of, make_feeds
 
 SLACK = 1.5  # how much faster per operation one structure may run than another
 Progress = Callable[[str, int, int], None]
@@ -77,6 +78,8 @@ class Search:
         Whether layers become portable nodes, and are timed as such.
     unseen : int, optional
         Number of samples of the verdict; that of `selection` by default.
+    kept : mapping of str to str
+        Why layers are left out of the search, by name.
     """
 
     original: onnx.ModelProto
@@ -96,6 +99,7 @@ class Search:
     cluster: str | None = None
     portable: bool = False
     unseen: int | None = None
+    kept: Mapping[str, str] = field(default_factory=dict)
 
     def run(self) -> SearchResult:
         """Search.
@@ -107,10 +111,10 @@ class Search:
         DataError, ModelError, ProviderError
             As of calibration, onnxruntime and the data.
         """
-        found, reasons = ladder(self.layers)
-        if not found:
+        found, reasons = ladder(self.layers, kept=self.kept)
+        problems = self._problems(found, reasons) if found else {}
+        if not problems:
             return self._nothing(reasons, "no layer can be approximated")
-        problems = self._problems(found)
         if self.cluster is not None:
             fit_on_cluster(
                 self.cluster,
@@ -119,14 +123,15 @@ class Search:
                 seed=self.seed,
                 progress=self.progress,
             )
-        fits = fit_all(
+        fits, failed = fit_all(
             list(problems.values()),
             self.store,
             seed=self.seed,
             jobs=self.jobs,
             progress=self.progress,
         )
-        base, saved, options = self._options(fits, reasons)
+        reasons |= failed
+        base, saved, options = self._options(fits, reasons) if fits else (0.0, 0.0, {})
         if not options:
             return self._nothing(reasons, "no layer has a candidate that is measurably faster")
         self.progress("measuring the original", 0, 1)
@@ -146,7 +151,8 @@ class Search:
         plan = Plan(tuple(Decision(x.name, None, reasons.get(x.name, why)) for x in self.layers))
         return SearchResult(plan, {}, (), (), same, Timed(0.0, 1.0, 1.0, 1.0), 1.0, (why,))
 
-    def _problems(self, found: Ladder) -> dict[str, LayerProblem]:
+    def _problems(self, found: Ladder, reasons: dict[str, str]) -> dict[str, LayerProblem]:
+        """Return what to fit; reasons are added for layers that the data do not suit."""
         statistics = calibrate(
             self.normalised,
             self.calibration,
@@ -157,6 +163,7 @@ class Search:
             threads=self.stopwatch.threads if self.jobs == 1 else None,
             progress=self.progress,
         )
+        reasons |= statistics.refused
         editor = GraphEditor(self.normalised)
         return {
             name: LayerProblem(
@@ -169,6 +176,7 @@ class Search:
                 schemes=schemes,
             )
             for name, (layer, schemes) in found.items()
+            if name not in statistics.refused
         }
 
     def _options(
@@ -179,7 +187,7 @@ class Search:
         The candidates are faster than the layer and not dominated.
         """
         by_name = {layer.name: layer for layer in self.layers}
-        batch = next(iter(self.feeds().values())).shape[0]
+        batch = batch_of(self.original, self.feeds())
         chosen: dict[str, list[tuple[LayerFit, int, int]]] = {}
         groups = []
         added: dict[str, list[int]] = {}
@@ -190,9 +198,13 @@ class Search:
             kept = worth_trying(
                 [macs for _, macs, _ in counted], [fit.error for fit, *_ in counted], slack=SLACK
             )
+            try:
+                single = single_layer_model(self.normalised, by_name[name], batch=batch)
+                models = [replaced(single, counted[i][0], portable=self.portable) for i in kept]
+            except LAYER_ERRORS as error:
+                reasons[name] = layer_reason(error)
+                continue
             chosen[name] = [counted[i] for i in kept]
-            single = single_layer_model(self.normalised, by_name[name], batch=batch)
-            models = [replaced(single, fit, portable=self.portable) for fit, *_ in chosen[name]]
             weight = by_name[name].weight
             added[name] = [added_bytes(single, model, weight) for model in models]
             errors = np.array([fit.error for fit, *_ in chosen[name]])

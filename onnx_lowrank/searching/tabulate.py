@@ -14,17 +14,18 @@ from onnx_lowrank.errors import ModelError
 from onnx_lowrank.graph.check import check_model
 from onnx_lowrank.graph.io import load_model
 from onnx_lowrank.graph.layers import find_layers
+from onnx_lowrank.passes.normalize import normalised
 from onnx_lowrank.planning.fit import LayerFit
 from onnx_lowrank.planning.latency import LatencyTable, SavedLatencies, Timed
 from onnx_lowrank.runtime import Provider, require_provider
 from onnx_lowrank.runtime.machine import describe_machine
 from onnx_lowrank.searching.assembly import assemble
-from onnx_lowrank.searching.ladder import Ladder, ladder, normalised
+from onnx_lowrank.searching.ladder import Ladder, ladder
 from onnx_lowrank.searching.single_layer import replaced, single_layer_model, structure
 from onnx_lowrank.searching.synthetic import synthetic_fits
 from onnx_lowrank.searching.timing import ELSEWHERE, Feeds, Group, Stopwatch, time_layers
 from onnx_lowrank.store import Store, default_folder, key_of
-from onnx_lowrank.workload import make_feeds
+from onnx_lowrank.workload import batch_of, make_feeds
 
 # Of each layer's multiply-adds, what the candidates of a whole model keep at least.
 LEVELS = (0.5, 0.25, 0.0)
@@ -101,7 +102,8 @@ def measure_latencies(
     feeds = make_feeds(original, batch, input_shapes=input_shapes, seed=seed)
     stopwatch = Stopwatch(provider, threads, seed)
     store = Store((cache_dir or default_folder()) / "search")
-    layers, known = _time_candidates(prepared, found, feeds, stopwatch, store, progress)
+    samples = batch_of(original, feeds)
+    layers, known = _time_candidates(prepared, found, samples, stopwatch, store, progress)
     whole, assembled = _time_assembled(original, prepared, layers, feeds, stopwatch, input_shapes)
     return SavedLatencies(
         model=model_key(original, feeds),
@@ -109,7 +111,7 @@ def measure_latencies(
         machine=describe_machine(),
         provider=provider,
         threads=threads,
-        batch=samples_of(feeds),
+        batch=samples,
         input_shapes=input_shapes or {},
         whole=whole,
         assembled=assembled,
@@ -123,15 +125,10 @@ def model_key(original: onnx.ModelProto, feeds: Feeds) -> str:
     return key_of("model", structure(original), shapes)
 
 
-def samples_of(feeds: Feeds) -> int:
-    """Return how many samples the inputs of a search hold."""
-    return int(next(iter(feeds.values())).shape[0])
-
-
 def _time_candidates(
     prepared: onnx.ModelProto,
     found: Ladder,
-    feeds: Feeds,
+    samples: int,
     stopwatch: Stopwatch,
     store: Store,
     progress: Progress,
@@ -141,7 +138,7 @@ def _time_candidates(
     for name, (layer, schemes) in found.items():
         assert layer.spec is not None
         fits[name] = [fit for each in schemes for fit in synthetic_fits(name, each, layer.spec)]
-        single = single_layer_model(prepared, layer, batch=samples_of(feeds))
+        single = single_layer_model(prepared, layer, batch=samples)
         models = [replaced(single, fit) for fit in fits[name]]
         groups.append(Group(single, models, np.full(len(models), np.nan)))
     times = time_layers(groups, stopwatch, store, LatencyTable(), progress=progress)

@@ -82,9 +82,9 @@ class WholeModels:
                     search.calibration, asymmetric=True, provider=search.stopwatch.provider
                 ),
                 seed=search.seed,
-                starts={name: fit.factors for name, fit in fits.items()},
+                starts=fits,
                 progress=search.progress,
-            )
+            ).fits
             for name, fit in found.items():
                 search.store.put_arrays(key_of(head, name), to_arrays(fit))
             return found

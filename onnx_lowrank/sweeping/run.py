@@ -12,7 +12,7 @@ from shutil import rmtree
 
 import onnx
 
-from onnx_lowrank.calibrate import Survey, calibrate, statistics_keys
+from onnx_lowrank.calibrate import StoredStatistics, Survey, calibrate, statistics_keys
 from onnx_lowrank.data import Dataset
 from onnx_lowrank.errors import DataError, OutputError, PlanError, suggest
 from onnx_lowrank.files import write_text
@@ -21,7 +21,6 @@ from onnx_lowrank.graph.check import check_model
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.io import load_model, save_model
 from onnx_lowrank.graph.layers import find_layers, layer_weight
-from onnx_lowrank.metrics.moments import LayerStatistics
 from onnx_lowrank.passes.normalize import normalisation
 from onnx_lowrank.runtime import Provider, require_provider
 from onnx_lowrank.sweeping.evaluate import NEEDS, Setting, save_gradients
@@ -140,6 +139,13 @@ def sweep(
                 _statistics(normalised, dataset, survey, left, work, seed, provider, progress)
                 for dataset, survey in zip(datasets, surveys, strict=True)
             ]
+            refused = {name: why for each in statistics for name, why in each.refused.items()}
+            skipped = (*skipped, *(Skipped(name, None, why) for name, why in refused.items()))
+            points = tuple(point for point in points if point.layer not in refused)
+            left = [point for point in left if point.layer not in refused]
+            if not points:
+                name, why = next(iter(refused.items()))
+                raise DataError(f"layer '{name}': {why}")
             gradients = _gradients(normalised, datasets[-1], left, work, progress)
             save_model(normalised, work / "model.onnx")
             setting = Setting(
@@ -261,7 +267,7 @@ def _statistics(
     seed: int,
     provider: Provider,
     progress: Progress,
-) -> Mapping[str, LayerStatistics]:
+) -> StoredStatistics:
     """Return the statistics of one data set, of the layers that have points left."""
     layers = list(dict.fromkeys(point.layer for point in points))
     return calibrate(

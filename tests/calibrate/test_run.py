@@ -351,9 +351,26 @@ def test_nothing_is_left_without_a_folder(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("bad", [np.inf, np.nan])
 def test_activations_that_are_not_finite_are_named(tmp_path: Path, bad: float) -> None:
     model = changed(network(), "b1", np.array([0.0, bad, 0.0, 0.0]))
-    with pytest.raises(DataError, match="NaN or Inf in tensor 'a1'; check the preprocessing"):
-        calibrate(model, data(model, images(2)), ["second"], cache_dir=tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    found = calibrate(model, data(model, images(2)), ["first", "second"], cache_dir=tmp_path)
+    assert list(found) == ["first"]
+    assert found["first"].images == 2
+    with pytest.raises(DataError, match="NaN or Inf in its input 'a1'; check the preprocessing"):
+        found["second"]
+    assert found.refused.keys() == {"second"}
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_where_no_layer_is_left_the_data_are_not_run_to_their_end() -> None:
+    model = changed(network(), "b1", np.array([0.0, np.nan, 0.0, 0.0]))
+    steps: list[int] = []
+    found = calibrate(
+        model,
+        data(model, images(8), batch=2),
+        ["second"],
+        progress=lambda step, done, total: steps.append(done),
+    )
+    assert (list(found), list(found.refused)) == ([], ["second"])
+    assert steps == [0, 2]
 
 
 def test_too_few_images_are_an_error_before_anything_runs(tmp_path: Path) -> None:
@@ -364,10 +381,44 @@ def test_too_few_images_are_an_error_before_anything_runs(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_layer_beyond_the_memory_limit_is_refused_with_its_size() -> None:
+def test_a_layer_beyond_the_limit_of_a_pass_has_one_to_itself() -> None:
     model = network()
-    with pytest.raises(DataError, match=r"'a1' take .* GiB, beyond the memory limit"):
-        calibrate(model, data(model, images(2)), ["second"], memory_limit=1000)
+    steps: set[str] = set()
+    found = calibrate(
+        model,
+        data(model, images(2)),
+        ["first", "second"],
+        memory_limit=1000,
+        progress=lambda step, done, total: steps.add(step),
+    )
+    assert steps == {f"statistics of layer inputs, pass {n} of 2" for n in (1, 2)}
+    assert_equal(found, calibrate(model, data(model, images(2)), ["first", "second"]))
+
+
+def test_moments_beyond_the_limit_of_a_layer_are_kept_as_samples() -> None:
+    """Of 36 inputs in 6 * 5 positions of 9 images, as many as 16 rows of float64 hold."""
+    model = network()
+    x = images(9)
+    limit = 16 * 36 * 8
+    found = calibrate(model, data(model, x), ["second"], layer_limit=limit)["second"]
+    assert isinstance(found.moments, RowMoments)
+    assert found.moments.rows.shape == (9, 36)  # one position of each image
+    whole = calibrate(model, data(model, x), ["second"])["second"].moments
+    assert isinstance(whole, DenseMoments)
+    few = calibrate(model, data(model, x), ["second"], layer_limit=4 * 36 * 8)["second"]
+    assert few.images == len(few.moments.rows) == 4  # evenly spread
+    many = calibrate(model, data(model, x), ["second"], layer_limit=35 * 36 * 8)["second"].moments
+    assert many.rows.shape == (27, 36)
+    # Samples of all images: their mean is near that of all positions.
+    spread = np.sqrt(np.diagonal(whole.second[0]) - whole.mean[0] ** 2)
+    assert np.abs(many.mean[0] - whole.mean[0]).max() < 4 * spread.max() / np.sqrt(27)
+
+
+def test_groups_beyond_the_limit_of_a_layer_are_refused_with_their_size() -> None:
+    model = network()
+    found = calibrate(model, data(model, images(2)), ["second", "deep"], layer_limit=800)
+    assert list(found) == ["second"]
+    assert "take 0.00 GiB, beyond the limit" in found.refused["deep"]
 
 
 @pytest.mark.parametrize(
@@ -391,8 +442,10 @@ def test_a_tensor_without_an_axis_of_images_is_refused() -> None:
     model.graph.node.append(helper.make_node("MatMul", ["t", "w6"], ["y6"], "across"))
     weight = np.ones((7, 2), np.float32)
     model.graph.initializer.append(numpy_helper.from_array(weight, "w6"))
-    with pytest.raises(DataError, match=r"tensor 't' of shape \[120, 7\] has no axis of 7 images"):
-        calibrate(model, data(model, images(7)), ["across"])
+    found = calibrate(model, data(model, images(7)), ["across", "head"])
+    assert list(found) == ["head"]
+    with pytest.raises(DataError, match=r"input 't' of shape \[120, 7\] has no axis of 7 images"):
+        found["across"]
 
 
 def test_positions_must_be_positive() -> None:

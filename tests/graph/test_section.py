@@ -66,3 +66,70 @@ def test_a_section_computes_the_same() -> None:
 def test_an_unknown_tensor_is_refused() -> None:
     with pytest.raises(ModelError, match="no tensor 'nowhere'"):
         find_section(model(), "nowhere", {"x"})
+
+
+def parts() -> onnx.ModelProto:
+    """Split, a node with an output left out, and an If over parts; weights listed as in IR 3."""
+    body = {
+        key: helper.make_graph(
+            [helper.make_node(op, ["s1"], [f"{op}.out"])],
+            op,
+            [],
+            [helper.make_tensor_value_info(f"{op}.out", TensorProto.FLOAT, None)],
+        )
+        for key, op in (("then_branch", "Neg"), ("else_branch", "Abs"))
+    }
+    nodes = [
+        helper.make_node("Mul", ["x", "w"], ["m"]),
+        helper.make_node("Split", ["m"], ["s0", "s1", "s2"], axis=1),
+        helper.make_node("MaxPool", ["s0"], ["p", ""], kernel_shape=[1, 1]),
+        helper.make_node("If", ["flag"], ["i"], **body),
+        helper.make_node("Add", ["p", "i"], ["a"]),
+        helper.make_node("Sum", ["a", "s1", "s2", "p"], ["y"]),
+    ]
+    weights = {"w": np.arange(1, 7, dtype=np.float32).reshape(6, 1, 1), "flag": np.array(True)}
+    tensors = [numpy_helper.from_array(value, name) for name, value in weights.items()]
+    graph = helper.make_graph(
+        nodes,
+        "parts",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 6, 2, 2]),
+            *(helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in tensors),
+        ],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in ("y", "s1")],
+        tensors,
+    )
+    return helper.make_model(graph, ir_version=3, opset_imports=[helper.make_opsetid("", 11)])
+
+
+TENSORS = ("m", "s0", "s1", "s2", "p", "i", "a", "y")
+
+
+@pytest.mark.parametrize("end", TENSORS)
+@pytest.mark.parametrize("seed", range(12))
+def test_any_part_from_any_known_tensors_computes_the_same(end: str, seed: int) -> None:
+    whole = parts()
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((2, 6, 2, 2)).astype(np.float32)
+    ends = onnx.ModelProto()
+    ends.CopyFrom(whole)
+    have = {value.name for value in ends.graph.output}
+    for name in TENSORS:
+        if name not in have:
+            ends.graph.output.add().name = name
+    values = {"x": x, **open_session(ends).run({"x": x}, None)}
+    known = {name for name in TENSORS if name != end and rng.random() < 0.4}
+    found = find_section(whole, end, known | {"x"})
+    starts = {name: values[name] for name in found.starts}
+    cut = cut_section(whole, found, starts)
+    np.testing.assert_array_equal(open_session(cut).run(starts, [end])[end], values[end])
+
+
+def test_an_output_that_is_known_is_read_not_made_again() -> None:
+    whole = parts()
+    values = {name: np.zeros((1, size, 2, 2), np.float32) for name, size in (("m", 6), ("s1", 2))}
+    cut = cut_section(whole, find_section(whole, "y", values), values)
+    split = next(node for node in cut.graph.node if node.op_type == "Split")
+    assert list(split.output) == ["s0", "s1.again", "s2"]
+    assert list(whole.graph.node[1].output) == ["s0", "s1", "s2"]
+    assert [value.name for value in cut.graph.input][:2] == list(values)

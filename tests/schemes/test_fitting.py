@@ -270,3 +270,31 @@ def test_a_fit_that_begins_at_another_one_is_no_worse_than_that(spec: str) -> No
     assert fit.error != cold.error or "bicluster" in spec
     # It is a start like any other: of two local optima neither is far below the other.
     assert fit.error == pytest.approx(cold.error, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "text", ["mono:C=2", "tucker2:R1=2,R2=3", "cp:R=4", "spatial:R=3", "channel:R=3"]
+)
+def test_moments_of_a_kernel_that_are_never_formed_give_errors_in_their_metric(text: str) -> None:
+    rng = np.random.default_rng(3)
+    weight = rng.standard_normal((6, 4, 3, 3))
+    rows = rng.standard_normal((20, 36)) @ rng.standard_normal((36, 36))
+    unformed = RowCovariance(rows, 0.1)
+    formed = Covariance((rows.T @ rows + 0.1 * np.eye(36))[None])
+    spec = ConvSpec(
+        in_channels=4,
+        out_channels=6,
+        kernel=(3, 3),
+        strides=(1, 1),
+        dilations=(1, 1),
+        pads=(0,) * 4,
+    )
+    scheme = SchemeSpec.parse(text).resolve(spec)
+    found, best = (
+        fit_scheme(scheme, weight, metric=metric, rng=np.random.default_rng(0))
+        for metric in (unformed, formed)
+    )
+    rest = formed.squared_norm(weight - found.factors.reconstruct())
+    assert found.error == pytest.approx(np.sqrt(rest / formed.squared_norm(weight)), rel=1e-6)
+    if text.startswith("channel"):
+        assert found.error == pytest.approx(best.error)

@@ -298,3 +298,18 @@ def test_a_file_in_the_way_is_one_line(network: Path, data: Data, tmp_path: Path
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot make the folder"):
         run(network, tmp_path / "file", data)
+
+
+def test_layers_that_the_data_do_not_suit_are_skipped(
+    network: Path, data: Data, tmp_path: Path
+) -> None:
+    model = onnx.load(network)
+    next(node for node in model.graph.node if node.output[0] == "a1").op_type = "Log"
+    onnx.save(model, tmp_path / "nan.onnx")
+    found = run(tmp_path / "nan.onnx", tmp_path / "sweep", data)
+    assert {point.layer for point in found.points} == {"conv1"}
+    reasons = {each.layer: each.reason for each in found.skipped if each.scheme is None}
+    assert reasons.keys() == {"conv2", "fc"}
+    assert all(reason.startswith("NaN or Inf in its input") for reason in reasons.values())
+    with pytest.raises(DataError, match="layer 'conv2': NaN or Inf in its input 'a1'"):
+        run(tmp_path / "nan.onnx", tmp_path / "other", data, layers=["conv2"])
