@@ -6,6 +6,7 @@ import onnx
 import torch
 
 from onnx_lowrank.errors import ModelError
+from onnx_lowrank.graph.ops import is_op
 
 
 def score_tensor(model: onnx.ModelProto) -> str:
@@ -24,7 +25,7 @@ def score_tensor(model: onnx.ModelProto) -> str:
         )
     producers = {name: node for node in model.graph.node for name in node.output[:1]}
     name = names[0]
-    while name in producers and producers[name].op_type in ("Softmax", "LogSoftmax", "Identity"):
+    while name in producers and is_op(producers[name], "Softmax", "LogSoftmax", "Identity"):
         name = producers[name].input[0]
     return str(name)
 

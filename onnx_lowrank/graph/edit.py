@@ -10,8 +10,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from onnx_lowrank.graph.constants import can_evaluate, evaluate
+from onnx_lowrank.graph.check import inferred_types
+from onnx_lowrank.graph.constants import can_evaluate, evaluate, value_inputs
 from onnx_lowrank.graph.fragment import Fragment
+from onnx_lowrank.graph.ops import STANDARD_DOMAINS, is_op
 from onnx_lowrank.graph.skeleton import bodies
 
 Array = NDArray[Any]
@@ -35,7 +37,10 @@ class GraphEditor:
         self.opset = opset_version(model)
         self._initializers = {tensor.name: tensor for tensor in self.graph.initializer}
         self._outputs = {value.name for value in self.graph.output}
+        inputs = {value.name for value in self.graph.input} if model.ir_version >= 4 else set()
+        self._optional = inputs & set(self._initializers)
         self._computed: dict[str, Array | None] = {}
+        self._types: dict[str, tuple[np.dtype[Any], tuple[int, ...] | None]] | None = None
         self._producers: dict[str, onnx.NodeProto] = {}
         self._consumers: dict[str, list[onnx.NodeProto]] = {}
         self._names = set(_names(self.graph))
@@ -74,12 +79,40 @@ class GraphEditor:
         """Return the initializer of a name, one that is listed among the inputs too, or None."""
         return self._initializers.get(name)
 
-    def constant(self, name: str) -> Array | None:
+    def is_optional_input(self, name: str) -> bool:
+        """Whether a tensor is an input that has an initializer, its default (from IR 4 on)."""
+        return name in self._optional
+
+    def optional_inputs(self, name: str) -> list[str]:
+        """Return the optional inputs that a tensor is computed from."""
+        found, pending, seen = [], [name] if self._optional else [], set[str]()
+        while pending:
+            tensor = pending.pop()
+            if tensor in seen:
+                continue
+            seen.add(tensor)
+            if tensor in self._optional:
+                found.append(tensor)
+            elif (node := self._producers.get(tensor)) is not None:
+                pending += value_inputs(node)
+        return found
+
+    def constant(self, name: str, *, defaults: bool = False) -> Array | None:
         """Return the value of a tensor that does not depend on the model's inputs, or None.
 
-        Initializers, also those listed among the inputs, and whatever nodes of the standard domain
-        compute from constants alone. The array may be a read-only view.
+        Initializers, and whatever nodes of the standard domain compute from constants alone. The
+        array may be a read-only view.
+
+        Parameters
+        ----------
+        name : str
+            The tensor.
+        defaults : bool
+            Whether optional inputs count as the constants that they are by default: a caller may
+            give another value.
         """
+        if not defaults and self.optional_inputs(name):
+            return None
         if name in self._initializers:  # not kept: the model has it already
             return np.asarray(numpy_helper.to_array(self._initializers[name]))
         # Without recursion: chains can be longer than Python's stack. An invalid model may have a
@@ -101,7 +134,7 @@ class GraphEditor:
         node = self._producers.get(name)
         if node is None or not can_evaluate(node):
             return []
-        inputs = [i for i in node.input if i and i not in self._initializers]
+        inputs = [i for i in value_inputs(node) if i not in self._initializers]
         if any(self._computed.get(i, ...) is None or i not in self._producers for i in inputs):
             return []
         return [i for i in inputs if i not in self._computed]
@@ -111,14 +144,32 @@ class GraphEditor:
         if node is None or not can_evaluate(node):
             return None
         values = {}
+        needed = value_inputs(node)
         for each in filter(None, node.input):
             value = self._computed.get(each)
             if each in self._initializers:
                 value = np.asarray(numpy_helper.to_array(self._initializers[each]))
+            if value is None and each not in needed:
+                value = self._like(each, sized=is_op(node, "Shape", "Size"))
             if value is None:
                 return None
             values[each] = value
         return evaluate(node, name, values, self.opset)
+
+    def _like(self, name: str, *, sized: bool) -> Array | None:
+        """Return zeros of a tensor's type, and of its shape if that is asked for; None if unknown.
+
+        Only what the inputs say and inference finds counts: notes in a model may be stale.
+        """
+        if self._types is None:
+            self._types = inferred_types(self.model)
+        found = self._types.get(name)
+        if found is None:
+            return None
+        dtype, shape = found
+        if not sized:
+            return np.zeros((), dtype)
+        return None if shape is None else np.broadcast_to(np.zeros((), dtype), shape)
 
     # Changing
 
@@ -153,9 +204,9 @@ class GraphEditor:
         Parameters
         ----------
         name : str
-            The only output of its node, which `constant` can tell.
+            The only output of its node, with a value that is constant by default.
         """
-        node, value = self._producers[name], self.constant(name)
+        node, value = self._producers[name], self.constant(name, defaults=True)
         if value is None or list(node.output) != [name]:
             raise ValueError(f"'{name}' is not the one constant output of a node")
         self.remove(node)
@@ -175,6 +226,7 @@ class GraphEditor:
             and [id(reader) for reader in self.consumers(name)] == [id(node)]
             and list(node.input).count(name) == 1
             and name not in self._outputs
+            and name not in self._optional
             and tuple(tensor.dims) == array.shape
         ):
             doc_string = tensor.doc_string
@@ -231,6 +283,8 @@ class GraphEditor:
     def replace(self, node: onnx.NodeProto, fragment: Fragment) -> None:
         """Put a fragment in a node's place: from the node's first input to its first output."""
         exported = fragment.export()
+        for each in exported.node:
+            carry_notes(node, each)
         names = {exported.input[0].name: node.input[0], exported.output[0].name: node.output[0]}
         for tensor in exported.initializer:
             value = np.asarray(numpy_helper.to_array(tensor))
@@ -296,9 +350,17 @@ class GraphEditor:
                 del notes[index]
 
 
+def carry_notes(source: onnx.NodeProto, target: onnx.NodeProto) -> None:
+    """Give a node the doc string and metadata of one that it replaces, where it has none."""
+    if source.doc_string and not target.doc_string:
+        target.doc_string = source.doc_string
+    known = {each.key for each in target.metadata_props}
+    target.metadata_props.extend(each for each in source.metadata_props if each.key not in known)
+
+
 def opset_version(model: onnx.ModelProto) -> int:
     """Return the version of the standard operators; 1 where the model, of an old IR, has none."""
-    versions = (o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
+    versions = (o.version for o in model.opset_import if o.domain in STANDARD_DOMAINS)
     return int(next(versions, 1))
 
 

@@ -14,6 +14,8 @@ from onnx import helper
 from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.graph.check import Shape, infer_shapes
 from onnx_lowrank.graph.edit import GraphEditor
+from onnx_lowrank.graph.guard import reading
+from onnx_lowrank.graph.ops import is_op
 from onnx_lowrank.graph.skeleton import bodies
 
 OPS = ("Conv", "Gemm", "MatMul")
@@ -79,6 +81,7 @@ def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
     return default
 
 
+@reading("listing its layers")
 def find_layers(
     model: onnx.ModelProto, *, input_shapes: Mapping[str, tuple[int, ...]] | None = None
 ) -> tuple[Layer, ...]:
@@ -129,24 +132,27 @@ def find_layers(
 def _is_layer(editor: GraphEditor, node: onnx.NodeProto) -> bool:
     if node.op_type in _FOREIGN:
         return True
-    if node.domain not in ("", "ai.onnx") or node.op_type not in OPS:
+    if not is_op(node, *OPS):
         return False
-    return node.op_type != "MatMul" or _is_constant(editor, node.input[1])
+    return not is_op(node, "MatMul") or _is_constant(editor, node.input[1])
 
 
 def _is_constant(editor: GraphEditor, name: str) -> bool:
     # An initializer is not looked at: copying all weights of a model takes a while.
-    return editor.initializer(name) is not None or editor.constant(name) is not None
+    if editor.initializer(name) is not None:
+        return True
+    return editor.constant(name, defaults=True) is not None
 
 
 def _inner_layers(editor: GraphEditor, nodes: Any, constants: set[str]) -> Iterator[onnx.NodeProto]:
     """Yield the layers of a body or function, at any depth."""
-    known = constants | {n.output[0] for n in nodes if n.op_type == "Constant"}
+    known = constants | {n.output[0] for n in nodes if is_op(n, "Constant")}
     for node in nodes:
-        if node.op_type in ("Conv", "Gemm", *_FOREIGN) or (
-            node.op_type == "MatMul"
-            and (node.input[1] in known or _is_constant(editor, node.input[1]))
-        ):
+        if is_op(node, "MatMul"):
+            found = node.input[1] in known or _is_constant(editor, node.input[1])
+        else:
+            found = is_op(node, "Conv", "Gemm") or node.op_type in _FOREIGN
+        if found:
             yield node
         for _, body in bodies(node):
             yield from _inner_layers(editor, body.node, known | {t.name for t in body.initializer})
@@ -177,7 +183,7 @@ def _layer(
         return _kept(node, name, _FOREIGN[node.op_type])
     weight = node.input[1]
     tensor = editor.initializer(weight)
-    value = None if tensor is not None else editor.constant(weight)
+    value = None if tensor is not None else editor.constant(weight, defaults=True)
     if tensor is not None:
         dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
         shape: Shape | None = tuple(tensor.dims)
@@ -205,12 +211,12 @@ def _layer(
 
 def _is_dequantised(editor: GraphEditor, name: str) -> bool:
     node = editor.producer(name)
-    return node is not None and node.op_type == "DequantizeLinear"
+    return node is not None and is_op(node, "DequantizeLinear")
 
 
 def _refusal(editor: GraphEditor, node: onnx.NodeProto, spec: ConvSpec) -> str | None:
     name = _bias(node)
-    bias = None if name is None else editor.constant(name)
+    bias = None if name is None else editor.constant(name, defaults=True)
     if name is not None and bias is None:
         return f"its bias '{name}' is not constant"
     if node.op_type != "Gemm":
@@ -297,7 +303,7 @@ def layer_weight(editor: GraphEditor, layer: Layer) -> NDArray[np.float64]:
     ValueError
         The weight is not constant.
     """
-    weight = editor.constant(layer.weight)
+    weight = editor.constant(layer.weight, defaults=True)
     if weight is None:
         raise ValueError(f"the weight of layer '{layer.name}' is not constant")
     value = weight.astype(np.float64)
@@ -330,7 +336,7 @@ def layer_bias(editor: GraphEditor, layer: Layer) -> NDArray[np.float64] | None:
     """
     if layer.bias is None or layer.spec is None:
         return None
-    bias = editor.constant(layer.bias)
+    bias = editor.constant(layer.bias, defaults=True)
     if bias is None:
         raise ValueError(f"the bias of layer '{layer.name}' is not constant")
     value = bias.astype(np.float64).ravel()

@@ -11,8 +11,7 @@ import numpy as np
 import onnx
 
 from onnx_lowrank.errors import ModelError
-from onnx_lowrank.graph.check import check_model
-from onnx_lowrank.graph.io import load_model
+from onnx_lowrank.graph.gate import read_model
 from onnx_lowrank.graph.layers import find_layers
 from onnx_lowrank.planning.fit import LayerFit
 from onnx_lowrank.planning.latency import LatencyTable, SavedLatencies, Timed
@@ -89,8 +88,7 @@ def measure_latencies(
         If an input is at fault; the message names the remedy.
     """
     require_provider(provider)
-    original = load_model(model)
-    check_model(original)
+    original = read_model(model).model
     names = [layer.name for layer in find_layers(original) if layer.reason is None]
     prepared, _ = normalised(original, names)
     found, reasons = ladder(find_layers(prepared, input_shapes=input_shapes))
