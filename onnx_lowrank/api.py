@@ -314,7 +314,7 @@ def compress(
             notes=(
                 *source.notes,
                 *normalised.notes,
-                *(samples.dataset.notes if samples else ()),
+                *(f"calibration: {note}" for note in (samples.dataset.notes if samples else ())),
             ),
         ),
         source=Path(model) if isinstance(model, str | os.PathLike) else None,

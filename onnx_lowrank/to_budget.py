@@ -300,7 +300,12 @@ def compress_to_budget(
             changes=cleaned.changes + lowered.changes,
             refusals=cleaned.refusals + lowered.refusals,
             verification=report,
-            notes=(*source.notes, *cleaned.notes, *fitting.notes, *_told(tried)),
+            notes=(
+                *source.notes,
+                *cleaned.notes,
+                *(f"calibration: {note}" for note in fitting.notes),
+                *_told(tried),
+            ),
         ),
         source=Path(model) if isinstance(model, str | os.PathLike) else None,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper, shape_inference
 
+from onnx_lowrank.graph.check import inferred_types
 from onnx_lowrank.graph.ops import is_op, standard_op
 from onnx_lowrank.graph.skeleton import bodies
 
@@ -23,6 +25,113 @@ MOST_OF_A_VIEW = 2**48  # a view takes none
 _SMALL = 64  # elements of an input that may say how large the output is
 # The reference lacks older versions, which compute the same.
 _SINCE = {"DequantizeLinear": 19}
+
+
+class Constants:
+    """The values of a graph's tensors that do not depend on the model's inputs.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+        The model.
+    initializers, producers : mapping
+        Initializers by name, and nodes by the names of their outputs; they may change.
+    opset : int
+        Version of the standard operators.
+
+    Attributes
+    ----------
+    optional : frozenset of str
+        Initializers that are listed among the inputs, from IR 4 on: a caller may override them.
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        initializers: Mapping[str, onnx.TensorProto],
+        producers: Mapping[str, onnx.NodeProto],
+        opset: int,
+    ) -> None:
+        self._model, self._opset = model, opset
+        self._initializers, self._producers = initializers, producers
+        self._computed: dict[str, Array | None] = {}
+        self._types: dict[str, tuple[np.dtype[Any], tuple[int, ...] | None]] | None = None
+        inputs = {value.name for value in model.graph.input} if model.ir_version >= 4 else set()
+        self.optional = frozenset(inputs & set(initializers))
+
+    def optional_inputs(self, name: str) -> list[str]:
+        """Return the optional inputs that a tensor is computed from."""
+        found, pending, seen = [], [name] if self.optional else [], set[str]()
+        while pending:
+            tensor = pending.pop()
+            if tensor in seen:
+                continue
+            seen.add(tensor)
+            if tensor in self.optional:
+                found.append(tensor)
+            elif (node := self._producers.get(tensor)) is not None:
+                pending += value_inputs(node)
+        return found
+
+    def value(self, name: str) -> Array | None:
+        """Return the value of a tensor, optional inputs at their defaults; None if it has none."""
+        if name in self._initializers:  # not kept: the model has it already
+            return np.asarray(numpy_helper.to_array(self._initializers[name]))
+        # Without recursion: chains can be longer than Python's stack. An invalid model may have a
+        # cycle: what waits for itself has no value.
+        pending, waiting = [name], set[str]()
+        while pending:
+            tensor = pending[-1]
+            if tensor not in self._computed and tensor not in waiting:
+                waiting.add(tensor)
+                pending.extend(self._missing(tensor))
+                continue
+            pending.pop()
+            if tensor not in self._computed:
+                self._computed[tensor] = self._evaluate(tensor)
+        return self._computed[name]
+
+    def _missing(self, name: str) -> list[str]:
+        """Return the computed tensors that a tensor's value waits for."""
+        node = self._producers.get(name)
+        if node is None or not can_evaluate(node):
+            return []
+        inputs = [i for i in value_inputs(node) if i not in self._initializers]
+        if any(self._computed.get(i, ...) is None or i not in self._producers for i in inputs):
+            return []
+        return [i for i in inputs if i not in self._computed]
+
+    def _evaluate(self, name: str) -> Array | None:
+        node = self._producers.get(name)
+        if node is None or not can_evaluate(node):
+            return None
+        values = {}
+        needed = value_inputs(node)
+        for each in filter(None, node.input):
+            value = self._computed.get(each)
+            if each in self._initializers:
+                value = np.asarray(numpy_helper.to_array(self._initializers[each]))
+            if value is None and each not in needed:
+                value = self._like(each, sized=is_op(node, "Shape", "Size"))
+            if value is None:
+                return None
+            values[each] = value
+        return evaluate(node, name, values, self._opset)
+
+    def _like(self, name: str, *, sized: bool) -> Array | None:
+        """Return zeros of a tensor's type, and of its shape if that is asked for; None if unknown.
+
+        Only what the inputs say and inference finds counts: notes in a model may be stale.
+        """
+        if self._types is None:
+            self._types = inferred_types(self._model)
+        found = self._types.get(name)
+        if found is None:
+            return None
+        dtype, shape = found
+        if not sized:
+            return np.zeros((), dtype)
+        return None if shape is None else np.broadcast_to(np.zeros((), dtype), shape)
 
 
 def is_random(node: onnx.NodeProto) -> bool:

@@ -10,10 +10,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from onnx_lowrank.graph.check import inferred_types
-from onnx_lowrank.graph.constants import can_evaluate, evaluate, value_inputs
+from onnx_lowrank.graph.constants import Constants
 from onnx_lowrank.graph.fragment import Fragment
-from onnx_lowrank.graph.ops import STANDARD_DOMAINS, is_op
+from onnx_lowrank.graph.ops import STANDARD_DOMAINS
 from onnx_lowrank.graph.skeleton import bodies
 
 Array = NDArray[Any]
@@ -37,11 +36,8 @@ class GraphEditor:
         self.opset = opset_version(model)
         self._initializers = {tensor.name: tensor for tensor in self.graph.initializer}
         self._outputs = {value.name for value in self.graph.output}
-        inputs = {value.name for value in self.graph.input} if model.ir_version >= 4 else set()
-        self._optional = inputs & set(self._initializers)
-        self._computed: dict[str, Array | None] = {}
-        self._types: dict[str, tuple[np.dtype[Any], tuple[int, ...] | None]] | None = None
         self._producers: dict[str, onnx.NodeProto] = {}
+        self._constants = Constants(model, self._initializers, self._producers, self.opset)
         self._consumers: dict[str, list[onnx.NodeProto]] = {}
         self._names = set(_names(self.graph))
         self._unused: dict[str, None] = {}  # what an edit stopped reading, in order
@@ -81,21 +77,11 @@ class GraphEditor:
 
     def is_optional_input(self, name: str) -> bool:
         """Whether a tensor is an input that has an initializer, its default (from IR 4 on)."""
-        return name in self._optional
+        return name in self._constants.optional
 
     def optional_inputs(self, name: str) -> list[str]:
         """Return the optional inputs that a tensor is computed from."""
-        found, pending, seen = [], [name] if self._optional else [], set[str]()
-        while pending:
-            tensor = pending.pop()
-            if tensor in seen:
-                continue
-            seen.add(tensor)
-            if tensor in self._optional:
-                found.append(tensor)
-            elif (node := self._producers.get(tensor)) is not None:
-                pending += value_inputs(node)
-        return found
+        return self._constants.optional_inputs(name)
 
     def constant(self, name: str, *, defaults: bool = False) -> Array | None:
         """Return the value of a tensor that does not depend on the model's inputs, or None.
@@ -113,63 +99,7 @@ class GraphEditor:
         """
         if not defaults and self.optional_inputs(name):
             return None
-        if name in self._initializers:  # not kept: the model has it already
-            return np.asarray(numpy_helper.to_array(self._initializers[name]))
-        # Without recursion: chains can be longer than Python's stack. An invalid model may have a
-        # cycle: what waits for itself has no value.
-        pending, waiting = [name], set[str]()
-        while pending:
-            tensor = pending[-1]
-            if tensor not in self._computed and tensor not in waiting:
-                waiting.add(tensor)
-                pending.extend(self._missing(tensor))
-                continue
-            pending.pop()
-            if tensor not in self._computed:
-                self._computed[tensor] = self._evaluate(tensor)
-        return self._computed[name]
-
-    def _missing(self, name: str) -> list[str]:
-        """Return the computed tensors that a tensor's value waits for."""
-        node = self._producers.get(name)
-        if node is None or not can_evaluate(node):
-            return []
-        inputs = [i for i in value_inputs(node) if i not in self._initializers]
-        if any(self._computed.get(i, ...) is None or i not in self._producers for i in inputs):
-            return []
-        return [i for i in inputs if i not in self._computed]
-
-    def _evaluate(self, name: str) -> Array | None:
-        node = self._producers.get(name)
-        if node is None or not can_evaluate(node):
-            return None
-        values = {}
-        needed = value_inputs(node)
-        for each in filter(None, node.input):
-            value = self._computed.get(each)
-            if each in self._initializers:
-                value = np.asarray(numpy_helper.to_array(self._initializers[each]))
-            if value is None and each not in needed:
-                value = self._like(each, sized=is_op(node, "Shape", "Size"))
-            if value is None:
-                return None
-            values[each] = value
-        return evaluate(node, name, values, self.opset)
-
-    def _like(self, name: str, *, sized: bool) -> Array | None:
-        """Return zeros of a tensor's type, and of its shape if that is asked for; None if unknown.
-
-        Only what the inputs say and inference finds counts: notes in a model may be stale.
-        """
-        if self._types is None:
-            self._types = inferred_types(self.model)
-        found = self._types.get(name)
-        if found is None:
-            return None
-        dtype, shape = found
-        if not sized:
-            return np.zeros((), dtype)
-        return None if shape is None else np.broadcast_to(np.zeros((), dtype), shape)
+        return self._constants.value(name)
 
     # Changing
 
@@ -226,7 +156,7 @@ class GraphEditor:
             and [id(reader) for reader in self.consumers(name)] == [id(node)]
             and list(node.input).count(name) == 1
             and name not in self._outputs
-            and name not in self._optional
+            and name not in self._constants.optional
             and tuple(tensor.dims) == array.shape
         ):
             doc_string = tensor.doc_string

@@ -56,5 +56,8 @@ def read_model(source: str | os.PathLike[str] | bytes | onnx.ModelProto) -> Chec
                 raise
             check_model(model)
             notes += stale
+        else:
+            if not all(value.type.tensor_type.HasField("shape") for value in model.graph.output):
+                notes += drop_stale_shapes(model)
         check_convs(model)
     return CheckedModel(model, tuple(notes))

@@ -28,7 +28,8 @@ def repair(model: onnx.ModelProto) -> list[str]:
     2. Domains that nodes use and the model does not import are imported: the standard one in the
        version of the model's IR, others in version 1.
     3. A graph without a name is called ``graph``; initializers without a name are dropped.
-    4. Of two initializers of one name, or metadata of one key, the last holds, as in onnxruntime.
+    4. Equal initializers of one name are there once; of metadata of one key the last holds, as in
+       onnxruntime. Initializers of one name that differ stay: the checker refuses them.
     5. Below IR 4, initializers that are no inputs are listed among them, as those IRs demand.
     6. A negative size means an open one.
     7. Nodes are brought into topological order, in bodies and functions too.
@@ -192,25 +193,35 @@ def _name_graph(model: onnx.ModelProto) -> list[str]:
     if not model.graph.name:
         model.graph.name = "graph"
         notes.append("the graph had no name and is called 'graph'")
-    if _drop(model.graph.initializer, lambda tensor: not tensor.name):
+    unnamed = [i for i, tensor in enumerate(model.graph.initializer) if not tensor.name]
+    if _delete(model.graph.initializer, unnamed, "name"):
         notes.append("initializers without a name were dropped: nothing can read them")
     return notes
 
 
 def _drop_duplicates(model: onnx.ModelProto) -> list[str]:
     notes = []
-    for field, key, what in (
-        (model.graph.initializer, "name", "initializers"),
-        (model.metadata_props, "key", "metadata"),
-    ):
-        last = {getattr(each, key): index for index, each in enumerate(field)}
-        gone = [index for index, each in enumerate(field) if last[getattr(each, key)] != index]
-        names = [str(getattr(field[index], key)) for index in gone]
-        for index in reversed(gone):
-            del field[index]
-        if gone:
-            notes.append(f"{what} were there twice and the last holds ({_some(names)})")
+    first: dict[str, onnx.TensorProto] = {}
+    twice = [
+        index
+        for index, tensor in enumerate(model.graph.initializer)
+        if first.setdefault(tensor.name, tensor) is not tensor and first[tensor.name] == tensor
+    ]
+    if names := _delete(model.graph.initializer, twice, "name"):
+        notes.append(f"initializers were there twice and are once now ({_some(names)})")
+    last = {each.key: index for index, each in enumerate(model.metadata_props)}
+    older = [i for i, each in enumerate(model.metadata_props) if last[each.key] != i]
+    if names := _delete(model.metadata_props, older, "key"):
+        notes.append(f"metadata were there twice and the last holds ({_some(names)})")
     return notes
+
+
+def _delete(field: Any, places: list[int], key: str) -> list[str]:
+    """Delete elements of a repeated field; return their names."""
+    names = [str(getattr(field[place], key)) for place in places]
+    for place in reversed(places):
+        del field[place]
+    return names
 
 
 def _list_weights(model: onnx.ModelProto) -> list[str]:
@@ -289,10 +300,3 @@ def _sorted(nodes: Any) -> bool:
     del nodes[:]
     nodes.extend(moved)
     return True
-
-
-def _drop(field: Any, unwanted: Callable[[Any], bool]) -> bool:
-    gone = [index for index, each in enumerate(field) if unwanted(each)]
-    for index in reversed(gone):
-        del field[index]
-    return bool(gone)

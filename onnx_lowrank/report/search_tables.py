@@ -71,7 +71,7 @@ def print_search(result: BudgetResult) -> None:
             f"predicted for {result.predicted_for}; not measured here"
         )
     for note in report.notes:
-        print(f"calibration: {note}")
+        print(note)
     if report.verification:
         print("verdict, on samples that the search did not see:")
         print_verification(report.verification)

@@ -101,7 +101,7 @@ def print_compress(report: CompressReport) -> None:
                 "the weight; fewer terms (R, K) are safer"
             )
     for note in report.notes:
-        print(f"calibration: {note}")
+        print(note)
     if report.verification:
         print_verification(report.verification)
 
