@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper, parser
+
+# The builders of small models are a top-level module, in every import mode.
+sys.path.insert(0, str(Path(__file__).parent))
 
 Build = Callable[..., onnx.ModelProto]
 

@@ -118,7 +118,8 @@ def test_what_onnxruntime_runs_is_repaired_with_a_note(case: str) -> None:
     onnx.checker.check_model(found.model, full_check=True)
     np.testing.assert_array_equal(run(found.model, FEED)[0], expected)
     again = read_model(found.model)
-    assert again.notes == () and again.model == found.model
+    assert again.notes == ()
+    assert again.model == found.model
     assert [layer.reason for layer in find_layers(found.model)] == [None]
 
 
@@ -127,7 +128,8 @@ def test_a_valid_model_stays_byte_for_byte() -> None:
     model.metadata_props.add(key="author", value="me")
     model.graph.value_info.append(value("c", [2, 4, 6, 6]))
     found = read_model(model)
-    assert found.notes == () and found.model == model
+    assert found.notes == ()
+    assert found.model == model
 
 
 def test_metadata_of_one_key_is_kept_once() -> None:
@@ -299,7 +301,8 @@ def test_a_hostile_model_is_refused_by_name(case: str) -> None:
         read_model(build(change))
     text = str(caught.value)
     assert words in text
-    assert "\n" not in text and len(text) < 700
+    assert "\n" not in text
+    assert len(text) < 700
     assert "cannot be read" not in text  # the place is known: it is no stray exception
 
 

@@ -31,16 +31,20 @@ READERS = {
 def test_a_standard_op_has_both_spellings_of_its_domain() -> None:
     for domain in ("", "ai.onnx"):
         node = helper.make_node("Relu", ["x"], ["y"], domain=domain)
-        assert is_op(node, "Relu") and is_op(node, "Clip", "Relu") and is_op(node)
+        assert is_op(node, "Relu")
+        assert is_op(node, "Clip", "Relu")
+        assert is_op(node)
         assert standard_op(node) == "Relu"
         assert not is_op(node, "Clip")
 
 
 def test_a_name_in_another_domain_is_another_op() -> None:
     node = helper.make_node("Relu", ["x"], ["y"], domain="my")
-    assert not is_op(node, "Relu") and not is_op(node)
+    assert not is_op(node, "Relu")
+    assert not is_op(node)
     assert standard_op(node) == ""
-    assert is_op(node, "Relu", domain="my") and is_op(node, domain="my")
+    assert is_op(node, "Relu", domain="my")
+    assert is_op(node, domain="my")
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: p.name)
