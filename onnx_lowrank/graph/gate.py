@@ -11,7 +11,7 @@ from onnx_lowrank.errors import ModelError
 from onnx_lowrank.graph.check import check_model
 from onnx_lowrank.graph.guard import reading
 from onnx_lowrank.graph.io import load_model
-from onnx_lowrank.graph.repair import drop_stale_shapes, repair
+from onnx_lowrank.graph.repair import drop_inner_shapes, drop_stale_shapes, repair
 from onnx_lowrank.graph.validate import check_convs, validate
 
 
@@ -48,16 +48,27 @@ def read_model(source: str | os.PathLike[str] | bytes | onnx.ModelProto) -> Chec
         model = load_model(source)
         validate(model)
         notes = repair(model)
-        try:
-            check_model(model)
-        except ModelError:
-            stale = drop_stale_shapes(model)
-            if not stale:
-                raise
-            check_model(model)
-            notes += stale
-        else:
-            if not all(value.type.tensor_type.HasField("shape") for value in model.graph.output):
-                notes += drop_stale_shapes(model)
+        notes += _check_shapes(model)
         check_convs(model)
     return CheckedModel(model, tuple(notes))
+
+
+def _check_shapes(model: onnx.ModelProto) -> list[str]:
+    """Check a model; drop what it notes of shapes where only that makes it invalid."""
+    try:
+        check_model(model)
+    except ModelError as error:
+        notes = []
+        for drop in (drop_stale_shapes, drop_inner_shapes):
+            if not (found := drop(model)):
+                continue
+            notes += found
+            try:
+                check_model(model)
+            except ModelError:
+                continue
+            return notes
+        raise error
+    if all(value.type.tensor_type.HasField("shape") for value in model.graph.output):
+        return []
+    return drop_stale_shapes(model)

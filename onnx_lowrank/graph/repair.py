@@ -108,6 +108,25 @@ def drop_stale_shapes(model: onnx.ModelProto) -> list[str]:
     return notes
 
 
+def drop_inner_shapes(model: onnx.ModelProto) -> list[str]:
+    """Drop all shapes noted for tensors inside bodies: inference does not say which are wrong.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+        Changed in place.
+
+    Returns
+    -------
+    list of str
+        What was dropped, a sentence.
+    """
+    noted = [graph for graph in _graphs(model)[1:] if graph.value_info]
+    for graph in noted:
+        del graph.value_info[:]
+    return ["shapes noted for tensors inside bodies were wrong and are dropped"] if noted else []
+
+
 def _contradicts(said: onnx.TypeProto, found: onnx.TypeProto.Tensor) -> bool:
     if not said.HasField("tensor_type") or not found.elem_type:
         return False

@@ -45,7 +45,8 @@ _WINDOWED = (*STANDARD_DOMAINS, "com.microsoft", "com.microsoft.nchwc", "onnx_lo
 def validate(model: onnx.ModelProto) -> None:
     """Refuse a model that cannot be looked at safely.
 
-    1. Bodies nested too deep, names that are no text.
+    1. Bodies nested too deep, names that are no text, attributes outside of functions that refer to
+       those of a function.
     2. Functions declared twice, calling themselves, taking the name of a standard operator in its
        domain (runtimes differ in which of the two they run), or calling each other so often that
        nobody could write them out.
@@ -74,6 +75,8 @@ def validate(model: onnx.ModelProto) -> None:
         _check_value(value)
     for node in _nodes(model):
         _check_sizes(node)
+    for node in _nested(model.graph.node):
+        _check_references(node)
 
 
 def check_convs(model: onnx.ModelProto) -> None:
@@ -275,6 +278,15 @@ def _check_value(value: onnx.ValueInfoProto) -> None:
             f"tensor '{value.name}' has impossible dimensions, {shown}: no memory holds it; "
             "export the model with other sizes"
         )
+
+
+def _check_references(node: onnx.NodeProto) -> None:
+    for attribute in node.attribute:
+        if attribute.ref_attr_name:
+            raise ModelError(
+                f"attribute '{attribute.name}' of node '{_place(node)}' refers to one of a "
+                "function, but is in none; export it again"
+            )
 
 
 def _check_sizes(node: onnx.NodeProto) -> None:

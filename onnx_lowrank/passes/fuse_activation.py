@@ -11,7 +11,7 @@ from onnx import helper
 from onnx_lowrank.graph.edit import GraphEditor, carry_notes
 from onnx_lowrank.graph.layers import attribute
 from onnx_lowrank.graph.ops import is_op
-from onnx_lowrank.lowering.functions import DOMAIN, attribute_names, can_activate
+from onnx_lowrank.lowering.functions import ACTIVATING, DOMAIN, can_activate
 from onnx_lowrank.passes.base import PassResult
 
 
@@ -31,7 +31,7 @@ class FuseActivationPass:
         if not can_activate(editor.opset):
             return PassResult(modified=False)
         for node in list(model.graph.node):
-            if not is_op(node, domain=DOMAIN) or "max" not in attribute_names(node.op_type):
+            if not is_op(node, *ACTIVATING, domain=DOMAIN):
                 continue
             while (follower := _follower(editor, node)) and (
                 fused := _fused(editor, node, follower)

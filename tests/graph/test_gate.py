@@ -132,6 +132,26 @@ def test_a_valid_model_stays_byte_for_byte() -> None:
     assert found.model == model
 
 
+def test_stale_shapes_inside_bodies_are_dropped() -> None:
+    model = text_model(
+        """
+        net (float[2,4] x, bool c) => (float[2,4] y) {
+            y = If(c) <then_branch = t () => (float[2,4] a) { u = Relu(x) a = Neg(u) },
+                       else_branch = e () => (float[2,4] z) { z = Neg(x) }>
+        }
+        """
+    )
+    body = model.graph.node[0].attribute[0].g
+    body.value_info.append(value("u", [2, 5]))
+    x = RNG.standard_normal((2, 4)).astype(np.float32)
+    feed = {"x": x, "c": np.array(True)}
+    (expected,) = run(model, feed)
+    found = read_model(model)
+    (note,) = found.notes
+    assert "inside bodies" in note
+    np.testing.assert_array_equal(run(found.model, feed)[0], expected)
+
+
 def test_metadata_of_one_key_is_kept_once() -> None:
     model = build()
     for text in ("old", "new"):
@@ -255,6 +275,10 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     "attribute of another type": (
         lambda m: first(m).attribute.append(helper.make_attribute("strides", "a")),
         "strides",
+    ),
+    "reference to no function": (
+        lambda m: setattr(first(m).attribute[1], "ref_attr_name", "pads"),
+        "refers to one of a function",
     ),
     "zero strides": (with_attribute("strides", 0, 1), "'strides'"),
     "endless strides": (with_attribute("strides", 2**32, 1), "'strides'"),
