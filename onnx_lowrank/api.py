@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from onnx_lowrank.fit_model import Calibration, MetricName, fit_model
 from onnx_lowrank.graph.check import check_model
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.external import data_files
-from onnx_lowrank.graph.io import check_output, load_model
+from onnx_lowrank.graph.gate import read_model
+from onnx_lowrank.graph.io import check_output
 from onnx_lowrank.graph.layers import Layer, find_layers, layer_weight
 from onnx_lowrank.passes.normalize import normalised
 from onnx_lowrank.passes.replacement import replacement
@@ -93,7 +95,7 @@ def inspect(
     input_shapes : mapping, optional
         Shapes of inputs that the model leaves open; needed to count multiply-adds there.
     """
-    layers = _layers(load_model(model), input_shapes)
+    layers = _layers(read_model(model).model, input_shapes)
     return tuple(LayerInfo(layer, *applicable(layer)) for layer in layers)
 
 
@@ -104,7 +106,7 @@ def cost(
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
 ) -> CostReport:
     """Count operations and parameters before and after a plan, without fitting anything."""
-    loaded = load_model(model)
+    loaded = read_model(model).model
     layers = _layers(loaded, input_shapes)
     decided = resolve_plan(layers, plan, weights=_weights(loaded, layers))
     return CostReport(decided, plan_costs(layers, decided))
@@ -162,17 +164,22 @@ def verify(
     """
     if provider is not None:
         require_provider(provider)
-    reference = load_model(original)
-    dataset = _dataset(reference, data, preprocess, labels_from, strict, input_shapes, limit, seed)
+    reference, other = read_model(original), read_model(compressed)
+    dataset = _dataset(
+        reference.model, data, preprocess, labels_from, strict, input_shapes, limit, seed
+    )
     judge = None if score is None else Score.open(score)
-    return verify_models(
-        reference,
-        load_model(compressed),
+    report = verify_models(
+        reference.model,
+        other.model,
         dataset,
         providers=None if provider is None else (provider,),
         tolerance=tolerance,
         score=judge,
     )
+    repaired = [f"the original: {note}" for note in reference.notes]
+    repaired += [f"the compressed model: {note}" for note in other.notes]
+    return replace(report, notes=(*repaired, *report.notes))
 
 
 def compress(
@@ -247,8 +254,8 @@ def compress(
     """
     require_provider(provider)
     portable = is_portable(lowering)
-    original = load_model(model)
-    check_model(original)
+    source = read_model(model)
+    original = source.model
     layers = _layers(original, input_shapes)
     decided = resolve_plan(layers, plan, weights=_weights(original, layers))
     if not decided.chosen:
@@ -263,7 +270,7 @@ def compress(
     samples = None
     if calibration is not None:
         inputs = fix_shapes(model_inputs(original), input_shapes or {})
-        source = open_dataset(
+        calibrated = open_dataset(
             calibration,
             inputs,
             preprocess=preprocess,
@@ -273,7 +280,7 @@ def compress(
             strict=strict,
             seed=seed,
         )
-        samples = Calibration(source, asymmetric, cache_dir, metric or "covariance", provider)
+        samples = Calibration(calibrated, asymmetric, cache_dir, metric or "covariance", provider)
     elif asymmetric:
         raise DataError("asymmetric fits need data; give calibration samples")
     elif metric is not None:
@@ -317,7 +324,11 @@ def compress(
             changes=cleaned.changes + lowered.changes,
             refusals=cleaned.refusals + lowered.refusals,
             verification=report,
-            notes=samples.dataset.notes if samples else (),
+            notes=(
+                *source.notes,
+                *cleaned.notes,
+                *(f"calibration: {note}" for note in (samples.dataset.notes if samples else ())),
+            ),
             file_bytes=FileBytes.of(model, original, rewritten),
         ),
         source=Path(model) if isinstance(model, str | os.PathLike) else None,
@@ -358,7 +369,7 @@ def resolve_plan(
         If the plan cannot be read or does not fit the layers.
     """
     if plan is None:
-        return default_plan(layers)
+        return default_plan(layers, weights=weights)
     if isinstance(plan, Path):
         return decide(layers, read_plan(plan), weights=weights)
     if isinstance(plan, Plan):
@@ -372,7 +383,8 @@ def resolve_plan(
 def _weights(model: onnx.ModelProto, layers: Sequence[Layer]) -> Weights:
     """Return a function from a layer's name to its weight, as the model has it."""
     by_name = {layer.name: layer for layer in layers}
-    return lambda name: layer_weight(GraphEditor(model), by_name[name])
+    editor = GraphEditor(model)
+    return lambda name: layer_weight(editor, by_name[name])
 
 
 def _dataset(

@@ -16,7 +16,7 @@ from onnx_lowrank.data import Dataset, Preprocess, open_dataset
 from onnx_lowrank.data.split import fewest_samples, split
 from onnx_lowrank.errors import DataError, PlanError
 from onnx_lowrank.graph.check import check_model
-from onnx_lowrank.graph.io import load_model
+from onnx_lowrank.graph.gate import read_model
 from onnx_lowrank.graph.layers import find_layers
 from onnx_lowrank.passes.normalize import normalised
 from onnx_lowrank.passes.replacement import replacement
@@ -221,8 +221,8 @@ def compress_to_budget(
     here: Provider = "cpu" if latency is not None else provider
     require_provider(here)
     score = None if budget.score is None else Score.open(budget.score)
-    original = load_model(model)
-    check_model(original)
+    source = read_model(model)
+    original = source.model
     names, kept = searched(original, keep)
     prepared, _ = normalised(original, names)
     forms = _forms(lowering, latency)
@@ -307,7 +307,12 @@ def compress_to_budget(
             changes=cleaned.changes + lowered.changes,
             refusals=cleaned.refusals + lowered.refusals,
             verification=report,
-            notes=(*fitting.notes, *_told(tried)),
+            notes=(
+                *source.notes,
+                *cleaned.notes,
+                *(f"calibration: {note}" for note in fitting.notes),
+                *_told(tried),
+            ),
             file_bytes=sizes,
         ),
         source=Path(model) if isinstance(model, str | os.PathLike) else None,

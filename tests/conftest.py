@@ -15,6 +15,9 @@ from onnx import TensorProto, helper, numpy_helper, parser
 
 from onnx_lowrank.cli import main
 
+# The builders of small models are a top-level module, in every import mode.
+sys.path.insert(0, str(Path(__file__).parent))
+
 Build = Callable[..., onnx.ModelProto]
 
 

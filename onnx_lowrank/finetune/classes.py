@@ -8,6 +8,7 @@ import onnx
 import torch
 
 from onnx_lowrank.errors import ModelError
+from onnx_lowrank.graph.ops import is_op
 from onnx_lowrank.verification.classifier import holds_classes
 
 
@@ -37,7 +38,7 @@ def score_tensor(model: onnx.ModelProto, output: str) -> str:
     """Return the tensor of a classifier's scores before any softmax: that of an output."""
     producers = {name: node for node in model.graph.node for name in node.output[:1]}
     name = output
-    while name in producers and producers[name].op_type in ("Softmax", "LogSoftmax", "Identity"):
+    while name in producers and is_op(producers[name], "Softmax", "LogSoftmax", "Identity"):
         name = producers[name].input[0]
     return str(name)
 

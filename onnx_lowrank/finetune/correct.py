@@ -17,8 +17,10 @@ from onnx_lowrank.errors import DataError, ModelError
 from onnx_lowrank.files import Input, Output, check_outputs
 from onnx_lowrank.graph.check import check_model
 from onnx_lowrank.graph.edit import GraphEditor
-from onnx_lowrank.graph.io import load_model, save_model
+from onnx_lowrank.graph.gate import read_model
+from onnx_lowrank.graph.io import save_model
 from onnx_lowrank.graph.layers import attribute
+from onnx_lowrank.graph.ops import is_op
 from onnx_lowrank.runtime import Provider, model_inputs, require_provider
 
 Array = NDArray[np.float64]
@@ -143,12 +145,12 @@ def correct_files(
         [written], [Input("is the input itself", compressed), Input("is the original", original)]
     )
     require_provider(provider)
-    student = load_model(compressed)
+    student = read_model(compressed).model
     dataset = open_dataset(
         data, model_inputs(student), preprocess=preprocess, limit=limit, batch=BATCH, seed=seed
     )
     done = correct_statistics(
-        load_model(original), student, dataset, provider=provider, progress=progress
+        read_model(original).model, student, dataset, provider=provider, progress=progress
     )
     check_model(student)
     save_model(student, output, source=compressed, force=force)
@@ -168,16 +170,16 @@ def _sites(original: onnx.ModelProto, compressed: onnx.ModelProto) -> dict[str, 
     editor = GraphEditor(original)
     for node in original.graph.node:
         output = node.output[0] if node.output else ""
-        if node.op_type == "MatMul":  # its bias is an Add behind it
+        if is_op(node, "MatMul"):  # its bias is an Add behind it
             readers = editor.consumers(output)
-            if len(readers) == 1 and readers[0].op_type == "Add":
+            if len(readers) == 1 and is_op(readers[0], "Add"):
                 output = readers[0].output[0]
         if output not in dependent or output not in made:
             continue
         twin = made[output]
-        if node.op_type != "BatchNormalization" or twin.op_type != node.op_type:
+        if not all(is_op(each, "BatchNormalization") for each in (node, twin)):
             # One that was folded into a layer is that layer's output.
-            if node.op_type in (*_LAYERS, "BatchNormalization"):
+            if is_op(node, *_LAYERS, "BatchNormalization"):
                 sites[output] = output
         elif node.input[0] == twin.input[0] and node.input[0] not in sites:
             sites[node.input[0]] = output
@@ -228,7 +230,7 @@ def _correct(
         float(np.sqrt(np.mean(np.divide(shift**2, expected[1], out=0 * shift, where=alive)))),
         float(np.sqrt(np.mean(np.log(ratio) ** 2))),
     )
-    if node.op_type == "BatchNormalization":
+    if is_op(node, "BatchNormalization"):
         mean, variance = (editor.constant(name) for name in node.input[3:5])
         if mean is None or variance is None:
             return Correction(tensor, reason="its statistics are not constant")
@@ -243,29 +245,29 @@ def _correct(
 
 def _rescale(editor: GraphEditor, node: onnx.NodeProto, factor: Array, offset: Array) -> str | None:
     """Let a node's output be ``factor y + offset`` by channel; return why it cannot, if so."""
-    if node.op_type == "Gather" and attribute(node, "axis", 0) == 1:
+    if is_op(node, "Gather") and attribute(node, "axis", 0) == 1:
         order, below = editor.constant(node.input[1]), editor.producer(node.input[0])
         if order is None or below is None or sorted(order.tolist()) != list(range(len(factor))):
             return "its outputs are gathered"
         back = np.argsort(order)
         return _rescale(editor, below, factor[back], offset[back])
     layer, slot, scale = node, 2, 1.0
-    if node.op_type == "Add":
+    if is_op(node, "Add"):
         slot = next((i for i in (0, 1) if editor.constant(node.input[i]) is not None), 0)
         below = editor.producer(node.input[1 - slot])
-        if below is None or below.op_type != "MatMul":
+        if below is None or not is_op(below, "MatMul"):
             return "what it adds to is no MatMul"
         layer = below
-    elif node.op_type == "Gemm":
+    elif is_op(node, "Gemm"):
         scale = attribute(node, "beta", 1.0)
-    elif node.op_type != "Conv":
+    elif not is_op(node, "Conv"):
         return f"a {node.op_type} has no bias"
     named = len(node.input) > slot and bool(node.input[slot])
     bias = editor.constant(node.input[slot]) if named else np.zeros(len(factor), np.float32)
-    weight = editor.constant(layer.input[1]) if layer.op_type in _LAYERS else None
+    weight = editor.constant(layer.input[1]) if is_op(layer, *_LAYERS) else None
     if bias is None or weight is None or bias.size != factor.size or scale == 0:
         return "its weight and bias are not constants, one value a channel"
-    rows = layer.op_type == "Conv" or bool(attribute(layer, "transB", 0))
+    rows = is_op(layer, "Conv") or bool(attribute(layer, "transB", 0))
     _write(
         editor,
         layer,

@@ -20,8 +20,7 @@ from onnx_lowrank.finetune.ops import OPS
 from onnx_lowrank.finetune.parts import cut
 from onnx_lowrank.finetune.plain_ops import as_tensor
 from onnx_lowrank.graph.edit import opset_version
-
-STANDARD = ("", "ai.onnx")
+from onnx_lowrank.graph.ops import standard_op
 
 Plan = list[tuple[Context, list[str]]]
 """Nodes in order, each with the tensors that nothing reads after it."""
@@ -74,7 +73,7 @@ class Network:
         self.dtype, self.device, self._recompute = dtype, device, recompute
         self._steps = [Context(node, opset, dtype) for node in flat.graph.node]
         for step in self._steps:
-            if step.node.domain not in STANDARD or step.node.op_type not in OPS:
+            if standard_op(step.node) not in OPS:
                 raise step.refuse("there is no such op")
         self.weights: dict[str, torch.Tensor] = {}
         self._constants: dict[str, torch.Tensor] = {}
@@ -167,7 +166,7 @@ def _compute(plan: Plan, values: dict[str, Any]) -> None:
     """Compute nodes into `values`, in place."""
     for step, done in plan:
         inputs = [values[name] if name else None for name in step.node.input]
-        values[step.node.output[0]] = OPS[step.node.op_type](inputs, step)
+        values[step.node.output[0]] = OPS[standard_op(step.node)](inputs, step)
         for name in done:
             del values[name]
 

@@ -10,6 +10,7 @@ from onnx import helper
 from onnx.inliner import inline_local_functions
 
 from onnx_lowrank.errors import ModelError
+from onnx_lowrank.graph.ops import is_op, standard_op
 
 Part = Literal["factors", "above", "both"]
 
@@ -50,7 +51,7 @@ def trainable(original: onnx.ModelProto, compressed: onnx.ModelProto, part: Part
     above: list[str] = []
     dependent: set[str] = set()
     for node in flat.graph.node:
-        slots = _WEIGHTS.get(node.op_type, ())
+        slots = _WEIGHTS.get(standard_op(node), ())
         weights = [node.input[i] for i in slots if i < len(node.input) and node.input[i] in kinds]
         floats = [
             w for w in weights if np.dtype(helper.tensor_dtype_to_np_dtype(kinds[w])).kind == "f"
@@ -87,7 +88,7 @@ def shared_features(original: onnx.ModelProto, compressed: onnx.ModelProto) -> l
     return [
         node.output[0]
         for node in original.graph.node
-        if node.op_type in (*_LAYERS, "BatchNormalization")
+        if is_op(node, *_LAYERS, "BatchNormalization")
         and node.output[0] in made
         and list(made[node.output[0]].input) != list(node.input)
     ]

@@ -1,4 +1,4 @@
-"""Attributes of a node, and whose op it is."""
+"""Attributes of a node."""
 
 from __future__ import annotations
 
@@ -15,8 +15,3 @@ def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
             value = helper.get_attribute_value(each)
             return value.decode() if isinstance(value, bytes) else value
     return default
-
-
-def is_standard(node: onnx.NodeProto) -> bool:
-    """Whether a node is of the standard domain: another's op of the same name is another op."""
-    return node.domain in ("", "ai.onnx")

@@ -9,6 +9,7 @@ import onnx
 from onnx import numpy_helper
 
 from onnx_lowrank.errors import ModelError
+from onnx_lowrank.graph.ops import is_op
 
 
 def set_batch(model: onnx.ModelProto, batch: int, *, inputs: Collection[str]) -> onnx.ModelProto:
@@ -41,7 +42,8 @@ def set_batch(model: onnx.ModelProto, batch: int, *, inputs: Collection[str]) ->
         value.type.tensor_type.shape.dim[0].dim_value
         for value in model.graph.input
         if value.name in inputs and value.type.tensor_type.shape.dim
-    } - {0}
+    }
+    leads = {size for size in leads if size > 0}  # open ones have no value, or a negative one
     if leads <= {batch}:
         return model
     if len(leads) > 1:
@@ -67,11 +69,11 @@ def set_batch(model: onnx.ModelProto, batch: int, *, inputs: Collection[str]) ->
 def _reshape(graph: onnx.GraphProto, old: int, new: int) -> None:
     constants = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
-        if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
+        if is_op(node, "Constant") and node.attribute and node.attribute[0].name == "value":
             constants[node.output[0]] = node.attribute[0].t
     made: dict[str, str] = {}
     for node in graph.node:
-        if node.op_type != "Reshape" or node.input[0] in constants:
+        if not is_op(node, "Reshape") or node.input[0] in constants:
             continue
         name = node.input[1]
         if name not in made:

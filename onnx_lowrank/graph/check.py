@@ -7,12 +7,16 @@ import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
-from onnx import checker, shape_inference
+from google.protobuf.message import Error  # type: ignore[import-untyped]
+from onnx import checker, helper, shape_inference
 
 from onnx_lowrank.errors import ModelError, suggest
 from onnx_lowrank.graph.external import refer
+from onnx_lowrank.graph.ops import is_op
 from onnx_lowrank.graph.skeleton import split_weights, tensor_bytes
 
 Shape = tuple["int | str | None", ...]
@@ -58,13 +62,44 @@ def check_model(model: onnx.ModelProto) -> None:
             for _, copy in pairs:
                 refer(copy, "data", 0)
             path = Path(folder) / "model.onnx"
+            bare = _missing_types(skeleton.graph)
             path.write_bytes(skeleton.SerializeToString())
-            checker.check_model(str(path), full_check=True)
-    except (checker.ValidationError, shape_inference.InferenceError, ValueError) as error:
+            checker.check_model(str(path))
+        for value, kind in bare:
+            value.type.CopyFrom(kind)
+        shape_inference.infer_shapes(skeleton, check_type=True, strict_mode=True)
+    except (
+        checker.ValidationError,
+        shape_inference.InferenceError,
+        Error,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
         line = " ".join(str(error).split())
         if len(line) > LONGEST:  # one error brings about others in all that comes behind it
             line = f"{line[:LONGEST]} ..."
         raise ModelError(f"the model is not valid ONNX: {line}; export it again") from None
+
+
+def _missing_types(graph: onnx.GraphProto) -> list[tuple[onnx.ValueInfoProto, onnx.TypeProto]]:
+    """Complete the types of inputs and outputs, which the checker asks for and runtimes do not.
+
+    Returns
+    -------
+    list of (ValueInfoProto, TypeProto)
+        What was changed, and the type that it had.
+    """
+    changed = []
+    for value in (*graph.input, *graph.output):
+        old = onnx.TypeProto()
+        old.CopyFrom(value.type)
+        if value.type.WhichOneof("value") is None:
+            value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+        if value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape"):
+            value.type.tensor_type.shape.SetInParent()
+            changed.append((value, old))
+    return changed
 
 
 def infer_shapes(
@@ -122,7 +157,7 @@ def infer_shapes(
 def element_types(model: onnx.ModelProto) -> dict[str, int]:
     """Return the element type, as ``TensorProto.DataType``, of every tensor where it is known."""
     skeleton, _ = split_weights(model, above=LARGE)
-    with contextlib.suppress(shape_inference.InferenceError, ValueError, RuntimeError):
+    with contextlib.suppress(shape_inference.InferenceError, Error, ValueError, RuntimeError):
         skeleton = shape_inference.infer_shapes(skeleton)
     graph = skeleton.graph
     types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
@@ -132,13 +167,38 @@ def element_types(model: onnx.ModelProto) -> dict[str, int]:
     return types
 
 
+def inferred_types(
+    model: onnx.ModelProto,
+) -> dict[str, tuple[np.dtype[Any], tuple[int, ...] | None]]:
+    """Return the types and shapes that follow from the inputs alone, by the name of the tensor.
+
+    A shape is None where a size is open. Nothing is taken from notes on inner tensors.
+    """
+    skeleton, _ = split_weights(model, above=LARGE)
+    del skeleton.graph.value_info[:]
+    for value in skeleton.graph.output:
+        value.ClearField("type")
+    with contextlib.suppress(shape_inference.InferenceError, Error, ValueError, RuntimeError):
+        skeleton = shape_inference.infer_shapes(skeleton, data_prop=True)
+    found = {}
+    for value in (*skeleton.graph.input, *skeleton.graph.value_info, *skeleton.graph.output):
+        tensor = value.type.tensor_type
+        if tensor.elem_type == onnx.TensorProto.UNDEFINED:
+            continue
+        sizes = [_size(dim) for dim in tensor.shape.dim] if tensor.HasField("shape") else [None]
+        fixed = tuple(size for size in sizes if isinstance(size, int))
+        dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+        found[value.name] = dtype, fixed if len(fixed) == len(sizes) else None
+    return found
+
+
 def _lost_ranks(graph: onnx.GraphProto, shapes: Mapping[str, Shape]) -> list[tuple[str, int, int]]:
     """Return name, rank and type of what Reshapes give whose target has a length but no value."""
     kind = next((v.type.tensor_type.elem_type for v in graph.input), onnx.TensorProto.FLOAT)
     noted = {value.name for value in graph.value_info}
     found = []
     for node in graph.node:
-        if node.op_type == "Reshape" and node.domain in ("", "ai.onnx") and len(node.input) > 1:
+        if is_op(node, "Reshape") and len(node.input) > 1:
             length = shapes.get(node.input[1], ())
             name = node.output[0]
             if name in shapes or name in noted or len(length) != 1:
@@ -168,13 +228,11 @@ def _set_input_shapes(graph: onnx.GraphProto, shapes: Mapping[str, tuple[int, ..
             )
         if any(size < 1 for size in shape):
             raise ModelError(f"input '{name}' cannot be of shape {given}; give positive sizes")
-        old = [dim.dim_value for dim in tensor.shape.dim if dim.HasField("dim_value")]
-        fixed = [
-            size
+        changed |= any(
+            dim.dim_value >= 0 and dim.dim_value != size
             for dim, size in zip(tensor.shape.dim, shape, strict=False)
             if dim.HasField("dim_value")
-        ]
-        changed |= old != fixed
+        )
         tensor.shape.Clear()
         for size in shape:
             tensor.shape.dim.add().dim_value = size
@@ -184,7 +242,13 @@ def _set_input_shapes(graph: onnx.GraphProto, shapes: Mapping[str, tuple[int, ..
 def _infer(model: onnx.ModelProto) -> dict[str, Shape]:
     try:
         graph = shape_inference.infer_shapes(model, data_prop=True).graph
-    except (shape_inference.InferenceError, ValueError, RuntimeError):
+    except (
+        shape_inference.InferenceError,
+        checker.ValidationError,
+        Error,
+        ValueError,
+        RuntimeError,
+    ):
         graph = model.graph  # an invalid model: what it says of itself is all there is to know
     shapes: dict[str, Shape] = {
         value.name: tuple(map(_size, value.type.tensor_type.shape.dim))
@@ -196,4 +260,7 @@ def _infer(model: onnx.ModelProto) -> dict[str, Shape]:
 
 
 def _size(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
-    return dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
+    # A negative size means an open one, for onnxruntime too.
+    if dim.HasField("dim_value"):
+        return int(dim.dim_value) if dim.dim_value >= 0 else None
+    return dim.dim_param or None

@@ -10,9 +10,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from onnx_lowrank.graph.check import element_types
-from onnx_lowrank.graph.constants import as_cast, can_evaluate, evaluate, value_inputs
+from onnx_lowrank.graph.constants import Constants
 from onnx_lowrank.graph.fragment import Fragment
+from onnx_lowrank.graph.ops import STANDARD_DOMAINS
 from onnx_lowrank.graph.skeleton import bodies
 
 Array = NDArray[Any]
@@ -36,9 +36,8 @@ class GraphEditor:
         self.opset = opset_version(model)
         self._initializers = {tensor.name: tensor for tensor in self.graph.initializer}
         self._outputs = {value.name for value in self.graph.output}
-        self._computed: dict[str, Array | None] = {}
-        self._types: dict[str, int] | None = None
         self._producers: dict[str, onnx.NodeProto] = {}
+        self._constants = Constants(model, self._initializers, self._producers, self.opset)
         self._consumers: dict[str, list[onnx.NodeProto]] = {}
         self._names = set(all_names(self.graph))
         self._unused: dict[str, None] = {}  # what an edit stopped reading, in order
@@ -76,62 +75,31 @@ class GraphEditor:
         """Return the initializer of a name, one that is listed among the inputs too, or None."""
         return self._initializers.get(name)
 
-    def constant(self, name: str) -> Array | None:
+    def is_optional_input(self, name: str) -> bool:
+        """Whether a tensor is an input that has an initializer, its default (from IR 4 on)."""
+        return name in self._constants.optional
+
+    def optional_inputs(self, name: str) -> list[str]:
+        """Return the optional inputs that a tensor is computed from."""
+        return self._constants.optional_inputs(name)
+
+    def constant(self, name: str, *, defaults: bool = False) -> Array | None:
         """Return the value of a tensor that does not depend on the model's inputs, or None.
 
-        Initializers, also those listed among the inputs, and whatever nodes of the standard domain
-        compute from constants alone. The array may be a read-only view.
+        Initializers, and whatever nodes of the standard domain compute from constants alone. The
+        array may be a read-only view.
+
+        Parameters
+        ----------
+        name : str
+            The tensor.
+        defaults : bool
+            Whether optional inputs count as the constants that they are by default: a caller may
+            give another value.
         """
-        if name in self._initializers:  # not kept: the model has it already
-            return np.asarray(numpy_helper.to_array(self._initializers[name]))
-        # Without recursion: chains can be longer than Python's stack. An invalid model may have a
-        # cycle: what waits for itself has no value.
-        pending, waiting = [name], set[str]()
-        while pending:
-            tensor = pending[-1]
-            if tensor not in self._computed and tensor not in waiting:
-                waiting.add(tensor)
-                pending.extend(self._missing(tensor))
-                continue
-            pending.pop()
-            if tensor not in self._computed:
-                self._computed[tensor] = self._evaluate(tensor)
-        return self._computed[name]
-
-    def _missing(self, name: str) -> list[str]:
-        """Return the computed tensors that a tensor's value waits for."""
-        node = self._producers.get(name)
-        if node is None or not can_evaluate(node):
-            return []
-        inputs = [i for i in value_inputs(node) if i not in self._initializers]
-        if any(self._computed.get(i, ...) is None or i not in self._producers for i in inputs):
-            return []
-        return [i for i in inputs if i not in self._computed]
-
-    def _evaluate(self, name: str) -> Array | None:
-        node = self._producers.get(name)
-        if node is None or not can_evaluate(node):
+        if not defaults and self.optional_inputs(name):
             return None
-        values = {}
-        for each in value_inputs(node):
-            value = self._computed.get(each)
-            if each in self._initializers:
-                value = np.asarray(numpy_helper.to_array(self._initializers[each]))
-            if value is None:
-                return None
-            values[each] = value
-        if node.op_type == "CastLike":
-            kind = self._type(node.input[1])
-            if not kind:
-                return None
-            node = as_cast(node, kind)
-        return evaluate(node, name, values, self.opset)
-
-    def _type(self, name: str) -> int:
-        """Return the element type of a tensor, 0 where it is unknown."""
-        if self._types is None:
-            self._types = element_types(self.model)
-        return self._types.get(name, 0)
+        return self._constants.value(name)
 
     # Changing
 
@@ -166,9 +134,9 @@ class GraphEditor:
         Parameters
         ----------
         name : str
-            The only output of its node, which `constant` can tell.
+            The only output of its node, with a value that is constant by default.
         """
-        node, value = self._producers[name], self.constant(name)
+        node, value = self._producers[name], self.constant(name, defaults=True)
         if value is None or list(node.output) != [name]:
             raise ValueError(f"'{name}' is not the one constant output of a node")
         self.remove(node)
@@ -188,6 +156,7 @@ class GraphEditor:
             and [id(reader) for reader in self.consumers(name)] == [id(node)]
             and list(node.input).count(name) == 1
             and name not in self._outputs
+            and name not in self._constants.optional
             and tuple(tensor.dims) == array.shape
         ):
             doc_string = tensor.doc_string
@@ -244,6 +213,8 @@ class GraphEditor:
     def replace(self, node: onnx.NodeProto, fragment: Fragment) -> None:
         """Put a fragment in a node's place: from the node's first input to its first output."""
         exported = fragment.export()
+        for each in exported.node:
+            carry_notes(node, each)
         names = {exported.input[0].name: node.input[0], exported.output[0].name: node.output[0]}
         for tensor in exported.initializer:
             value = np.asarray(numpy_helper.to_array(tensor))
@@ -309,9 +280,17 @@ class GraphEditor:
                 del notes[index]
 
 
+def carry_notes(source: onnx.NodeProto, target: onnx.NodeProto) -> None:
+    """Give a node the doc string and metadata of one that it replaces, where it has none."""
+    if source.doc_string and not target.doc_string:
+        target.doc_string = source.doc_string
+    known = {each.key for each in target.metadata_props}
+    target.metadata_props.extend(each for each in source.metadata_props if each.key not in known)
+
+
 def opset_version(model: onnx.ModelProto) -> int:
     """Return the version of the standard operators; 1 where the model, of an old IR, has none."""
-    versions = (o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
+    versions = (o.version for o in model.opset_import if o.domain in STANDARD_DOMAINS)
     return int(next(versions, 1))
 
 

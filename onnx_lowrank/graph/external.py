@@ -12,6 +12,7 @@ from onnx import TensorProto, numpy_helper
 
 from onnx_lowrank.errors import ModelError
 from onnx_lowrank.graph.skeleton import all_tensors, tensor_bytes
+from onnx_lowrank.graph.validate import check_tensor
 
 ALIGNMENT = 4096  # a page: what a runtime needs to map a tensor instead of copying it
 
@@ -40,6 +41,7 @@ def load_external_data(model: onnx.ModelProto, path: Path) -> None:
     """
     folders = tuple(dict.fromkeys((path.parent.resolve(), path.resolve().parent)))
     for tensor in external_tensors(model):
+        check_tensor(tensor)
         tensor.raw_data = _read(tensor, folders, path)
         tensor.data_location = TensorProto.DEFAULT
         del tensor.external_data[:]
@@ -47,6 +49,11 @@ def load_external_data(model: onnx.ModelProto, path: Path) -> None:
 
 def _read(tensor: onnx.TensorProto, folders: tuple[Path, ...], path: Path) -> bytes:
     name = location(tensor)
+    if not _is_file_name(name) or tensor.data_type == TensorProto.STRING:
+        raise ModelError(
+            f"{path} keeps the values of '{tensor.name}' in {name!r:.80}, which cannot be; "
+            "export it again"
+        )
     found = [file for folder in folders if (file := (folder / name).resolve()).is_file()]
     # Outside is judged after links are followed, so that neither ".." nor a link leads out.
     inside = [file for file in found if any(file.is_relative_to(folder) for folder in folders)]
@@ -70,21 +77,27 @@ def _read(tensor: onnx.TensorProto, folders: tuple[Path, ...], path: Path) -> by
     if offset < 0 or length != needed:
         raise ModelError(
             f"{path} describes the external data of '{tensor.name}' wrongly (offset "
-            f"{entries.get('offset')}, length {entries.get('length')}, {needed} bytes needed); "
-            "export it again"
+            f"{entries.get('offset')!r:.40}, length {entries.get('length')!r:.40}, {needed} bytes "
+            "needed); export it again"
         )
     try:
+        there = max(inside[0].stat().st_size - offset, 0)
+        if there < needed:  # before memory is taken, or a place sought that no file has
+            raise ModelError(
+                f"{inside[0]} is cut short: '{tensor.name}' needs {needed} bytes from {offset} on, "
+                f"{there} are there; copy it again"
+            )
         with inside[0].open("rb") as stream:
             stream.seek(offset)
-            data = stream.read(needed)
+            return stream.read(needed)
     except OSError as error:
         raise ModelError(f"cannot read {inside[0]}: {error.strerror}; check its rights") from None
-    if len(data) < needed:
-        raise ModelError(
-            f"{inside[0]} is cut short: '{tensor.name}' needs {needed} bytes from {offset} on, "
-            f"{len(data)} are there; copy it again"
-        )
-    return data
+
+
+def _is_file_name(name: str) -> bool:
+    """Whether a path may be one of a file: some raise other errors than that there is none."""
+    text = isinstance(name, str) and "\0" not in name
+    return text and len(name) < 4096 and all(len(n.encode()) < 256 for n in Path(name).parts)
 
 
 def write_data(tensors: Iterable[onnx.TensorProto], file: IO[bytes]) -> tuple[list[int], str]:
@@ -131,4 +144,5 @@ def data_files(path: Path) -> tuple[Path, ...]:
         return ()
     names = dict.fromkeys(location(tensor) for tensor in external_tensors(model))
     folders = dict.fromkeys((path.parent, path.resolve().parent))
-    return tuple(folder / name for folder in folders for name in names if name)
+    named = [name for name in names if name and _is_file_name(name)]
+    return tuple(folder / name for folder in folders for name in named)

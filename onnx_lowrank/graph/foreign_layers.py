@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 
 import onnx
 
-from onnx_lowrank.graph.attributes import attribute, is_standard
+from onnx_lowrank.graph.attributes import attribute
 from onnx_lowrank.graph.check import Shape
+from onnx_lowrank.graph.ops import is_op
 from onnx_lowrank.graph.portable_layers import DOMAIN, describe, positions_of_factor
 from onnx_lowrank.graph.specs import sizes_of
 
@@ -58,7 +59,7 @@ def foreign_op(node: onnx.NodeProto, shapes: Shapes) -> ForeignOp | None:
 
     Conv, Gemm and MatMul of the standard domain are found here too, for their constant on the left.
     """
-    if is_standard(node):
+    if is_op(node):
         return _STANDARD.get(node.op_type)
     if node.domain in MICROSOFT:
         return _MICROSOFT.get(node.op_type)

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from onnx_lowrank.conv import ConvSpec
-from onnx_lowrank.graph.attributes import attribute, is_standard
+from onnx_lowrank.graph.attributes import attribute
 from onnx_lowrank.graph.check import Shape
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.foreign_layers import MICROSOFT, QUANTISED
+from onnx_lowrank.graph.guard import reading
+from onnx_lowrank.graph.ops import is_op
 from onnx_lowrank.graph.places import Place, places
 from onnx_lowrank.graph.specs import bias_name, conv_spec, fc_spec, sizes_of
 from onnx_lowrank.storage import StoredWeight
@@ -75,6 +77,7 @@ class Layer:
         return bias_name(self.node)
 
 
+@reading("listing its layers")
 def find_layers(
     model: onnx.ModelProto,
     *,
@@ -128,7 +131,7 @@ def _layer(editor: GraphEditor, place: Place, check_values: bool) -> Layer:
     node, shapes = place.node, place.shapes
     weight = node.input[1]
     tensor = editor.initializer(weight)
-    value = None if tensor is not None else editor.constant(weight)
+    value = None if tensor is not None else editor.constant(weight, defaults=True)
     sparse = place.scope.sparse(weight)
     if tensor is not None:
         dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
@@ -192,14 +195,14 @@ def _is_finite(value: NDArray[Any]) -> bool:
 
 def _is_dequantised(editor: GraphEditor, name: str) -> bool:
     node = editor.producer(name)
-    if node is None or node.op_type != "DequantizeLinear":
-        return False
-    return is_standard(node) or node.domain in MICROSOFT
+    return node is not None and any(
+        is_op(node, "DequantizeLinear", domain=domain) for domain in ("", *MICROSOFT)
+    )
 
 
 def _refusal(editor: GraphEditor, node: onnx.NodeProto, spec: ConvSpec) -> str | None:
     name = bias_name(node)
-    bias = None if name is None else editor.constant(name)
+    bias = None if name is None else editor.constant(name, defaults=True)
     if name is not None and bias is None:
         return f"its bias '{name}' is not constant"
     if node.op_type != "Gemm":
@@ -235,7 +238,7 @@ def layer_weight(editor: GraphEditor, layer: Layer) -> NDArray[np.float64]:
     ValueError
         The weight is not constant.
     """
-    weight = editor.constant(layer.weight)
+    weight = editor.constant(layer.weight, defaults=True)
     if weight is None:
         raise ValueError(f"the weight of layer '{layer.name}' is not constant")
     value = weight.astype(np.float64)
@@ -268,7 +271,7 @@ def layer_bias(editor: GraphEditor, layer: Layer) -> NDArray[np.float64] | None:
     """
     if layer.bias is None or layer.spec is None:
         return None
-    bias = editor.constant(layer.bias)
+    bias = editor.constant(layer.bias, defaults=True)
     if bias is None:
         raise ValueError(f"the bias of layer '{layer.name}' is not constant")
     value = bias.astype(np.float64).ravel()

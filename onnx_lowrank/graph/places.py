@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 
 import onnx
 
-from onnx_lowrank.graph.attributes import is_standard
 from onnx_lowrank.graph.check import Shape, infer_shapes
 from onnx_lowrank.graph.counterparts import shapes_for_costs
 from onnx_lowrank.graph.foreign_layers import ForeignOp, foreign_op
+from onnx_lowrank.graph.ops import is_op
 from onnx_lowrank.graph.portable_layers import DOMAIN
 from onnx_lowrank.graph.scope import Scope
 from onnx_lowrank.graph.skeleton import bodies
@@ -215,7 +215,7 @@ class _Finder:
     ) -> Place | None:
         if (node.domain, node.op_type) in self._functions or not _output(node):
             return None
-        if is_standard(node) and (
+        if is_op(node) and (
             (node.op_type == "Conv" and len(node.input) > 1)
             or (node.op_type in ("Gemm", "MatMul") and _has(node, 1, scope, given))
         ):

@@ -8,9 +8,10 @@ from typing import Any
 
 import onnx
 
-from onnx_lowrank.graph.attributes import attribute, is_standard
+from onnx_lowrank.graph.attributes import attribute
 from onnx_lowrank.graph.constants import is_random, value_inputs
 from onnx_lowrank.graph.edit import reads
+from onnx_lowrank.graph.ops import is_op
 from onnx_lowrank.graph.skeleton import bodies, tensor_bytes
 from onnx_lowrank.storage import StoredTensor, StoredWeight
 
@@ -118,7 +119,7 @@ class Scope:
         if name in self._sparse:
             return tuple(self._sparse[name].dims)
         node = self._producers.get(name)
-        if node is not None and is_standard(node) and node.op_type == "Constant":
+        if node is not None and is_op(node, "Constant"):
             value = attribute(node, "sparse_value", None)
             return None if value is None else tuple(value.dims)
         outer = self.parent is not None and not self._is_here(name)
@@ -164,7 +165,7 @@ class Scope:
             seen.add(name)
             if node.op_type not in _SAME_NUMBERS or not node.input:
                 break
-            if not is_standard(node) and node.domain != "com.microsoft":
+            if not is_op(node) and node.domain != "com.microsoft":
                 break
             name = node.input[0]
         return name
@@ -191,7 +192,7 @@ class Scope:
 
     def _constant_value(self, name: str) -> Any:
         node = self._producers.get(name)
-        if node is None or not is_standard(node) or node.op_type != "Constant":
+        if node is None or not is_op(node, "Constant"):
             return None
         values = (attribute(node, each, None) for each in _VALUES)
         return next((value for value in values if value is not None), None)

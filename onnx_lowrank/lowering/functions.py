@@ -11,6 +11,7 @@ from onnx import FunctionProto, ModelProto, NodeProto, helper
 
 from onnx_lowrank.errors import ModelError
 from onnx_lowrank.graph.edit import opset_version
+from onnx_lowrank.graph.ops import is_op
 
 DOMAIN = "onnx_lowrank"
 VERSION = 1
@@ -23,6 +24,9 @@ _WINDOW = ("strides", "dilations", "pads")
 _ACTIVATION = ("min", "max", "alpha")
 _FLOATS = {"min", "max", "alpha", "beta", "bias"}
 _LISTS = {"strides", "dilations", "pads"}
+ACTIVATING = ("MonochromaticConv", "Tucker2Conv", "CPConv")
+"""Ops whose nodes have an activation of their own."""
+OPS = (*ACTIVATING, "LRN")
 
 
 def attribute_names(op: str) -> tuple[str, ...]:
@@ -66,7 +70,7 @@ def declare_functions(model: ModelProto) -> None:
     ModelError
         If the model's opset is older than 7.
     """
-    used = {node.op_type for node in model.graph.node if node.domain == DOMAIN}
+    used = {op for op in OPS for node in model.graph.node if is_op(node, op, domain=DOMAIN)}
     present = {each.name for each in model.functions if each.domain == DOMAIN}
     if not used:
         return

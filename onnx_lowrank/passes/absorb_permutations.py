@@ -10,6 +10,8 @@ import onnx
 
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.layers import attribute
+from onnx_lowrank.graph.ops import is_op
+from onnx_lowrank.graph.storage import can_permute, permute
 from onnx_lowrank.lowering.permutation import Permutation, inverse, is_identity, is_permutation
 from onnx_lowrank.passes.base import PassResult, Refusal
 
@@ -48,6 +50,9 @@ class AbsorbPermutationsPass:
        weight are permuted) or another such Gather (the two are composed).
     2. x comes, directly or through channelwise ops that nobody else reads, from a Conv whose groups
        p maps onto themselves (the rows of its weight and bias are permuted).
+
+    Weights keep their storage: what is permuted is the stored tensor, as of `graph.storage`. One
+    that others read too, or that is computed in another way, keeps its order, and the Gather stays.
 
     Other Gathers stay and are listed. Tensors whose channels change order get new names: a name
     stands for a value.
@@ -91,7 +96,7 @@ class AbsorbPermutationsPass:
 
 
 def _channel_permutation(editor: GraphEditor, node: onnx.NodeProto) -> Permutation | None:
-    if node.op_type != "Gather" or attribute(node, "axis", 0) != 1:
+    if not is_op(node, "Gather") or attribute(node, "axis", 0) != 1:
         return None
     indices = editor.constant(node.input[1])
     if indices is None or indices.ndim != 1 or not is_permutation(indices, indices.size):
@@ -111,7 +116,7 @@ def _readers(editor: GraphEditor, tensor: str) -> list[_Reader]:
         for node in nodes:
             if list(node.input).count(name) != 1 or node.input[0] != name:
                 return []
-            if node.op_type in CHANNELWISE and not any(node.output[1:]):
+            if is_op(node, *CHANNELWISE) and not any(node.output[1:]):
                 pending.append(node.output[0])
             elif _takes_columns(editor, node) or _channel_permutation(editor, node) is not None:
                 found.append(_Reader(node, name))
@@ -122,9 +127,9 @@ def _readers(editor: GraphEditor, tensor: str) -> list[_Reader]:
 
 def _takes_columns(editor: GraphEditor, node: onnx.NodeProto) -> bool:
     return (
-        node.op_type == "Conv"
+        is_op(node, "Conv")
         and attribute(node, "group", 1) == 1
-        and editor.constant(node.input[1]) is not None
+        and can_permute(editor, node, 1, axis=1)
     )
 
 
@@ -132,20 +137,26 @@ def _permute_readers(
     editor: GraphEditor, gather: onnx.NodeProto, readers: list[_Reader], permutation: Permutation
 ) -> None:
     for reader in readers:
+        if is_op(reader.node, "Conv"):
+            permute(editor, reader.node, 1, 1, inverse(permutation))
+            continue
         old = editor.constant(reader.node.input[1])
         assert old is not None
-        new = permutation[old] if reader.node.op_type == "Gather" else old[:, inverse(permutation)]
-        editor.set_input(reader.node, 1, editor.add_initializer(reader.node.input[1], new))
+        name = editor.add_initializer(reader.node.input[1], permutation[old])
+        editor.set_input(reader.node, 1, name)
     _rename_between(editor, gather.output[0], {reader.node.output[0] for reader in readers})
     _bypass(editor, gather)
 
 
 def _rename_between(editor: GraphEditor, tensor: str, stops: set[str]) -> None:
     """Give new names to all that is computed from `tensor`, up to the nodes that write `stops`."""
-    for node in list(editor.consumers(tensor)):
-        if node.output[0] not in stops:
-            _rename_between(editor, node.output[0], stops)
-            editor.rename(node.output[0], f"{node.output[0]}.permuted")
+    pending, between = [tensor], list[str]()
+    while pending:
+        found = [n.output[0] for n in editor.consumers(pending.pop()) if n.output[0] not in stops]
+        pending += found
+        between += found
+    for name in between:
+        editor.rename(name, editor.unique_name(f"{name}.permuted"))
 
 
 def _writer(editor: GraphEditor, gather: onnx.NodeProto) -> onnx.NodeProto | None:
@@ -155,15 +166,16 @@ def _writer(editor: GraphEditor, gather: onnx.NodeProto) -> onnx.NodeProto | Non
         node = editor.producer(tensor)
         if node is None or editor.is_graph_output(tensor) or len(editor.consumers(tensor)) != 1:
             return None
-        if node.op_type == "Conv":
+        if is_op(node, "Conv"):
             return node
-        if node.op_type not in CHANNELWISE or any(node.output[1:]):
+        if not is_op(node, *CHANNELWISE) or any(node.output[1:]):
             return None
         tensor = node.input[0]
 
 
 def _keeps_groups(editor: GraphEditor, conv: onnx.NodeProto, permutation: Permutation) -> bool:
-    if any(editor.constant(name) is None for name in conv.input[1:] if name):
+    slots = [slot for slot, name in enumerate(conv.input) if slot and name]
+    if not all(can_permute(editor, conv, slot, axis=0) for slot in slots):
         return False
     size = permutation.size // attribute(conv, "group", 1)
     return bool(np.array_equal(permutation // size, np.arange(permutation.size) // size))
@@ -172,17 +184,15 @@ def _keeps_groups(editor: GraphEditor, conv: onnx.NodeProto, permutation: Permut
 def _permute_writer(
     editor: GraphEditor, gather: onnx.NodeProto, conv: onnx.NodeProto, permutation: Permutation
 ) -> None:
-    for index, name in enumerate(conv.input[1:], start=1):
-        if name:
-            value = editor.constant(name)
-            assert value is not None
-            editor.set_input(conv, index, editor.add_initializer(name, value[permutation]))
+    for slot, name in enumerate(conv.input):
+        if slot and name:
+            permute(editor, conv, slot, 0, permutation)
     tensor = gather.input[0]
     while True:
         node = editor.producer(tensor)
         assert node is not None
         above = node.input[0]
-        editor.rename(tensor, f"{tensor}.permuted")
+        editor.rename(tensor, editor.unique_name(f"{tensor}.permuted"))
         if node is conv:
             break
         tensor = above

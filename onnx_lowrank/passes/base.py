@@ -32,11 +32,27 @@ class PassResult:
         What changed, a sentence each.
     refusals : tuple of Refusal
         What the pass is for and yet left alone.
+    frozen : tuple of str
+        Inputs that a caller might leave out (from IR 4 on, those with an initializer) whose default
+        is part of a layer now.
     """
 
     modified: bool
     changes: tuple[str, ...] = ()
     refusals: tuple[Refusal, ...] = ()
+    frozen: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a caller of the model has to know, a sentence each."""
+        if not self.frozen:
+            return ()
+        names = ", ".join(f"'{name}'" for name in self.frozen[:3])
+        more = f" and {len(self.frozen) - 3} more" if len(self.frozen) > 3 else ""
+        return (
+            f"optional inputs are frozen at their defaults in layers that were replaced: {names}"
+            f"{more}",
+        )
 
 
 class Pass(Protocol):
@@ -89,4 +105,5 @@ class PassManager:
             any(result.modified for result in results),
             tuple(change for result in results for change in result.changes),
             tuple(refusal for result in results for refusal in result.refusals),
+            tuple(dict.fromkeys(name for result in results for name in result.frozen)),
         )

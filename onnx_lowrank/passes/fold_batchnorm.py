@@ -9,8 +9,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnx_lowrank.graph.edit import GraphEditor
+from onnx_lowrank.graph.edit import GraphEditor, carry_notes
 from onnx_lowrank.graph.layers import Layer, attribute, find_layers, layer_bias, layer_weight
+from onnx_lowrank.graph.ops import is_op
 from onnx_lowrank.passes.base import PassResult, Refusal
 
 
@@ -23,7 +24,8 @@ class FoldBatchNormPass:
     2. the normalisation is in training mode (up to opset 6 unless ``is_test``, from opset 14 on by
        ``training_mode``), or has outputs besides the first;
     3. it normalises every element by itself (``spatial=0``, up to opset 8);
-    4. a parameter of it is not constant;
+    4. a parameter of it is not constant, or not one value for each filter; an input with a
+       default, which a caller might override, counts as that constant, and the result names it;
     5. the folded values leave the range of the weight's type.
 
     The Conv keeps its name as a layer, and takes over the name of the normalisation's output.
@@ -42,7 +44,7 @@ class FoldBatchNormPass:
     def run(self, model: onnx.ModelProto) -> PassResult:
         """Rewrite `model` in place."""
         editor = GraphEditor(model)
-        changes, refusals = [], []
+        changes, refusals, frozen = [], [], list[str]()
         for layer in find_layers(model):
             if layer.name not in self.layers or layer.op != "Conv" or layer.reason is not None:
                 continue
@@ -53,18 +55,20 @@ class FoldBatchNormPass:
                     reason = f"the BatchNormalization behind it stays: {folded}"
                     refusals.append(Refusal(layer.name, reason))
                     break
+                frozen += [each for n in norm.input[1:5] for each in editor.optional_inputs(n)]
                 _write(editor, layer, norm, *folded)
                 changes.append(f"{layer.name}: BatchNormalization '{norm.name}' folded in")
         editor.remove_dead()
-        return PassResult(bool(changes), tuple(changes), tuple(refusals))
+        return PassResult(
+            bool(changes), tuple(changes), tuple(refusals), tuple(dict.fromkeys(frozen))
+        )
 
 
 def _behind(editor: GraphEditor, layer: Layer) -> onnx.NodeProto | None:
     """Return a BatchNormalization that normalises what a layer computes."""
     output = layer.node.output[0]
     for node in editor.consumers(output):
-        is_norm = node.op_type == "BatchNormalization" and node.domain in ("", "ai.onnx")
-        if is_norm and node.input[0] == output:
+        if is_op(node, "BatchNormalization") and node.input[0] == output:
             return node
     return None
 
@@ -81,8 +85,11 @@ def _refusal(editor: GraphEditor, layer: Layer, norm: onnx.NodeProto) -> str | N
     if editor.opset < 9 and not attribute(norm, "spatial", 1):  # 3
         return "it normalises every element by itself (spatial=0)"
     for name in norm.input[1:5]:  # 4
-        if editor.constant(name) is None:
+        value = editor.constant(name, defaults=True)
+        if value is None:
             return f"its parameter '{name}' is not constant"
+        if layer.spec is None or value.shape != (layer.spec.out_channels,):
+            return f"its parameter '{name}' is not one value for each filter"
     return None
 
 
@@ -93,7 +100,7 @@ def _fold(
     if reason := _refusal(editor, layer, norm):
         return reason
     scale, shift, mean, variance = (
-        np.asarray(editor.constant(name), np.float64) for name in norm.input[1:5]
+        np.asarray(editor.constant(name, defaults=True), np.float64) for name in norm.input[1:5]
     )
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         factor = scale / np.sqrt(variance + attribute(norm, "epsilon", 1e-5))
@@ -117,6 +124,7 @@ def _write(
     node.name = layer.name  # an unnamed Conv is called by the output that it loses here
     editor.set_constant(node, 1, weight, base=layer.weight)
     editor.set_constant(node, 2, bias, base=layer.bias or f"{layer.name}.bias")
+    carry_notes(norm, node)
     result = norm.output[0]
     editor.remove(norm)
     editor.rename(node.output[0], result)

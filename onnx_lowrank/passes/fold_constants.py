@@ -17,6 +17,9 @@ class FoldConstantsPass:
     1. ``Constant`` and ``ConstantOfShape`` nodes.
     2. Chains of nodes on constants (Transpose, Cast, Reshape, DequantizeLinear, ...).
 
+    3. Inputs of the model that have an initializer, which a caller might override, count as the
+       constants that they are by default: for these layers alone, and the result names them.
+
     A constant that only selected layers read keeps its name; one that others read too stays for
     them as it is, and the layers get one initializer together.
 
@@ -41,11 +44,13 @@ class FoldConstantsPass:
         ]
         selected = {id(layer.node) for layer in layers}
         made: dict[str, str] = {}
+        frozen: list[str] = []
         changes = []
         for layer in layers:
             for index, name in enumerate(layer.node.input[1:], start=1):
+                frozen += editor.optional_inputs(name)
                 node = editor.producer(name)
-                value = None if node is None else editor.constant(name)
+                value = None if node is None else editor.constant(name, defaults=True)
                 if node is None or value is None:
                     continue
                 alone = list(node.output) == [name] and not editor.is_graph_output(name)
@@ -57,4 +62,4 @@ class FoldConstantsPass:
                     editor.set_input(layer.node, index, made[name])
                 changes.append(f"{layer.name}: constant '{name}' is an initializer now")
         editor.remove_dead()
-        return PassResult(bool(changes), tuple(changes))
+        return PassResult(bool(changes), tuple(changes), frozen=tuple(dict.fromkeys(frozen)))

@@ -8,9 +8,10 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from onnx_lowrank.graph.edit import GraphEditor
+from onnx_lowrank.graph.edit import GraphEditor, carry_notes
 from onnx_lowrank.graph.layers import attribute
-from onnx_lowrank.lowering.functions import DOMAIN, attribute_names, can_activate
+from onnx_lowrank.graph.ops import is_op
+from onnx_lowrank.lowering.functions import ACTIVATING, DOMAIN, can_activate
 from onnx_lowrank.passes.base import PassResult
 
 
@@ -30,7 +31,7 @@ class FuseActivationPass:
         if not can_activate(editor.opset):
             return PassResult(modified=False)
         for node in list(model.graph.node):
-            if node.domain != DOMAIN or "max" not in attribute_names(node.op_type):
+            if not is_op(node, *ACTIVATING, domain=DOMAIN):
                 continue
             while (follower := _follower(editor, node)) and (
                 fused := _fused(editor, node, follower)
@@ -49,7 +50,7 @@ def _follower(editor: GraphEditor, node: onnx.NodeProto) -> onnx.NodeProto | Non
     if len(readers) != 1 or editor.is_graph_output(node.output[0]):
         return None
     reader = readers[0]
-    if reader.domain not in ("", "ai.onnx") or list(reader.input).count(node.output[0]) != 1:
+    if not is_op(reader) or list(reader.input).count(node.output[0]) != 1:
         return None
     return reader if reader.input[0] == node.output[0] else None
 
@@ -60,7 +61,7 @@ def _fused(
     """Return the node's attributes with the follower's activation, or None if it has none."""
     if attribute(node, "alpha", 1.0) != 1.0:
         return None
-    if follower.op_type == "LeakyRelu":
+    if is_op(follower, "LeakyRelu"):
         return {"alpha": float(attribute(follower, "alpha", 0.01))}
     bounds = _bounds(editor, follower)
     if bounds is None or not bounds[0] <= bounds[1]:
@@ -72,9 +73,9 @@ def _fused(
 
 
 def _bounds(editor: GraphEditor, node: onnx.NodeProto) -> tuple[float, float] | None:
-    if node.op_type == "Relu":
+    if is_op(node, "Relu"):
         return 0.0, math.inf
-    if node.op_type != "Clip":
+    if not is_op(node, "Clip"):
         return None
     if editor.opset < 11:  # bounds were attributes
         low, high = (
@@ -100,5 +101,6 @@ def _set(node: onnx.NodeProto, name: str, value: float) -> None:
 def _bypass(editor: GraphEditor, node: onnx.NodeProto, follower: onnx.NodeProto) -> None:
     """Let the node write what its follower wrote, under the follower's name."""
     result = follower.output[0]
+    carry_notes(follower, node)
     editor.remove(follower)
     editor.rename(node.output[0], result)

@@ -6,6 +6,7 @@ import onnx
 
 from onnx_lowrank.graph.check import element_types
 from onnx_lowrank.graph.layers import attribute
+from onnx_lowrank.graph.ops import is_op
 from onnx_lowrank.lowering.functions import DOMAIN, declare_functions
 from onnx_lowrank.passes.base import PassResult, Refusal
 
@@ -22,11 +23,7 @@ class PortableLrnPass:
 
     def run(self, model: onnx.ModelProto) -> PassResult:
         """Rewrite `model` in place."""
-        nodes = [
-            node
-            for node in model.graph.node
-            if node.op_type == "LRN" and node.domain in ("", "ai.onnx")
-        ]
+        nodes = [node for node in model.graph.node if is_op(node, "LRN")]
         if not nodes:
             return PassResult(modified=False)
         types = element_types(model)

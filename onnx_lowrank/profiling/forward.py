@@ -19,6 +19,7 @@ from onnx_lowrank.bounds import (
 from onnx_lowrank.data import Preprocess
 from onnx_lowrank.errors import OnnxLowRankError
 from onnx_lowrank.graph.layers import find_layers
+from onnx_lowrank.graph.ops import is_op
 from onnx_lowrank.profiling.result import UNATTRIBUTED, ModelProfile, ProfileReport, Row
 from onnx_lowrank.runtime import Provider, check_provider, require_provider
 from onnx_lowrank.runtime.attribution import assign_rows, attribute
@@ -201,7 +202,7 @@ def _profile(
             one = layer.macs
             so_far = macs.get(row, 0)
             macs[row] = None if one is None or so_far is None else so_far + samples * one
-        elif node.domain not in ("", "ai.onnx") and row in layer_rows:
+        elif not is_op(node) and row in layer_rows:
             macs[row] = None  # the arithmetic of a custom node is not known here
 
     runs = len(recording.wall)

@@ -78,7 +78,7 @@ def print_search(result: BudgetResult) -> None:
             f"predicted for {result.predicted_for}; not measured here"
         )
     for note in report.notes:
-        say(f"calibration: {note}")
+        say(note)
     if report.verification:
         say("verdict, on samples that the search did not see:")
         print_verification(report.verification)

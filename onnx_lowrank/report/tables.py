@@ -119,7 +119,7 @@ def print_compress(report: CompressReport) -> None:
                 "the weight; fewer terms (R, K) are safer"
             )
     for note in report.notes:
-        say(f"calibration: {note}")
+        say(note)
     if report.verification:
         print_verification(report.verification)
 

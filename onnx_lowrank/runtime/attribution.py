@@ -21,6 +21,8 @@ import re
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
+from onnx_lowrank.graph.ops import is_op
+
 if TYPE_CHECKING:
     import onnx
 
@@ -66,7 +68,7 @@ def assign_rows(
         Name of a node -> name of its row, in graph order.
     """
     constants = {t.name for t in graph.initializer}
-    constants.update(o for n in graph.node if n.op_type == "Constant" for o in n.output)
+    constants.update(o for n in graph.node if is_op(n, "Constant") for o in n.output)
     longest_first = sorted(owners, key=len, reverse=True)
     layer_rows = {*layers.values(), *owners}
     row_of_tensor: dict[str, str] = {}
@@ -77,7 +79,7 @@ def assign_rows(
         if row is None:
             data = [name for name in node.input if name and name not in constants]
             before = row_of_tensor.get(data[0]) if len(data) == 1 else None
-            follows = node.op_type in FOLLOWERS or node.op_type in SHIFTS
+            follows = is_op(node, *FOLLOWERS, *SHIFTS)
             row = before if follows and before in layer_rows else node.name
         rows[node.name] = row
         row_of_tensor.update(dict.fromkeys(node.output, row))
@@ -164,7 +166,7 @@ def _layers_behind(
         if rows[node.name] in layer_rows:
             found[rows[node.name]] = None
             continue
-        if node.op_type not in _PASSED:
+        if not is_op(node, *_PASSED):
             continue
         for name in node.input:
             before = None if name in stops else producers.get(name)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnx_lowrank.errors import ModelError
+from onnx_lowrank.graph.edit import opset_version
 from onnx_lowrank.runtime.runner import Feeds
 from onnx_lowrank.runtime.session import check_provider
 
@@ -52,7 +53,7 @@ def quantise(
     import onnxruntime.quantization as quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+    opset = opset_version(model)
     reader = iter(feeds)
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]

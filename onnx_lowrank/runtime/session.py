@@ -39,6 +39,8 @@ class Session:
     ----------
     inputs, outputs : tuple of TensorInfo
         In the model's order; inputs that have an initializer are left out.
+    optional_inputs : tuple of TensorInfo
+        Inputs that have an initializer, which a caller may override.
     provider : {"cpu", "cuda"}
         The provider asked for, checked to be the one in use.
     custom_ops : str or None
@@ -60,6 +62,7 @@ class Session:
         self._name = name
         self.inputs = tuple(_info(value) for value in raw.get_inputs())
         self.outputs = tuple(_info(value) for value in raw.get_outputs())
+        self.optional_inputs = tuple(_info(v) for v in raw.get_overridable_initializers())
 
     def run(
         self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None

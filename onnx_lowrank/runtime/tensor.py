@@ -111,7 +111,10 @@ def model_inputs(model: onnx.ModelProto) -> tuple[TensorInfo, ...]:
         shape: tuple[int | str | None, ...] | None = None
         if tensor.HasField("shape"):
             shape = tuple(
-                d.dim_value if d.HasField("dim_value") else (d.dim_param or None)
+                # A negative size means an open one, for onnxruntime too.
+                (d.dim_value if d.dim_value >= 0 else None)
+                if d.HasField("dim_value")
+                else (d.dim_param or None)
                 for d in tensor.shape.dim
             )
         infos.append(TensorInfo(value.name, f"tensor({element})", shape))

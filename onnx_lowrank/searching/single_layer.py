@@ -13,6 +13,7 @@ from onnx import helper, numpy_helper
 
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.layers import Layer
+from onnx_lowrank.graph.ops import is_op
 from onnx_lowrank.lowering.functions import DOMAIN
 from onnx_lowrank.passes.replacement import replacement
 from onnx_lowrank.planning.fit import LayerFit
@@ -81,8 +82,8 @@ def structure(model: onnx.ModelProto) -> bytes:
     In what order a Gather or a portable node takes channels is a value too: it depends on the fit.
     """
     graph = model.graph
-    orders = {node.input[1] for node in graph.node if node.op_type == "Gather"}
-    orders |= {name for node in graph.node if node.domain == DOMAIN for name in node.input}
+    orders = {node.input[1] for node in graph.node if is_op(node, "Gather")}
+    orders |= {name for node in graph.node if is_op(node, domain=DOMAIN) for name in node.input}
     names: dict[str, str] = {}
 
     def plain(name: str) -> str:

@@ -156,6 +156,15 @@ class _Comparison:
             for o in original.outputs
             if not _is_tensor(o)
         )
+        kept = {info.name for info in compressed.optional_inputs}
+        frozen = [info.name for info in original.optional_inputs if info.name not in kept]
+        if frozen:
+            names = ", ".join(f"'{name}'" for name in frozen[:3])
+            more = f" and {len(frozen) - 3} more" if len(frozen) > 3 else ""
+            self.notes += (
+                f"inputs that a caller may override in the original are constants in the "
+                f"compressed model: {names}{more}",
+            )
 
     def add(self, batch: Batch) -> None:
         """Run both models on a batch and compare."""

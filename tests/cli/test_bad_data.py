@@ -166,7 +166,7 @@ def test_unreadable_calibration_images_are_told_too(
     bad, good = corrupt(tmp_path / "bad"), pictures(tmp_path / "good", 3, seed=1)
     outcome = call(cli, "compress", classifier, good, "--calibrate", bad, "--json")
     (note,) = json.loads(outcome.out)["notes"]
-    assert note.startswith("2 unreadable and skipped: text.jpg: ")
+    assert note.startswith("calibration: 2 unreadable and skipped: text.jpg: ")
     outcome = call(cli, "sweep", classifier, good, "--calibrate", bad, "--json", "-o", "swept")
     assert (outcome.code, outcome.err) == (0, "")
     (note,) = json.loads(outcome.out)["notes"]

@@ -121,3 +121,59 @@ def test_older_operators() -> None:
     proto = model("k = Transpose(w)")
     del proto.opset_import[:]
     np.testing.assert_array_equal(GraphEditor(proto).constant("k"), W.T)
+
+
+def test_cast_like_depends_on_a_type_alone() -> None:
+    proto = model("k = CastLike(i, x)")
+    proto.opset_import[0].version = 18
+    proto.graph.initializer.append(numpy_helper.from_array(np.array([1, 2]), "i"))
+    value = GraphEditor(proto).constant("k")
+    assert value is not None
+    assert value.dtype == np.float32
+    np.testing.assert_array_equal(value, [1.0, 2.0])
+
+
+def test_a_shape_that_the_inputs_fix_is_constant_and_a_noted_one_is_not() -> None:
+    fixed = text_model("net (float[2,3] x) => (float[A] y) { s = Shape(x) y = Expand(x, s) }")
+    np.testing.assert_array_equal(np.asarray(GraphEditor(fixed).constant("s")), [2, 3])
+    open_one = text_model("net (float[N,3] x) => (float[A] y) { s = Shape(x) y = Expand(x, s) }")
+    assert GraphEditor(open_one).constant("s") is None
+    noted = text_model(
+        "net (float[N,3] x) => (float[A] y) <float[2,3] u> "
+        "{ u = my.F(x) s = Shape(u) y = Expand(x, s) }"
+    )
+    assert GraphEditor(noted).constant("s") is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["k = Expand(one, huge)", "k = Tile(one, huge)", "k = Add(column, row)", "k = Range(a, b, a)"],
+)
+def test_constants_that_no_memory_holds_are_not_computed(body: str) -> None:
+    proto = text_model(
+        f"net (float[2] x) => (float[A] y) {{ {body} y = Neg(x) }}",
+        {
+            "one": np.ones((1, 1), np.float32),
+            "huge": np.array([2**20, 2**20]),
+            "column": np.ones((2**17, 1), np.float32),
+            "row": np.ones((1, 2**17), np.float32),
+            "a": np.array(1),
+            "b": np.array(2**40),
+        },
+    )
+    assert GraphEditor(proto).constant("k") is None
+
+
+def test_an_optional_input_is_constant_by_default_alone() -> None:
+    proto = text_model(
+        "net (float[2] x) => (float[2] y) { k = Neg(o) y = Add(x, k) }",
+        {"o": np.ones(2, np.float32)},
+    )
+    proto.graph.input.append(helper.make_tensor_value_info("o", onnx.TensorProto.FLOAT, [2]))
+    editor = GraphEditor(proto)
+    for name in ("o", "k"):
+        assert editor.optional_inputs(name) == ["o"]
+        assert editor.constant(name) is None
+        assert editor.constant(name, defaults=True) is not None
+    proto.ir_version = 3  # there, all initializers are listed
+    assert GraphEditor(proto).constant("k") is not None

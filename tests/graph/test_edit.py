@@ -7,7 +7,7 @@ from builders import conv_model, initializers, run, text_model, without
 from onnx import TensorProto, helper
 
 from onnx_lowrank.graph.check import check_model
-from onnx_lowrank.graph.edit import GraphEditor
+from onnx_lowrank.graph.edit import GraphEditor, carry_notes
 from onnx_lowrank.graph.fragment import Fragment
 
 RNG = np.random.default_rng(0)
@@ -309,3 +309,29 @@ def test_a_constant_becomes_an_initializer_of_its_name() -> None:
     np.testing.assert_array_equal(run(model, {"x": X})[0], expected)
     with pytest.raises(ValueError, match="not the one constant output"):
         editor.fold("y")
+
+
+def test_doc_string_and_metadata_go_to_what_replaces_a_node() -> None:
+    model = chain()
+    model.ir_version = 10
+    old = node(model, "two")
+    old.doc_string = "the second"
+    old.metadata_props.add(key="namespace", value="stage2")
+    GraphEditor(model).replace(old, by_two("two"))
+    check_model(model)
+    for name in ("two/half", "two/sum"):
+        new = node(model, name)
+        assert new.doc_string == "the second"
+        assert [(p.key, p.value) for p in new.metadata_props] == [("namespace", "stage2")]
+    assert not node(model, "one").metadata_props
+
+
+def test_what_a_node_says_of_itself_goes_before_what_is_carried_to_it() -> None:
+    source = helper.make_node("Relu", ["x"], ["y"], doc_string="old")
+    target = helper.make_node("Conv", ["x"], ["y"], doc_string="new")
+    for key, value in (("a", "old"), ("b", "old")):
+        source.metadata_props.add(key=key, value=value)
+    target.metadata_props.add(key="a", value="new")
+    carry_notes(source, target)
+    assert target.doc_string == "new"
+    assert [(p.key, p.value) for p in target.metadata_props] == [("a", "new"), ("b", "old")]

@@ -155,3 +155,54 @@ def test_a_gather_in_order_vanishes_and_one_of_the_user_stays() -> None:
     copy, left, _ = absorbed(build(nodes, w=weight(C, C), identity=np.arange(C)))
     assert left == 1
     assert copy.graph.node[-1].name == "users_own"
+
+
+@pytest.mark.parametrize("place", ["in front of the Gather", "behind it"])
+def test_an_op_named_like_a_standard_one_keeps_its_order(place: str) -> None:
+    """A model-local function called Relu scales every channel by its own factor."""
+    act = helper.make_node("Relu", ["a"], ["b"], name="act", domain="my")
+    if place == "behind it":
+        nodes = [gather("x", "a"), act, conv("b", "w", "y")]
+    else:
+        nodes = [conv("x", "w", "a"), act, gather("b", "y")]
+    model = build(nodes, w=weight(C, C))
+    model.opset_import.append(helper.make_opsetid("my", 1))
+    factors = np.arange(1.0, C + 1).astype(np.float32).reshape(1, C, 1, 1)
+    constant = helper.make_node("Constant", [], ["k"], value=numpy_helper.from_array(factors))
+    body = [constant, helper.make_node("Mul", ["u", "k"], ["v"])]
+    imports = [helper.make_opsetid("", 13)]
+    model.functions.append(helper.make_function("my", "Relu", ["u"], ["v"], body, imports))
+    _, left, refused = absorbed(model)
+    assert left == 1
+    assert len(refused) == 1
+
+
+def test_a_quantised_weight_of_a_neighbour_stays_quantised() -> None:
+    model = build([gather("x", "a"), conv("a", "w", "y")], w=weight(4, C))
+    stored = np.random.default_rng(1).integers(-100, 100, (4, C, 3, 3)).astype(np.int8)
+    scale = np.array(0.01, np.float32)
+    model.graph.initializer.extend(
+        [numpy_helper.from_array(stored, "q"), numpy_helper.from_array(scale, "s")]
+    )
+    model.graph.node.insert(0, helper.make_node("DequantizeLinear", ["q", "s"], ["k"]))
+    model.graph.node[-1].input[1] = "k"
+    model.graph.initializer.remove(next(t for t in model.graph.initializer if t.name == "w"))
+    copy, left, _ = absorbed(model)
+    assert left == 0
+    kinds = {t.data_type for t in copy.graph.initializer if len(t.dims) == 4}
+    assert kinds == {onnx.TensorProto.INT8}
+    assert copy.ByteSize() <= model.ByteSize() + 32  # names
+
+
+def test_a_weight_that_is_computed_or_shared_keeps_its_order() -> None:
+    neg = helper.make_node("Neg", ["w"], ["k"])
+    computed = build([neg, gather("x", "a"), conv("a", "k", "y")], w=weight(4, C))
+    shared = build(
+        [gather("x", "a"), conv("a", "w", "y"), conv("x", "w", "z")],
+        outputs=("y", "z"),
+        w=weight(4, C),
+    )
+    for model in (computed, shared):
+        copy, left, refused = absorbed(model)
+        assert (left, len(refused)) == (1, 1)
+        assert copy.graph.initializer == model.graph.initializer

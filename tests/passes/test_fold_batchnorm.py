@@ -307,3 +307,20 @@ def test_a_normalisation_that_reads_the_conv_as_a_parameter() -> None:
     proto = model()
     proto.graph.node[1].input[0], proto.graph.node[1].input[1] = "x", "a"
     assert FoldBatchNormPass(["c"]).run(proto) == PassResult(False)
+
+
+def test_parameters_that_a_caller_may_override_are_frozen_and_named() -> None:
+    proto = model()
+    proto.graph.input.append(
+        onnx.helper.make_tensor_value_info("scale", onnx.TensorProto.FLOAT, [6])
+    )
+    assert FoldBatchNormPass(["c"]).run(proto).frozen == ("scale",)
+    assert [value.name for value in proto.graph.input] == ["x"]
+
+
+def test_parameters_of_another_length() -> None:
+    proto = model()
+    tensor = next(t for t in proto.graph.initializer if t.name == "scale")
+    tensor.CopyFrom(onnx.numpy_helper.from_array(np.ones(5, np.float32), "scale"))
+    (refusal,) = FoldBatchNormPass(["c"]).run(proto).refusals
+    assert "'scale' is not one value for each filter" in refusal.reason

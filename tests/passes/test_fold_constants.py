@@ -156,3 +156,20 @@ def test_the_rest_of_a_light_model_is_untouched(light_folder: Path) -> None:
     assert {each.name: each.node.SerializeToString() for each in find_layers(proto)} == kept
     assert {t.name for t in proto.graph.initializer} < {v.name for v in proto.graph.input}  # IR 3
     np.testing.assert_array_equal(run(proto, {name: x})[0], expected)
+
+
+def test_case_3_optional_inputs_are_frozen_for_these_layers_alone() -> None:
+    proto = model("h = Neg(w) [c] y = Conv(x, h) [d] z = Conv(x, w)")
+    proto.graph.output.append(onnx.ValueInfoProto(name="z"))
+    proto.graph.input.append(
+        onnx.helper.make_tensor_value_info("w", onnx.TensorProto.FLOAT, W.shape)
+    )
+    result = FoldConstantsPass(["c"]).run(proto)
+    assert result.frozen == ("w",)
+    assert "'w'" in result.notes[0]
+    np.testing.assert_array_equal(initializers(proto)["h"], -W)
+    assert [value.name for value in proto.graph.input] == ["x", "w"]
+    other = run(proto, {"x": X, "w": 2 * W})
+    np.testing.assert_array_equal(other[0], run(proto, {"x": X})[0])
+    assert not np.array_equal(other[1], run(proto, {"x": X})[1])
+    assert FoldConstantsPass([]).run(proto).frozen == ()

@@ -127,3 +127,25 @@ def test_bounds_were_attributes(
     fused, _ = fuse(model(body, opset=opset))
     (node,) = fused.graph.node
     assert tuple(attribute(node, name, None) for name in ("min", "max", "alpha")) == expected
+
+
+def test_a_bound_that_a_caller_may_override_stays_an_input() -> None:
+    built = model("y = Clip(a, low, high)")
+    built.graph.input.append(onnx.helper.make_tensor_value_info("high", onnx.TensorProto.FLOAT, []))
+    assert not FuseActivationPass().run(built).modified
+
+
+def test_a_function_named_like_an_activation_stays() -> None:
+    built = model("y = Relu(a)")
+    built.graph.node[-1].domain = "my"
+    built.opset_import.append(onnx.helper.make_opsetid("my", 1))
+    assert not FuseActivationPass().run(built).modified
+
+
+def test_an_op_of_this_domain_that_nobody_knows_stays() -> None:
+    built = text_model("net (float[N,3] x) => (float[N,3] y) { a = Neg(x) y = Relu(a) }")
+    built.graph.node[0].domain = "onnx_lowrank"
+    before = built.SerializeToString()
+    assert not FuseActivationPass().run(built).modified
+    declare_functions(built)
+    assert built.SerializeToString() == before

@@ -82,6 +82,7 @@ def test_a_setting_that_was_not_taken_is_an_error(
         return types.SimpleNamespace(
             get_inputs=opened.get_inputs,
             get_outputs=opened.get_outputs,
+            get_overridable_initializers=opened.get_overridable_initializers,
             get_providers=lambda: [gpu, cpu],
             get_provider_options=lambda: {gpu: {**providers[0][1], "use_tf32": "1"}},  # type: ignore[index]
         )

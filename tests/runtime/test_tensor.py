@@ -55,6 +55,17 @@ def test_scalars_unknown_ranks_and_other_types_are_told_apart_in_a_model() -> No
     assert anything.describe_shape() == "[...]"
 
 
+def test_a_negative_size_is_open_as_in_a_session() -> None:
+    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [-1, 3]) for n in "xy"]
+    nodes = [helper.make_node("Identity", ["x"], ["y"])]
+    graph = helper.make_graph(nodes, "open", values[:1], values[1:])
+    model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 13)])
+    infos = model_inputs(model)
+    assert infos == open_session(model).inputs
+    assert infos[0].shape == (None, 3)
+    assert fix_shapes(infos, {"x": (5, 3)})[0].shape == (5, 3)
+
+
 IMAGE = TensorInfo("x", "tensor(float)", ("N", 3, None, 8))
 
 

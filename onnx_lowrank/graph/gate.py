@@ -1,0 +1,74 @@
+"""The gate: every command reads a user's model here, and all of them accept the same models."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import onnx
+
+from onnx_lowrank.errors import ModelError
+from onnx_lowrank.graph.check import check_model
+from onnx_lowrank.graph.guard import reading
+from onnx_lowrank.graph.io import load_model
+from onnx_lowrank.graph.repair import drop_inner_shapes, drop_stale_shapes, repair
+from onnx_lowrank.graph.validate import check_convs, validate
+
+
+@dataclass(frozen=True, eq=False)
+class CheckedModel:
+    """A model that is valid ONNX.
+
+    Attributes
+    ----------
+    model : onnx.ModelProto
+        A copy, with its external data loaded.
+    notes : tuple of str
+        What was repaired, a sentence each.
+    """
+
+    model: onnx.ModelProto
+    notes: tuple[str, ...] = ()
+
+
+def read_model(source: str | os.PathLike[str] | bytes | onnx.ModelProto) -> CheckedModel:
+    """Read a model, repair what onnxruntime would forgive, and check it.
+
+    Parameters
+    ----------
+    source : path, bytes or ModelProto
+        A ModelProto is not changed.
+
+    Raises
+    ------
+    ModelError
+        The source cannot be read, or is no valid model; the message names where.
+    """
+    with reading("checking it"):
+        model = load_model(source)
+        validate(model)
+        notes = repair(model)
+        notes += _check_shapes(model)
+        check_convs(model)
+    return CheckedModel(model, tuple(notes))
+
+
+def _check_shapes(model: onnx.ModelProto) -> list[str]:
+    """Check a model; drop what it notes of shapes where only that makes it invalid."""
+    try:
+        check_model(model)
+    except ModelError as error:
+        notes = []
+        for drop in (drop_stale_shapes, drop_inner_shapes):
+            if not (found := drop(model)):
+                continue
+            notes += found
+            try:
+                check_model(model)
+            except ModelError:
+                continue
+            return notes
+        raise error
+    if all(value.type.tensor_type.HasField("shape") for value in model.graph.output):
+        return []
+    return drop_stale_shapes(model)
