@@ -104,12 +104,15 @@ def change(rng: np.random.Generator, node: Node) -> None:
     def pick(values: Any) -> Any:
         return values[int(rng.integers(len(values)))]
 
-    edge, name = pick(EDGES), pick(sorted(node.attributes) or ["size"])
-    value = node.attributes.get(name)
+    edge, names = pick(EDGES), sorted(node.attributes)
     kind = int(rng.integers(12))
+    if kind < 4:  # what sizes are products of
+        names = [n for n in names if isinstance(node.attributes[n], (list, int))] or names
+    name = pick(names or ["size"])
+    value = node.attributes.get(name)
     if kind < 6:
         if isinstance(value, list) and value:
-            where = range(len(value)) if kind == 0 else [int(rng.integers(len(value)))]
+            where = range(len(value)) if kind < 3 else [int(rng.integers(len(value)))]
             node.attributes[name] = [edge if i in where else v for i, v in enumerate(value)]
         elif isinstance(value, float):
             node.attributes[name] = pick([np.nan, np.inf, -np.inf, 0.0, -1e30, 1e-40])
