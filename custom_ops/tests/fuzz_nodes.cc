@@ -13,6 +13,9 @@
 
 extern "C" OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const abi::OrtApiBase* base);
 
+// What is registered is kept for as long as the process.
+extern "C" const char* __lsan_default_suppressions() { return "leak:RegisterCustomOps\n"; }
+
 namespace {
 
 using Shape = std::vector<int64_t>;

@@ -274,9 +274,9 @@ def test_sizes_beyond_bounds_are_statuses(
     for op, inputs, constants, structure in all_parts(np.random.default_rng(0), (3, 3))[::4]:
         attributes = {**structure, **window((3, 3), 1, 1), **activation(), **change}
         with pytest.raises(Exception, match=rf"{op} 'layer': .*{message}"):
-            session(
-                model(op, inputs, constants, attributes, x.shape, function=False), library
-            ).run(None, {"X": x})
+            session(model(op, inputs, constants, attributes, x.shape, function=False), library).run(
+                None, {"X": x}
+            )
 
 
 @pytest.mark.parametrize("isa", ISAS)

@@ -7,6 +7,7 @@ Run as a script it prints the counts: ``hostile_nodes.py LIBRARY COUNT SEED [ISA
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -27,7 +28,7 @@ from onnx import helper
 
 sys.path.append(str(Path(__file__).parents[2] / "custom_ops" / "bench"))
 
-import cases  # noqa: E402
+import cases
 
 SHAPE, COMPARED = "x_shape", "compared"  # metadata of a model: what to feed, whether bodies agree
 MEMORY = 6 << 30  # address space of a child
@@ -324,10 +325,8 @@ class _Child:
         if self._process:
             for stream in (self._process.stdin, self._process.stdout):
                 assert stream
-                try:
+                with contextlib.suppress(BrokenPipeError):
                     stream.close()
-                except BrokenPipeError:
-                    pass
             self._process.wait()
             self._process = None
 
