@@ -14,7 +14,7 @@
 extern "C" OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const abi::OrtApiBase* base);
 
 // What is registered is kept for as long as the process.
-extern "C" const char* __lsan_default_suppressions() { return "leak:RegisterCustomOps\n"; }
+extern "C" __attribute__((visibility("default"))) const char* __lsan_default_suppressions() { return "leak:RegisterCustomOps\n"; }
 
 namespace {
 
