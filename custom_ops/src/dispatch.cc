@@ -39,8 +39,8 @@ std::unique_ptr<Kernel> choose(Isa isa, const D& d, bool flat) {
 }  // namespace
 
 // Three spatial axes have no fast path: the reference serves them.
-std::unique_ptr<Kernel> make_kernel(Isa isa, const Monochromatic& d) { return choose(isa, d, d.window.kernel[0] == 1 && d.window.stride[0] == 1 && !d.window.begin[0] && !d.window.end[0]); }
-std::unique_ptr<Kernel> make_kernel(Isa isa, const LowRank& d) { return choose(isa, d, d.window.kernel[0] == 1 && d.window.stride[0] == 1 && !d.window.begin[0] && !d.window.end[0]); }
+std::unique_ptr<Kernel> make_kernel(Isa isa, const Monochromatic& d, bool flat) { return choose(isa, d, flat); }
+std::unique_ptr<Kernel> make_kernel(Isa isa, const LowRank& d, bool flat) { return choose(isa, d, flat); }
 std::unique_ptr<Kernel> make_kernel(Isa isa, const Lrn& d) { return choose(isa, d, true); }
 
 }  // namespace onnx_lowrank

@@ -86,8 +86,9 @@ enum class Isa { kScalar, kAvx2, kAvx512 };
 // The best the CPU has, or what ONNX_LOWRANK_ISA names; throws std::runtime_error for a name it does not have.
 Isa selected_isa();
 
-std::unique_ptr<Kernel> make_kernel(Isa isa, const Monochromatic& d);
-std::unique_ptr<Kernel> make_kernel(Isa isa, const LowRank& d);
+// `flat`: images have one or two spatial axes.
+std::unique_ptr<Kernel> make_kernel(Isa isa, const Monochromatic& d, bool flat = true);
+std::unique_ptr<Kernel> make_kernel(Isa isa, const LowRank& d, bool flat = true);
 std::unique_ptr<Kernel> make_kernel(Isa isa, const Lrn& d);
 
 namespace scalar {

@@ -30,12 +30,13 @@ struct State {
 
   std::string where() const { return std::string(op->name) + " '" + node + "': "; }
   Built build(const std::vector<int64_t>& x, const std::vector<Tensor>& w) const {
+    const bool flat = x.size() < 5;
     if (op->kind == Kind::kMonochromatic) {
       auto d = monochromatic(attributes, x, w);
-      return {make_kernel(selected_isa(), d), {d.window, d.channels, d.filters, x.size()}};
+      return {make_kernel(selected_isa(), d, flat), {d.window, d.channels, d.filters, x.size()}};
     }
     auto d = low_rank(op->kind == Kind::kCp, attributes, x, w);
-    return {make_kernel(selected_isa(), d), {d.window, d.channels, d.filters, x.size()}};
+    return {make_kernel(selected_isa(), d, flat), {d.window, d.channels, d.filters, x.size()}};
   }
 };
 

@@ -12,19 +12,14 @@ import pytest
 SOURCE = Path(__file__).parents[2] / "custom_ops"
 sys.path[:0] = [str(SOURCE / "bench"), str(Path(__file__).parent)]
 
+import building  # noqa: E402
 from building import build  # noqa: E402
 
 
 @pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> str:
+def library() -> str:
     """A fresh build of the working tree, or the one that ONNX_LOWRANK_LIBRARY names."""
-    if named := os.environ.get("ONNX_LOWRANK_LIBRARY"):
-        return named
-    if shutil.which("cmake") is None or shutil.which("c++") is None:
-        pytest.skip("no cmake or C++ compiler")
-    folder = tmp_path_factory.mktemp("ops")
-    build(folder, "onnx_lowrank_ops", "-DONNX_LOWRANK_CUDA=OFF")
-    return str(folder / "libonnx_lowrank_ops.so")
+    return building.library()
 
 
 @pytest.fixture(scope="session")

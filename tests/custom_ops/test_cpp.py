@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from building import build
 
 SOURCE = Path(__file__).parents[2] / "custom_ops"
+FUZZED = 20000  # inputs: half a minute
 
 
-def lacks(sanitizers: str, folder: Path) -> str | None:
+def lacks(sanitizers: str, folder: Path, compiler: str = "c++") -> str | None:
     """Return why programs with these sanitizers cannot be built or run here, or None."""
-    if shutil.which("cmake") is None or shutil.which("c++") is None:
-        return "no cmake or no C++ compiler"
+    if shutil.which("cmake") is None or shutil.which(compiler) is None:
+        return f"no cmake or no {compiler}"
     source, program = folder / "empty.cc", folder / "empty"
     source.write_text("int main() { return 0; }\n")
     flags = [f"-fsanitize={sanitizers}"] if sanitizers else []
-    built = subprocess.run(["c++", *flags, source, "-o", program], capture_output=True, text=True)
+    built = subprocess.run(
+        [compiler, *flags, source, "-o", program], capture_output=True, text=True
+    )
     if built.returncode:
         return f"no sanitizer {sanitizers}: {built.stderr.strip()[-200:]}"
     ran = subprocess.run([program], capture_output=True, text=True)
@@ -32,17 +37,59 @@ def lacks(sanitizers: str, folder: Path) -> str | None:
 def test_cpp(tmp_path: Path, sanitizers: str) -> None:
     if reason := lacks(sanitizers, tmp_path):
         pytest.skip(reason)
-    build = tmp_path / "build"
+    folder = tmp_path / "build"
     options = ["-DONNX_LOWRANK_TESTS=ON", f"-DONNX_LOWRANK_SANITIZE={sanitizers}"]
     for command in (
-        ["cmake", "-S", SOURCE, "-B", build, *options],
-        ["cmake", "--build", build, "--target", "kernel_tests", "-j2"],
+        ["cmake", "-S", SOURCE, "-B", folder, *options],
+        ["cmake", "--build", folder, "--target", "kernel_tests", "-j2"],
     ):
         made = subprocess.run(command, capture_output=True, text=True)
         assert made.returncode == 0, made.stdout[-2000:] + made.stderr[-2000:]
     # Run itself, not by ctest, which succeeds where it finds no test.
-    result = subprocess.run([build / "kernel_tests"], capture_output=True, text=True)
+    result = subprocess.run([folder / "kernel_tests"], capture_output=True, text=True)
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
     cases, failures = (int(result.stdout.split()[i]) for i in (0, 2))
     assert cases > 1000
     assert failures == 0
+
+
+@pytest.mark.slow
+def test_fuzzed_nodes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No node makes the sanitizers speak, and what instruction sets both run is equal.
+
+    clang's fuzzer where there is one, else our driver of random bytes under the compiler at hand.
+    """
+    sanitizers = "address,undefined"
+    source, program = tmp_path / "fuzzer.cc", tmp_path / "fuzzer"
+    source.write_text('extern "C" int LLVMFuzzerTestOneInput(char *, long) { return 0; }\n')
+    fuzzer = (
+        shutil.which("clang++") is not None
+        and not subprocess.run(
+            ["clang++", f"-fsanitize=fuzzer,{sanitizers}", source, "-o", program],
+            capture_output=True,
+        ).returncode
+    )
+    compiler = "clang++" if fuzzer else "c++"
+    if reason := lacks(sanitizers, tmp_path, compiler):
+        pytest.skip(reason)
+    options = [f"-DCMAKE_CXX_COMPILER={compiler}", "-DONNX_LOWRANK_CUDA=OFF"]
+    options += ["-DONNX_LOWRANK_TESTS=ON", f"-DONNX_LOWRANK_SANITIZE={sanitizers}"]
+    folder = build(tmp_path / "build", "fuzz_nodes", *options)
+    limits = ["-max_total_time=50", "-max_len=256", "-rss_limit_mb=4096"]
+    arguments = [f"-runs={FUZZED}", "-seed=1", *limits] if fuzzer else [str(FUZZED), "1"]
+    result = subprocess.run(
+        [folder / "fuzz_nodes", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=600,
+    )
+    with capsys.disabled():
+        driver = "libFuzzer" if fuzzer else "random bytes"
+        print(f"\nfuzz_nodes, {driver}: {result.stdout.strip().splitlines()[-1:]}")
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
+    counted = re.search(r"(\d+) inputs: (\d+) ran, (\d+) refused", result.stdout)
+    assert counted
+    inputs, ran, refused = (int(n) for n in counted.groups())
+    assert inputs >= 100
+    assert min(ran, refused) > 0.02 * inputs  # a guided fuzzer leans to what runs

@@ -205,6 +205,12 @@ def test_weights_that_are_inputs(library: str) -> None:
     [
         ({"strides": [1]}, "strides, dilations and pads do not fit"),
         ({"strides": [0, 1]}, "must be positive"),
+        ({"strides": [2**32, 2**32]}, f"at most {2**31 - 1}; axis 0 has kernel 3, stride {2**32}"),
+        ({"pads": [0, 0, 2**31, 0]}, "at most 2147483647"),
+        ({"dilations": [2**31 - 1, 1]}, "reach of the kernel at most"),
+        ({"blocks": 5}, "blocks is 5, expected 6"),
+        ({"max": float("nan")}, "min and max must be numbers"),
+        ({"alpha": float("inf")}, "alpha finite"),
         ({"input_groups": 4}, "must divide the channels"),
         ({"middle_order": "reversed"}, "middle_order is not the permutation"),
         ({"output_order": "zeros"}, "output_order is not a permutation"),
@@ -248,6 +254,91 @@ def test_wrong_input_is_a_status(library: str) -> None:
         s.run(None, {"X": np.zeros((1, 4, 9, 9), np.float32)})
     with pytest.raises(Exception, match="smaller than the kernel"):
         s.run(None, {"X": np.zeros((1, 3, 2, 9), np.float32)})
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"strides": [2**32] * 2}, "strides and dilations must be positive"),
+        ({"pads": [20_000] * 4}, "more than 64 times those of X and the kernel"),
+        ({"dilations": [2**29] * 2}, r"X of shape \[1,6,9,9\] is smaller than the kernel"),
+        ({"pads": [2**31 - 1] * 4}, f"more than {2**36} elements"),
+    ],
+)
+def test_sizes_beyond_bounds_are_statuses(
+    library: str, monkeypatch: pytest.MonkeyPatch, isa: str, change: dict[str, Any], message: str
+) -> None:
+    monkeypatch.setenv("ONNX_LOWRANK_ISA", isa)
+    x = np.zeros((1, 6, 9, 9), np.float32)
+    for op, inputs, constants, structure in all_parts(np.random.default_rng(0), (3, 3))[::4]:
+        attributes = {**structure, **window((3, 3), 1, 1), **activation(), **change}
+        with pytest.raises(Exception, match=rf"{op} 'layer': .*{message}"):
+            session(model(op, inputs, constants, attributes, x.shape, function=False), library).run(
+                None, {"X": x}
+            )
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("stride", [12, 10**6, 2**31 - 1])
+def test_a_stride_beyond_the_image_takes_no_step(
+    library: str, monkeypatch: pytest.MonkeyPatch, isa: str, stride: int
+) -> None:
+    monkeypatch.setenv("ONNX_LOWRANK_ISA", isa)
+    rng = np.random.default_rng(12)
+    x = rng.standard_normal((1, 6, 9, 11)).astype(np.float32)
+    for parts in all_parts(rng, (3, 3)):
+        agree(layer(parts, {**window((3, 3), stride, 1), **activation()}, x.shape), library, x)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_flat_kernels_of_three_axes(
+    library: str, monkeypatch: pytest.MonkeyPatch, isa: str
+) -> None:
+    monkeypatch.setenv("ONNX_LOWRANK_ISA", isa)
+    rng = np.random.default_rng(13)
+    x = rng.standard_normal((1, 6, 4, 5, 7)).astype(np.float32)
+    for kernel in ((1, 1, 1), (1, 3, 3)):
+        attributes = {**window(kernel, 1, 0), **activation()}
+        for parts in all_parts(rng, kernel):
+            agree(layer(parts, attributes, x.shape), library, x)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_nan_goes_through_the_activation(
+    library: str, monkeypatch: pytest.MonkeyPatch, isa: str
+) -> None:
+    monkeypatch.setenv("ONNX_LOWRANK_ISA", isa)
+    rng = np.random.default_rng(14)
+    x = np.full((1, 6, 9, 9), np.nan, np.float32)
+    for parts in all_parts(rng, (3, 3)):
+        proto = layer(parts, {**window((3, 3), 1, 0), **activation(-1.0, 1.0, 0.1)}, x.shape)
+        assert np.isnan(session(proto, library).run(None, {"X": x})[0]).all()
+
+
+@pytest.mark.parametrize("missing", [0, 1, 4])
+def test_a_missing_input_is_a_status(library: str, missing: int) -> None:
+    parts = monochromatic(np.random.default_rng(0), channels=3, filters=4, colours=2, kernel=(3, 3))
+    op, inputs, constants, structure = parts
+    inputs = ["" if i == missing else name for i, name in enumerate(inputs)]
+    attributes = {**structure, **window((3, 3), 1, 0), **activation()}
+    proto = model(op, inputs, constants, attributes, (1, 3, 9, 9), function=False)
+    with pytest.raises(Exception, match="layer"):
+        session(proto, library).run(None, {"X": np.zeros((1, 3, 9, 9), np.float32)})
+
+
+def test_lrn_of_any_size_that_fits(library: str) -> None:
+    x = np.random.default_rng(15).standard_normal((1, 5000, 1, 2)).astype(np.float32)
+
+    def lrn(size: int) -> onnx.ModelProto:
+        return model("LRN", ["X"], {}, {"size": size, **scale}, x.shape)
+
+    scale = {"alpha": 0.3, "beta": 0.75, "bias": 1.0}
+    agree(lrn(4095), library, x)
+    with pytest.raises(Exception, match="sums over at most 4096 channels; size is 4097"):
+        session(lrn(4097), library).run(None, {"X": x})
+    with pytest.raises(Exception, match="size is 9223372036854775807, expected 1 to"):
+        session(lrn(2**63 - 1), library)
 
 
 def test_unknown_isa_is_refused(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
