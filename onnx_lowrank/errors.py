@@ -38,6 +38,10 @@ class ClusterError(OnnxLowRankError):
     """A cluster cannot be reached, or cannot do the work."""
 
 
+class UsageError(OnnxLowRankError):
+    """The command line cannot be read."""
+
+
 def describe_error(error: BaseException) -> str:
     """Return the class of an error and what it says, for one that was raised by others' code."""
     try:

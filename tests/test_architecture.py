@@ -55,9 +55,19 @@ ALLOWED: dict[str, set[str]] = {
     | {"calibrate", "fit_model", "score"},
     "cascade": BASE
     | {"api", "calibrate", "data", "finetune", "graph", "planning", "runtime", "store"},
-    "cli": {"api", "benchmarking", "cascade", "errors", "finetune", "profiling", "report"}
+    "cli": {
+        "__init__",
+        "api",
+        "benchmarking",
+        "cascade",
+        "errors",
+        "finetune",
+        "profiling",
+        "report",
+    }
     | {"spectra", "sweeping"}
     | {"documents", "planning", "to_budget"},
+    "__main__": {"cli"},
     "__init__": {"api", "benchmarking", "planning", "profiling", "runtime"}
     | {"sweeping", "to_budget"},
 }
