@@ -9,7 +9,9 @@ Nothing heavy is imported here: whatever happens while the rest is, `main` answe
 
 from __future__ import annotations
 
+import atexit
 import errno
+import os
 import sys
 from contextlib import suppress
 from typing import Any, NoReturn
@@ -47,6 +49,10 @@ def main() -> NoReturn:
         signals.finish()
     if signals.received is not None and code == signals.code:
         signals.report()
+        # By this way, as the interpreter may end itself by SIGINT where an interruption came within
+        # `exec` of a text, though it was caught. Temporary folders are removed by these functions.
+        atexit._run_exitfuncs()
+        os._exit(code)
     sys.exit(code)
 
 
@@ -67,7 +73,8 @@ def _run(signals: Signals) -> int:
             return signals.code
         if isinstance(error, OnnxLowRankError):
             code, message = 2, str(error)
-        elif isinstance(error, BrokenPipeError):
+        # rich makes SystemExit of a closed pipe; no code of a user's can raise it here.
+        elif isinstance(error, BrokenPipeError | SystemExit):
             code = _CLOSED_PIPE
         elif isinstance(error, OSError):
             code, message = 2, _describe(error)
@@ -75,7 +82,7 @@ def _run(signals: Signals) -> int:
             code, message = 2, "there is not enough memory; use a smaller batch or fewer samples"
         else:
             raise
-        if isinstance(error, OSError):
+        if isinstance(error, OSError | SystemExit):
             abandon_stdout()
     if message:
         _print_error(message)
