@@ -47,8 +47,11 @@ def main() -> NoReturn:
     except KeyboardInterrupt:  # a signal that came as an error was answered
         code = signals.code
         signals.finish()
-    if signals.received is not None and code == signals.code:
-        signals.report()
+    if signals.received is not None:
+        if code == signals.code:
+            signals.report()
+        with suppress(OSError):
+            sys.stdout.flush()
         # By this way, as the interpreter may end itself by SIGINT where an interruption came within
         # `exec` of a text, though it was caught. Temporary folders are removed by these functions.
         atexit._run_exitfuncs()
