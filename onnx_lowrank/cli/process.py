@@ -58,6 +58,7 @@ class Signals:
     def __init__(self) -> None:
         self.received: int | None = None
         self._done = False
+        self._heard: list[int] = []
         self._stderr = 2
 
     def start(self) -> None:
@@ -71,10 +72,14 @@ class Signals:
                 signal.signal(number, self._receive)
             except ValueError:  # not in the main thread, which is who gets signals
                 break
+            self._heard.append(number)
 
     def finish(self) -> None:
         """Say that the work is done or given up: what comes now is too late and ignored."""
         self._done = True
+        # Python gives its own handlers back before it ends, and then a signal would end it.
+        for number in self._heard:
+            signal.signal(number, signal.SIG_IGN)
 
     @property
     def code(self) -> int:
