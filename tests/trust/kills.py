@@ -29,7 +29,7 @@ LONG: dict[str, tuple[tuple[str, ...], str]] = {
                 "--min-sqnr", "1", "--keep-anyway", "-o", "out"), "out"),
     "correct": (("correct", "net.onnx", "small.onnx", *DATA, "-o", "out"), "out"),
     "bench": (("bench", "net.onnx", "--seconds", "0.1", "--repeats", "8"), ""),
-    "sweep": (("sweep", "net.onnx", "--scheme", "channel:macs=0.5", "-o", "swept"), ""),
+    "sweep": (("sweep", "net.onnx", "--scheme", "channel:macs=0.5", *DATA, "-o", "swept"), ""),
     "report": (("report", "run.json", "-o", "out"), ""),
     "finetune": (("finetune", "net.onnx", "small.onnx", *TRAIN, "-o", "out"), ""),
     "cascade": (("cascade", "net.onnx", *LAYERS, *TRAIN, "-o", "out"), ""),
