@@ -91,7 +91,9 @@ def kill_at_random(kills: int, seed: int, folder: Path) -> Counter[str]:
                 assert not old, f"{name}: the old output is gone"
                 counts["outputs absent"] += 1
         again = run(here, *arguments)
-        assert again.returncode == whole.returncode, (name, again.stderr)
+        # The verdict on a speed is of a measurement, and may differ.
+        codes = (0, 1) if name == "budget" else (whole.returncode,)
+        assert again.returncode in codes, (name, again.stderr)
         if name in REPEATABLE:
             assert (here / output).read_bytes() == expected, name
         counts["commands run through afterwards"] += 1
