@@ -6,10 +6,10 @@ The names below are imported when first used, so that ``import onnx_lowrank`` co
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
     from onnx_lowrank.api import (
         CompressReport,
         CompressResult,
@@ -78,16 +78,23 @@ __all__ = [
     "verify",
 ]
 
-try:
-    __version__ = version("onnx_lowrank")
-except PackageNotFoundError:  # run from a source tree that is not installed
-    __version__ = "0+unknown"
-
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name in __all__:
         return getattr(import_module(f"onnx_lowrank.{_ELSEWHERE.get(name, 'api')}"), name)
     raise AttributeError(f"module 'onnx_lowrank' has no attribute '{name}'")
+
+
+def _version() -> str:
+    # Imported here: it takes as long as starting Python does.
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("onnx_lowrank")
+    except PackageNotFoundError:  # run from a source tree that is not installed
+        return "0+unknown"
 
 
 def __dir__() -> list[str]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from numpy.linalg import LinAlgError
-
 
 class OnnxLowRankError(Exception):
     """Base of all errors raised on purpose; the command line prints the message and exits 2."""
@@ -44,6 +42,10 @@ class CacheWarning(UserWarning):
     """Results kept on disk cannot be used, and are computed again."""
 
 
+class UsageError(OnnxLowRankError):
+    """The command line cannot be read."""
+
+
 def describe_error(error: BaseException) -> str:
     """Return the class of an error and what it says, for one that was raised by others' code."""
     try:
@@ -51,25 +53,6 @@ def describe_error(error: BaseException) -> str:
     except Exception:  # its own code may fail too
         text = ""
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-# What statistics, a fit or a rewriting may raise for one layer while the others are well.
-LAYER_ERRORS = (DataError, ModelError, SchemeError, LinAlgError, ArithmeticError, MemoryError)
-
-
-def layer_reason(error: BaseException) -> str:
-    """Return one of `LAYER_ERRORS` as a reason why a layer is kept."""
-    if isinstance(error, OnnxLowRankError):
-        return str(error)
-    if isinstance(error, MemoryError):
-        return "its statistics or its fit take more memory than there is"
-    return f"its fit ends in a singular problem ({error or type(error).__name__})"
-
-
-def of_layer(layer: str, error: BaseException) -> OnnxLowRankError:
-    """Return one of `LAYER_ERRORS` as an error that names the layer."""
-    kind = type(error) if isinstance(error, OnnxLowRankError) else SchemeError
-    return kind(f"layer '{layer}': {layer_reason(error)}")
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

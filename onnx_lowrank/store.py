@@ -32,11 +32,22 @@ UNREADABLE = (
 
 
 def default_folder() -> Path:
-    """Return where results are kept: ``$ONNX_LOWRANK_CACHE``, or the user's cache folder."""
+    """Return where results are kept: ``$ONNX_LOWRANK_CACHE``, or the user's cache folder.
+
+    Raises
+    ------
+    OutputError
+        The user has no home folder.
+    """
     if chosen := os.environ.get("ONNX_LOWRANK_CACHE"):
         return Path(chosen)
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "onnx_lowrank"
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "onnx_lowrank"
+    except RuntimeError:  # neither HOME nor an entry among the users, as in some containers
+        raise OutputError(
+            "there is no home folder to keep results in; set ONNX_LOWRANK_CACHE to a folder"
+        ) from None
 
 
 def key_of(*parts: object) -> str:
@@ -74,7 +85,8 @@ class Store:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(
-                f"cannot make the folder {folder}: {error.strerror}; choose another"
+                f"cannot make the folder {folder}: {error.strerror}; choose another, "
+                "for searches by ONNX_LOWRANK_CACHE"
             ) from None
 
     def arrays(self, key: str, decode: Callable[[Arrays], T]) -> T | None:
@@ -145,7 +157,9 @@ class Store:
                 partial.replace(path)
         except OSError as error:
             raise OutputError(
-                f"cannot write {path}: {error.strerror}; free space or choose another folder"
+                f"cannot write {path}: {error.strerror or error}; free space or choose "
+                "another folder, for searches by ONNX_LOWRANK_CACHE; what is kept is not computed "
+                "again"
             ) from None
 
 

@@ -27,6 +27,7 @@ from onnx_lowrank.results import CompressReport, CompressResult, CostReport, Fil
 from onnx_lowrank.runtime import Provider, fix_shapes, model_inputs, require_provider
 from onnx_lowrank.runtime.library import Lowering, is_portable
 from onnx_lowrank.score import Score
+from onnx_lowrank.searching.cluster import check_scheduler
 from onnx_lowrank.searching.ladder import searched
 from onnx_lowrank.searching.outlook import Prediction
 from onnx_lowrank.searching.result import SearchResult
@@ -220,6 +221,8 @@ def compress_to_budget(
     # By latencies of another machine nothing runs on its provider here.
     here: Provider = "cpu" if latency is not None else provider
     require_provider(here)
+    if dask is not None:
+        check_scheduler(dask)
     score = None if budget.score is None else Score.open(budget.score)
     source = read_model(model)
     original = source.model

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,6 +83,15 @@ _SHAPES = {
     "fc2_w": (64, 10),
     "fc2_b": (10,),
 }
+
+
+@pytest.fixture(autouse=True)
+def signals_of_the_tests() -> Iterator[None]:
+    """Undo what the command line, run in this process, does to the process."""
+    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -16,8 +16,9 @@ from onnx_lowrank.calibrate.jobs import Job, Passes
 from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.data import Batch, Dataset
 from onnx_lowrank.data.dataset import batched_inputs
-from onnx_lowrank.errors import LAYER_ERRORS, DataError, ModelError, layer_reason
+from onnx_lowrank.errors import DataError, ModelError
 from onnx_lowrank.graph.io import load_model
+from onnx_lowrank.layer_errors import LAYER_ERRORS, layer_reason
 from onnx_lowrank.metrics.accumulator import MomentAccumulator
 from onnx_lowrank.metrics.patches import choose_positions, extract_patches, output_size
 from onnx_lowrank.runtime import Provider, Session, open_session

@@ -12,8 +12,9 @@ from onnx_lowrank.calibrate.collect import collect, measure_sizes, open_with_out
 from onnx_lowrank.calibrate.jobs import LAYER_LIMIT, Job, Passes, Survey, find_jobs
 from onnx_lowrank.calibrate.store import Store, StoredStatistics
 from onnx_lowrank.data import Dataset
-from onnx_lowrank.errors import LAYER_ERRORS, DataError, layer_reason
+from onnx_lowrank.errors import DataError
 from onnx_lowrank.graph.digest import model_digest
+from onnx_lowrank.layer_errors import LAYER_ERRORS, layer_reason
 from onnx_lowrank.runtime import Provider
 
 FORMAT = 2  # of the stored entries and of the arithmetic behind them; part of their keys

@@ -1,78 +1,104 @@
 """The command line: parsing and printing; every command is one call of the API.
 
 Results go to stdout, messages to stderr. Exit codes: 0 done and within tolerance, 1 checked and
-failed, 2 bad input. Each command is a module of its name.
+failed, 2 bad input or no room for the result, 141 nobody reads stdout any more, 130 and the like
+ended by a signal. Each command is a module of its name.
+
+Nothing heavy is imported here: whatever happens while the rest is, `main` answers for it.
 """
 
 from __future__ import annotations
 
+import atexit
+import errno
+import os
 import sys
+from contextlib import suppress
 from typing import Any, NoReturn
 
-import typer
-
-from onnx_lowrank.cli.bench import bench
-from onnx_lowrank.cli.cascade import cascade
-from onnx_lowrank.cli.compress import compress
-from onnx_lowrank.cli.correct import correct
-from onnx_lowrank.cli.cost import cost
-from onnx_lowrank.cli.doctor import doctor
-from onnx_lowrank.cli.finetune import finetune
-from onnx_lowrank.cli.gate import guarded
-from onnx_lowrank.cli.inspect import inspect
-from onnx_lowrank.cli.profile import profile
-from onnx_lowrank.cli.report import report
-from onnx_lowrank.cli.sweep import sweep
-from onnx_lowrank.cli.verify import verify
+from onnx_lowrank.cli.process import Signals, abandon_stdout, open_streams
 from onnx_lowrank.errors import OnnxLowRankError
 from onnx_lowrank.text import printable
 
-# The base of all usage errors has no public name in typer.
-_USAGE_ERROR: Any = typer.BadParameter.__mro__[2]
+_CLOSED_PIPE = 141  # as of a program that SIGPIPE ends
+_REMEDIES = {
+    errno.ENOSPC: "free space there, or set TMPDIR and ONNX_LOWRANK_CACHE to other folders",
+    errno.EDQUOT: "free space there, or set TMPDIR and ONNX_LOWRANK_CACHE to other folders",
+    errno.EFBIG: "raise the limit of file sizes (ulimit -f)",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENOMEM: "use a smaller batch or fewer samples",
+}
+_REMEDY = "check the working folder, TMPDIR and ONNX_LOWRANK_CACHE: each must be there and writable"
 
-COMMANDS = (
-    compress,
-    inspect,
-    cost,
-    verify,
-    sweep,
-    correct,
-    finetune,
-    cascade,
-    bench,
-    profile,
-    report,
-    doctor,
-)
 
-app = typer.Typer(
-    name="onnx-lowrank",
-    help="Make trained CNNs in ONNX faster by low-rank approximation, and prove it.",
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
-for _command in COMMANDS:
-    app.command()(guarded(_command))
+def __getattr__(name: str) -> Any:
+    if name in ("app", "COMMANDS"):
+        from onnx_lowrank.cli import commands
+
+        return getattr(commands, name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
 
 
 def main() -> NoReturn:
     """Run the command line; every error is one line on stderr."""
+    signals = Signals()
     try:
-        code = app(standalone_mode=False)
-    except OnnxLowRankError as error:
-        _fail(str(error))
-    except _USAGE_ERROR as error:
-        # Typer says whose check failed, which says nothing to the user.
-        said = error.format_message().replace(": Value error, ", ": ").rstrip(".")
-        _fail(f"{said}; see 'onnx-lowrank --help'")
-    except MemoryError:
-        _fail("there is not enough memory; give smaller batches, inputs or models")
-    except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted; no result was written", code=130)
-    sys.exit(code if isinstance(code, int) else 0)
-
-
-def _fail(message: str, *, code: int = 2) -> NoReturn:
-    print("error: " + printable(" ".join(message.split())), file=sys.stderr)
+        signals.start()
+        code = _run(signals)
+    except KeyboardInterrupt:  # a signal that came as an error was answered
+        code = signals.code
+        signals.finish()
+    if signals.received is not None:
+        if code == signals.code:
+            signals.report()
+        with suppress(OSError):
+            sys.stdout.flush()
+        # By this way, as the interpreter may end itself by SIGINT where an interruption came within
+        # `exec` of a text, though it was caught. Temporary folders are removed by these functions.
+        atexit._run_exitfuncs()
+        os._exit(code)
     sys.exit(code)
+
+
+def _run(signals: Signals) -> int:
+    """Run a command and return the exit code; say in one line what went wrong."""
+    code, message = 0, ""
+    try:
+        open_streams()
+        from onnx_lowrank.cli.commands import run
+
+        code = run(sys.argv[1:])
+        sys.stdout.flush()
+        signals.finish()
+    # Everything: a signal in the middle of an import comes out as almost any error.
+    except BaseException as error:
+        signals.finish()
+        if signals.received is not None or isinstance(error, KeyboardInterrupt):
+            return signals.code
+        if isinstance(error, OnnxLowRankError):
+            code, message = 2, str(error)
+        # rich makes SystemExit of a closed pipe; no code of a user's can raise it here.
+        elif isinstance(error, BrokenPipeError | SystemExit):
+            code = _CLOSED_PIPE
+        elif isinstance(error, OSError):
+            code, message = 2, _describe(error)
+        elif isinstance(error, MemoryError):
+            code, message = 2, "there is not enough memory; use a smaller batch or fewer samples"
+        else:
+            raise
+        if isinstance(error, OSError | SystemExit):
+            abandon_stdout()
+    if message:
+        _print_error(message)
+    return code
+
+
+def _describe(error: OSError) -> str:
+    place = f": {error.filename}" if error.filename else ""
+    remedy = _REMEDIES.get(error.errno or 0, _REMEDY)
+    return f"{error.strerror or error}{place}; {remedy}"
+
+
+def _print_error(message: str) -> None:
+    with suppress(OSError):  # nobody listens
+        print("error: " + printable(" ".join(message.split())), file=sys.stderr)

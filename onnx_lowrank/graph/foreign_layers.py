@@ -64,10 +64,12 @@ def foreign_op(node: onnx.NodeProto, shapes: Shapes) -> ForeignOp | None:
     if node.domain in MICROSOFT:
         return _MICROSOFT.get(node.op_type)
     if node.domain == NCHWC:
-        return _NCHWC if node.op_type == "Conv" else None
+        return _NCHWC if is_op(node, "Conv", domain=NCHWC) else None
     if node.domain in NHWC:
         found = _STANDARD.get(node.op_type) or _MICROSOFT.get(node.op_type)
-        usual = found if found is not None else _FUSED_CONV if node.op_type == "Conv" else None
+        usual = found
+        if usual is None and is_op(node, "Conv", domain=node.domain):
+            usual = _FUSED_CONV
         return None if usual is None else replace(usual, reason=_BLOCKED, positions=_pixels_last)
     if node.domain == DOMAIN:
         found_here = describe(node, shapes)

@@ -160,7 +160,7 @@ def _layer(editor: GraphEditor, place: Place, check_values: bool) -> Layer:
     if sizes is None:
         return Layer(place.name, node.op_type, node, None, dtype, reason, None, None, weights)
     x, y = shapes.get(node.input[0]), shapes.get(node.output[0])
-    spec = conv_spec(node, sizes, x, y) if node.op_type == "Conv" else fc_spec(node, sizes, x)
+    spec = conv_spec(node, sizes, x, y) if is_op(node, "Conv") else fc_spec(node, sizes, x)
     if spec is None:
         reason = reason or f"its weight '{weight}' is of rank {len(sizes)}"
     else:
@@ -174,7 +174,7 @@ def _layer(editor: GraphEditor, place: Place, check_values: bool) -> Layer:
 
 def _macs(node: onnx.NodeProto, weight: Sizes, shapes: Mapping[str, Shape]) -> int | None:
     x, y = shapes.get(node.input[0]), shapes.get(node.output[0])
-    spec = conv_spec(node, weight, x, y) if node.op_type == "Conv" else fc_spec(node, weight, x)
+    spec = conv_spec(node, weight, x, y) if is_op(node, "Conv") else fc_spec(node, weight, x)
     return None if spec is None else spec.macs
 
 
@@ -205,7 +205,7 @@ def _refusal(editor: GraphEditor, node: onnx.NodeProto, spec: ConvSpec) -> str |
     bias = None if name is None else editor.constant(name, defaults=True)
     if name is not None and bias is None:
         return f"its bias '{name}' is not constant"
-    if node.op_type != "Gemm":
+    if not is_op(node, "Gemm"):
         return None
     if editor.opset < 7:
         return (

@@ -171,7 +171,7 @@ class _Finder:
             calls = tuple(
                 node
                 for node in self._model.graph.node
-                if (node.domain, node.op_type) == (function.domain, function.name)
+                if is_op(node, function.name, domain=function.domain)
             )
             # What a call gives a constant for is a weight.
             given = [
@@ -215,9 +215,8 @@ class _Finder:
     ) -> Place | None:
         if (node.domain, node.op_type) in self._functions or not _output(node):
             return None
-        if is_op(node) and (
-            (node.op_type == "Conv" and len(node.input) > 1)
-            or (node.op_type in ("Gemm", "MatMul") and _has(node, 1, scope, given))
+        if (is_op(node, "Conv") and len(node.input) > 1) or (
+            is_op(node, "Gemm", "MatMul") and _has(node, 1, scope, given)
         ):
             return Place("", node, scope, shapes, None)
         op = foreign_op(node, shapes)

@@ -9,6 +9,7 @@ import onnx
 
 from onnx_lowrank.graph.attributes import attribute
 from onnx_lowrank.graph.check import Shape
+from onnx_lowrank.graph.ops import is_op
 from onnx_lowrank.graph.specs import sizes_of
 
 DOMAIN = "onnx_lowrank"
@@ -22,12 +23,12 @@ def describe(
 
     None for a node that is no layer, such as LRN.
     """
-    if node.op_type == "MonochromaticConv":
+    if is_op(node, "MonochromaticConv", domain=DOMAIN):
         return f"already low-rank (monochromatic, {attribute(node, 'colours', '?')} colours)", (
             1,
             2,
         )
-    if node.op_type not in _BLOCKS or len(node.input) < 6:
+    if not is_op(node, *_BLOCKS, domain=DOMAIN) or len(node.input) < 6:
         return None
     name, noun = _BLOCKS[node.op_type]
     rows, columns = (int(attribute(node, f"{end}put_groups", 1)) for end in ("in", "out"))
@@ -46,14 +47,14 @@ def _ranks(
     if not first or not last or min(rows, columns) < 1:
         return ()
     ranks = (first[0] // (rows * columns), last[1] // rows if len(last) > 1 else 0)
-    return ranks if node.op_type == "Tucker2Conv" else ranks[:1]
+    return ranks if is_op(node, "Tucker2Conv", domain=DOMAIN) else ranks[:1]
 
 
 def positions_of_factor(
     node: onnx.NodeProto, shapes: Mapping[str, Shape], index: int
 ) -> int | None:
     """Return at how many positions of one image a factor is applied: the first at those of X."""
-    first = index == (1 if node.op_type == "MonochromaticConv" else 2)
+    first = index == (1 if is_op(node, "MonochromaticConv", domain=DOMAIN) else 2)
     shape = shapes.get(node.input[0] if first else node.output[0])
     sizes = None if shape is None else sizes_of(shape[2:])
     return None if sizes is None else math.prod(sizes)

@@ -163,9 +163,8 @@ class Scope:
         seen = set()
         while (node := self._producers.get(name)) is not None and name not in seen:
             seen.add(name)
-            if node.op_type not in _SAME_NUMBERS or not node.input:
-                break
-            if not is_op(node) and node.domain != "com.microsoft":
+            same = any(is_op(node, *_SAME_NUMBERS, domain=d) for d in ("", "com.microsoft"))
+            if not same or not node.input:
                 break
             name = node.input[0]
         return name

@@ -7,6 +7,7 @@ import onnx
 from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.graph.attributes import attribute
 from onnx_lowrank.graph.check import Shape
+from onnx_lowrank.graph.ops import is_op
 
 
 def conv_spec(
@@ -51,7 +52,7 @@ def fc_spec(node: onnx.NodeProto, weight: tuple[int, ...], x: Shape | None) -> C
     """
     if len(weight) != 2:
         return None
-    is_gemm = node.op_type == "Gemm"
+    is_gemm = is_op(node, "Gemm")
     transposed = is_gemm and attribute(node, "transB", 0)
     rows, columns = weight if transposed else weight[::-1]
     # The rows of one image: every axis of a MatMul but the first and the last; a Gemm has no more.

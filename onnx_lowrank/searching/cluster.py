@@ -6,20 +6,31 @@ task, so that the scheduler can hand it to another one when a worker dies.
 
 from __future__ import annotations
 
+import logging
+import re
+import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from itertools import islice
+from queue import Empty, SimpleQueue
 from typing import Any
 
-from joblib import Parallel, delayed, parallel_config
 from numpy.typing import NDArray
 
 import onnx_lowrank
-from onnx_lowrank.errors import LAYER_ERRORS, ClusterError, OnnxLowRankError
+from onnx_lowrank.errors import ClusterError, OnnxLowRankError, describe_error
+from onnx_lowrank.layer_errors import LAYER_ERRORS
 from onnx_lowrank.searching.fits import LayerProblem, fit_each, to_arrays, unfitted
 from onnx_lowrank.store import Store
 
-PATIENCE = 30.0  # seconds to reach the scheduler, and until it has a worker
+REACH = 3.0  # seconds to reach the scheduler
+PATIENCE = 30.0  # seconds without a worker
+_PROBE = 1.0  # seconds between looks at the workers
+# Tasks at a time for each thread of a worker: one to go on with while a result travels.
+_AHEAD = 2
+_ADDRESS = re.compile(r"[a-z]+://(?P<host>\[[0-9a-fA-F:.]+\]|[^\s/:\[\]]+):(?P<port>\d{1,5})")
 Arrays = dict[str, NDArray[Any]]
 Progress = Callable[[str, int, int], None]
 
@@ -59,14 +70,54 @@ def fit_on_cluster(
     step = "fitting candidates on the cluster"
     progress(step, 0, len(missing))
     with _connected(scheduler) as client:
-        work = (delayed(_fit)(_packed(problem), seed) for problem in missing)
-        with parallel_config(backend="dask", client=client, wait_for_workers_timeout=PATIENCE):
-            # One layer a task: what a dying worker had done of its task is done again.
-            runner = Parallel(n_jobs=-1, batch_size=1, return_as="generator_unordered")
-            for done, fits in enumerate(runner(work), start=1):
-                for key, arrays in fits:
-                    store.put_arrays(key, arrays)
-                progress(step, done, len(missing))
+        # One layer a task: what a dying worker had done of its task is done again.
+        for done, fits in enumerate(_results(client, scheduler, missing, seed), start=1):
+            for key, arrays in fits:
+                store.put_arrays(key, arrays)
+            progress(step, done, len(missing))
+
+
+def check_scheduler(scheduler: str) -> None:
+    """Raise ClusterError where nothing listens at an address: before the work, not after it."""
+    remedy = "give one such as tcp://host:8786"
+    if (address := _ADDRESS.fullmatch(scheduler)) is None:
+        raise ClusterError(f"'{scheduler}' is no address of a Dask scheduler; {remedy}")
+    try:
+        host, port = address["host"].strip("[]"), int(address["port"])
+        socket.create_connection((host, port), timeout=REACH).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise ClusterError(
+            f"cannot reach the Dask scheduler {scheduler}: {error}; check the address, or start it"
+        ) from None
+
+
+def _results(
+    client: Any, scheduler: str, problems: Sequence[LayerProblem], seed: int
+) -> Iterator[list[tuple[str, Arrays]]]:
+    """Yield the fits of each problem as they come back, whichever is first."""
+    left = iter(problems)
+    running = 0
+    finished: SimpleQueue[Any] = SimpleQueue()
+    last_seen = time.monotonic()
+    while True:
+        threads = sum(client.ncores().values())
+        for problem in islice(left, max(_AHEAD * max(threads, 1) - running, 0)):
+            future = client.submit(_fit, _packed(problem), seed, pure=False)
+            future.add_done_callback(finished.put)
+            running += 1
+        if not running:
+            return
+        with suppress(Empty):
+            found = finished.get(timeout=_PROBE).result()
+            running -= 1
+            yield found
+        if threads:
+            last_seen = time.monotonic()
+        elif time.monotonic() - last_seen > PATIENCE:
+            raise ClusterError(
+                f"the Dask scheduler {scheduler} has lost all workers and got none for "
+                f"{PATIENCE:g} seconds; start some, and run it again: finished fits are kept"
+            )
 
 
 def _packed(problem: LayerProblem) -> LayerProblem:
@@ -99,17 +150,36 @@ def _connected(scheduler: str) -> Iterator[Any]:
         from distributed import Client
     except ImportError:
         raise ClusterError("a cluster takes Dask; pip install 'onnx_lowrank[dask]'") from None
-    # The statistics of a layer are large; they are meant to travel in the task.
-    with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TiB"}):
+
+    class Connection(Client):  # type: ignore[misc]  # follows no import
+        def __del__(self) -> None:
+            """Do nothing: it is closed below, and where it was never open, that fails aloud."""
+
+    check_scheduler(scheduler)
+    # What goes wrong is said in one line, by an error.
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    settings = {
+        # The statistics of a layer are large; they are meant to travel in the task.
+        "distributed.admin.large-graph-warning-threshold": "1 TiB",
+        "distributed.comm.timeouts.connect": REACH,
+    }
+    with dask.config.set(settings):
         try:
-            client = Client(scheduler, timeout=PATIENCE, set_as_default=False)
-        except (OSError, ValueError, TimeoutError) as error:
+            client = Connection(scheduler, timeout=REACH, set_as_default=False)
+        except Exception as error:  # something else may listen there, and answer anything
             raise ClusterError(
-                f"cannot reach the Dask scheduler {scheduler}: {error}; check the address"
+                f"cannot reach the Dask scheduler {scheduler}: {describe_error(error)}; check the "
+                "address"
             ) from None
         with client:
             try:
-                client.wait_for_workers(1, timeout=PATIENCE)
+                try:
+                    client.wait_for_workers(1, timeout=PATIENCE)
+                except TimeoutError:
+                    raise ClusterError(
+                        f"the Dask scheduler {scheduler} has no worker after {PATIENCE:g} seconds; "
+                        "start some, where onnx_lowrank is installed"
+                    ) from None
                 found = set(client.run(_version).values())
                 if found != {_version()}:
                     raise ClusterError(
@@ -119,13 +189,8 @@ def _connected(scheduler: str) -> Iterator[Any]:
                 yield client
             except OnnxLowRankError:
                 raise
-            except TimeoutError:
-                raise ClusterError(
-                    f"the Dask scheduler {scheduler} has no worker after {PATIENCE:g} seconds; "
-                    "start some, where onnx_lowrank is installed"
-                ) from None
             except Exception as error:  # whatever a remote process raises
                 raise ClusterError(
-                    f"the Dask cluster failed: {type(error).__name__}: {error}; see the workers' "
+                    f"the Dask cluster failed: {describe_error(error)}; see the workers' "
                     "logs, and run it again: finished fits are kept"
                 ) from error

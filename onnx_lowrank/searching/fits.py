@@ -11,7 +11,8 @@ import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
-from onnx_lowrank.errors import LAYER_ERRORS, OutputError, layer_reason
+from onnx_lowrank.errors import OutputError
+from onnx_lowrank.layer_errors import LAYER_ERRORS, layer_reason
 from onnx_lowrank.metrics.moments import LayerStatistics
 from onnx_lowrank.metrics.target import fit_target
 from onnx_lowrank.planning.fit import FitProblem, LayerFit, fit_layer_ladder

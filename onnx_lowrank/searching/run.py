@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from onnx_lowrank.calibrate import calibrate
 from onnx_lowrank.data import Dataset
-from onnx_lowrank.errors import LAYER_ERRORS, PlanError, layer_reason
+from onnx_lowrank.errors import PlanError
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.io import serialised_size
 from onnx_lowrank.graph.layers import Layer, layer_bias, layer_weight
+from onnx_lowrank.layer_errors import LAYER_ERRORS, layer_reason
 from onnx_lowrank.passes.normalize import normalised
 from onnx_lowrank.planning.budget import Budget
 from onnx_lowrank.planning.fit import LayerFit

@@ -152,19 +152,45 @@ def test_a_killed_worker_changes_nothing(workers: Cluster, tmp_path: Path) -> No
     assert kept == {path.name for path in (tmp_path / "near" / "search").glob("*.npz")}
     for number in range(2):  # nothing was kept over there
         assert not (tmp_path / f"worker{number}" / "cache").exists()
-    # What was kept is not sent again: the cluster may be gone.
+    # What was kept is not fitted again: the cluster may be gone, and is left out then.
     for process in workers.processes:
         process.kill()
-    again = search(tmp_path / "far", dask=workers.address)
+    again = search(tmp_path / "far")
     assert again.compressed.model == far.compressed.model
 
 
-def test_a_scheduler_that_is_not_there_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cluster, "PATIENCE", 1.0)
+def test_a_scheduler_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    start = time.monotonic()
     with pytest.raises(ClusterError, match=r"cannot reach the Dask scheduler .*; check the addr"):
         search(tmp_path, dask="tcp://127.0.0.1:1")
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize(
+    "address", ["", "host", "tcp://", "tcp://:1", "tcp://h:x", "tcp://a b:1", "inproc://x", "a\nb"]
+)
+def test_what_is_no_address_is_one_line(tmp_path: Path, address: str) -> None:
+    with pytest.raises(ClusterError, match="is no address of a Dask scheduler; give one such as"):
+        search(tmp_path, dask=address)
+
+
+def test_workers_that_vanish_are_one_line(
+    tmp_path: Path, workers: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them, in the middle of the work, while the scheduler lives on."""
+    monkeypatch.setattr(cluster, "PATIENCE", 2.0)
+    killed = []
+
+    def show(step: str, done: int, total: int) -> None:
+        if "cluster" in step and done and not killed:
+            for process in workers.processes[1:]:
+                process.kill()
+                process.wait()
+                killed.append(process)
+
+    with pytest.raises(ClusterError, match="has lost all workers and got none for 2 seconds"):
+        search(tmp_path / "far", dask=workers.address, progress=show)
+    assert len(killed) == 2
 
 
 def test_without_workers_there_is_one_line(
