@@ -10,6 +10,7 @@ import onnx
 from onnx_lowrank.graph.layers import find_layers
 from onnx_lowrank.passes.normalize import normalised
 from onnx_lowrank.planning.latency import SavedLatencies, Timed
+from onnx_lowrank.runtime.machine import describe_machine
 from onnx_lowrank.searching.ladder import ladder
 from onnx_lowrank.searching.single_layer import replaced, single_layer_model
 from onnx_lowrank.searching.synthetic import synthetic_fits
@@ -43,7 +44,7 @@ def latencies(
     return SavedLatencies(
         model=model_key(model, make_feeds(model, None, input_shapes=input_shapes)),
         name="net",
-        machine={"cpu": "one that counts multiply-adds"},
+        machine={**describe_machine(), "cpu": "one that counts multiply-adds"},
         provider="cpu",
         threads=1,
         batch=1,

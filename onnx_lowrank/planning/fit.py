@@ -5,13 +5,11 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_lowrank.errors import SchemeError
 from onnx_lowrank.metrics.base import Metric
 from onnx_lowrank.schemes import Factors, Scheme
 from onnx_lowrank.schemes.base import Weight
@@ -99,20 +97,6 @@ def fit_layer(layer: str, scheme: Scheme, problem: FitProblem, *, seed: int) -> 
     return fit
 
 
-@contextmanager
-def _naming(layer: str) -> Iterator[None]:
-    """Let an error of a fit name the layer."""
-    try:
-        yield
-    except SchemeError as error:
-        raise SchemeError(f"layer '{layer}' cannot be fitted: {error}") from error
-    except (np.linalg.LinAlgError, FloatingPointError, MemoryError) as error:
-        cause = " ".join(str(error).split()) or type(error).__name__
-        raise SchemeError(
-            f"layer '{layer}' cannot be fitted: {cause}; keep it with --layer {layer}=keep"
-        ) from error
-
-
 def fit_layer_ladder(
     layer: str, schemes: Sequence[Scheme], problem: FitProblem, *, seed: int
 ) -> Iterator[LayerFit]:
@@ -137,7 +121,7 @@ def fit_layer_ladder(
     Raises
     ------
     SchemeError
-        The weight has NaN or Inf, or the fit fails; the message names the layer.
+        The weight has NaN or Inf.
     """
     fits = fit_ladder(
         schemes,
@@ -149,9 +133,8 @@ def fit_layer_ladder(
     )
     start = time.perf_counter()
     for scheme in schemes:
-        with _naming(layer):
-            fit = next(fits)
-            bias = problem.bias(fit.factors.reconstruct())
+        fit = next(fits)
+        bias = problem.bias(fit.factors.reconstruct())
         now = time.perf_counter()
         yield LayerFit(
             layer=layer,

@@ -20,7 +20,7 @@ def options() -> set[str]:
     command = typer.main.get_command(app)
     found = {
         option
-        for each in command.commands.values()  # type: ignore[attr-defined]
+        for each in (command, *command.commands.values())  # type: ignore[attr-defined]
         for parameter in each.params
         for option in (*parameter.opts, *parameter.secondary_opts)
     }

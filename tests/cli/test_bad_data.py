@@ -140,7 +140,7 @@ def test_activations_that_overflow_are_named(
     huge = arrays(scale=5e37)(tmp_path / "huge")
     outcome = call(cli, command, classifier, held_out, "--calibrate", huge)
     assert (outcome.code, outcome.out) == (2, "")
-    assert "NaN or Inf in tensor 'a1'" in outcome.err
+    assert "layer 'conv2': NaN or Inf in its input 'a1'" in outcome.err
     assert list(workplace.iterdir()) == []
 
 

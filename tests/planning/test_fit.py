@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
-from onnx_lowrank.errors import SchemeError
 from onnx_lowrank.metrics.frobenius import Frobenius
 from onnx_lowrank.planning.fit import FitProblem, fit_layer, fit_layer_ladder
 from onnx_lowrank.schemes.channel import Channel
@@ -40,18 +38,3 @@ def test_the_layer_and_the_seed_fix_every_choice() -> None:
         fit_layer("conv", CP(4), problem(), seed=seed).factors.reconstruct() for seed in (1, 1)
     )
     np.testing.assert_array_equal(first, again)
-
-
-def test_an_error_names_the_layer() -> None:
-    weight = np.ones((8, 6, 3, 3))
-    weight[0, 0, 0, 0] = np.nan
-    bad = FitProblem(weight, Frobenius(), lambda fitted: None)
-    with pytest.raises(SchemeError, match="layer 'stem' cannot be fitted: its weight has NaN"):
-        fit_layer("stem", Tucker2(3, 4), bad, seed=0)
-
-    def no_memory(fitted: object) -> None:
-        raise MemoryError("4 TiB")
-
-    large = FitProblem(np.ones((8, 6, 3, 3)), Frobenius(), no_memory)
-    with pytest.raises(SchemeError, match="layer 'stem' cannot be fitted: 4 TiB; keep it with"):
-        fit_layer("stem", Tucker2(3, 4), large, seed=0)

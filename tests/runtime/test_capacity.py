@@ -42,6 +42,8 @@ def test_a_batch_that_the_model_fixes_is_bounded_too() -> None:
 
 
 def test_a_batch_asked_for_is_bounded() -> None:
-    known = TensorInfo("x", "tensor(float)", ("N", 3))
-    with pytest.raises(DataError, match="give a smaller shape or batch size"):
+    known = TensorInfo("x", "tensor(float)", ("N", 3000))
+    with pytest.raises(DataError, match="the batch size is 1e\\+30; give a number from 1 to"):
         random_dataset([known], count=1, batch=10**30)
+    with pytest.raises(DataError, match="give a smaller shape or batch size"):
+        random_dataset([known], count=1, batch=2**31 - 1)
