@@ -77,9 +77,13 @@ def _run(signals: Signals) -> int:
             return signals.code
         if isinstance(error, OnnxLowRankError):
             code, message = 2, str(error)
-        # rich makes SystemExit of a closed pipe; no code of a user's can raise it here.
-        elif isinstance(error, BrokenPipeError | SystemExit):
+        # rich makes SystemExit of a closed pipe.
+        elif isinstance(error, BrokenPipeError) or (
+            isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError)
+        ):
             code = _CLOSED_PIPE
+        elif isinstance(error, SystemExit):
+            code, message = 2, "code of the data or the score ended the program; repair it"
         elif isinstance(error, OSError):
             code, message = 2, _describe(error)
         elif isinstance(error, MemoryError):

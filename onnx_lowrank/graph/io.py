@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -50,6 +51,9 @@ def load_model(source: str | os.PathLike[str] | bytes | onnx.ModelProto) -> onnx
         return _without_external(_parse(source, "the bytes given"), "the bytes given")
     path = Path(source)
     try:
+        mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a device may have no end
+            raise ModelError(f"{path} is no regular file; give the path of an ONNX file")
         data = path.read_bytes()
     except IsADirectoryError:
         raise ModelError(f"{path} is a directory; give the path of an ONNX file") from None

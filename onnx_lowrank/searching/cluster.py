@@ -6,11 +6,13 @@ task, so that the scheduler can hand it to another one when a worker dies.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import islice
@@ -31,6 +33,7 @@ _PROBE = 1.0  # seconds between looks at the workers
 # Tasks at a time for each thread of a worker: one to go on with while a result travels.
 _AHEAD = 2
 _ADDRESS = re.compile(r"[a-z]+://(?P<host>\[[0-9a-fA-F:.]+\]|[^\s/:\[\]]+):(?P<port>\d{1,5})")
+_NO_DASK = "a cluster takes Dask; pip install 'onnx_lowrank[dask]'"
 Arrays = dict[str, NDArray[Any]]
 Progress = Callable[[str, int, int], None]
 
@@ -78,7 +81,10 @@ def fit_on_cluster(
 
 
 def check_scheduler(scheduler: str) -> None:
-    """Raise ClusterError where nothing listens at an address: before the work, not after it."""
+    """Raise ClusterError where no scheduler answers at an address: before the work, not after it.
+
+    Of Dask's client that is not left to find out: where anything else listens, it waits forever.
+    """
     remedy = "give one such as tcp://host:8786"
     if (address := _ADDRESS.fullmatch(scheduler)) is None:
         raise ClusterError(f"'{scheduler}' is no address of a Dask scheduler; {remedy}")
@@ -89,6 +95,31 @@ def check_scheduler(scheduler: str) -> None:
         raise ClusterError(
             f"cannot reach the Dask scheduler {scheduler}: {error}; check the address, or start it"
         ) from None
+    try:
+        with ThreadPoolExecutor(1) as thread:  # the caller's may run an event loop, as notebooks do
+            thread.submit(asyncio.run, _greet(scheduler)).result()
+    except ImportError:
+        raise ClusterError(_NO_DASK) from None
+    except Exception as error:  # anything may be answered there
+        why = "nothing" if isinstance(error, TimeoutError) else describe_error(error)
+        raise ClusterError(
+            f"what listens at {scheduler} is no Dask scheduler: it answered {why}; check the "
+            "address, or start one"
+        ) from None
+
+
+async def _greet(scheduler: str) -> None:
+    """Exchange the first messages with a scheduler."""
+    from distributed.comm import connect
+    from distributed.security import Security
+
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    arguments = Security().get_connection_args("client")
+    try:
+        comm = await asyncio.wait_for(connect(scheduler, timeout=REACH, **arguments), REACH)
+    except asyncio.TimeoutError:  # another class than TimeoutError before Python 3.11
+        raise TimeoutError from None
+    await comm.close()
 
 
 def _results(
@@ -149,7 +180,7 @@ def _connected(scheduler: str) -> Iterator[Any]:
         import dask
         from distributed import Client
     except ImportError:
-        raise ClusterError("a cluster takes Dask; pip install 'onnx_lowrank[dask]'") from None
+        raise ClusterError(_NO_DASK) from None
 
     class Connection(Client):  # type: ignore[misc]  # follows no import
         def __del__(self) -> None:

@@ -287,9 +287,12 @@ class QualityMeter:
         return common_share(seen.ours.argmax(axis=1)), varying_db(seen.ours, seen.theirs)
 
     def _find_classes(self) -> str | None:
-        """Return the only output that holds scores of classes."""
+        """Return the only output that holds scores of classes, as many in every batch."""
         found = class_outputs(self._reference[0], self._samples[0])
-        return found[0] if len(found) == 1 else None
+        if len(found) != 1:
+            return None
+        rows = zip((outputs[found[0]] for outputs in self._reference), self._samples, strict=True)
+        return found[0] if len({(len(each) / n, each.size / n) for each, n in rows}) == 1 else None
 
     def _margins(self, ours: Array, theirs: Array) -> Margins:
         """Compare centred logits, ``(N, classes)``; without labels the original is right."""

@@ -30,6 +30,12 @@ class Classification:
         self._sum: Any = 0.0
         self._squares = self._error = 0.0
 
+    def fits(self, scores: NDArray[Any], samples: int) -> bool:
+        """Whether an output is one row for each sample, of as many classes as before."""
+        return len(scores) == samples and (
+            not self.samples or scores.size == samples * len(self._chosen)
+        )
+
     def add(
         self,
         original: NDArray[np.floating[Any]],

@@ -186,7 +186,13 @@ class _Comparison:
             self._statistics[name].add(ours[name], theirs[name], samples=batch.samples)
         if self.classifier is not None and self._classes is not None:
             a, b = ours[self.classifier], theirs[self.classifier]
-            if a.shape == b.shape:
+            if not self._classes.fits(a, batch.samples):  # detections, or sizes of the input
+                self._no_classes = (
+                    f"output '{self.classifier}' has not the same classes in every batch"
+                )
+                self.notes += (f"classes were not compared: {self._no_classes}",)
+                self.classifier = self._classes = None
+            elif a.shape == b.shape:
                 self._classes.add(
                     a.reshape(batch.samples, -1), b.reshape(batch.samples, -1), batch.labels
                 )

@@ -183,6 +183,24 @@ def test_what_is_timed_skips_nothing(
     assert len(outcome.err.splitlines()) == 1
 
 
+def test_code_of_the_data_that_ends_the_program_is_bad_input(
+    cli: Cli, classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not exit 0, nor that of a closed pipe: also where it is no call but a conversion."""
+    (tmp_path / "ending.py").write_text(
+        "import sys\n"
+        "class Ending:\n"
+        "    def __array__(self, *_, **__):\n"
+        "        sys.exit(0)\n"
+        "def feeds():\n"
+        "    return [{'image': Ending()}]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    outcome = call(cli, "verify", classifier, Path("ending:feeds"))
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err == "error: code of the data or the score ended the program; repair it\n"
+
+
 def test_labels_come_from_where_the_user_says(cli: Cli, classifier: Path, tmp_path: Path) -> None:
     folder = tmp_path / "classes"
     for name in ("3", "1"):

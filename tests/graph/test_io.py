@@ -102,6 +102,8 @@ def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
         load_model(tmp_path / "none.onnx")
     with pytest.raises(ModelError, match="directory"):
         load_model(tmp_path)
+    with pytest.raises(ModelError, match="/dev/zero is no regular file; give"):
+        load_model("/dev/zero")  # which has no end
     with pytest.raises(ModelError, match="null byte"):
         load_model("a\0b")
 

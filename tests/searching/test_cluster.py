@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -164,6 +167,26 @@ def test_a_scheduler_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match=r"cannot reach the Dask scheduler .*; check the addr"):
         search(tmp_path, dask="tcp://127.0.0.1:1")
     assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("answer", [b"", b"SSH-2.0-x\r\n"])
+def test_what_is_no_scheduler_is_one_line(tmp_path: Path, answer: bytes) -> None:
+    def serve(listener: socket.socket) -> None:
+        # OSError: it was closed.
+        with contextlib.suppress(OSError), contextlib.ExitStack() as connections:
+            while True:
+                connection = connections.enter_context(listener.accept()[0])
+                connection.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        start = time.monotonic()
+        with pytest.raises(ClusterError, match=r"is no Dask scheduler: it answered .*; check the"):
+            search(tmp_path, dask=f"tcp://127.0.0.1:{listener.getsockname()[1]}")
+        assert time.monotonic() - start < 8
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
 
 
 @pytest.mark.parametrize(

@@ -270,3 +270,13 @@ def test_outputs_that_are_not_finite_are_beyond_any_bound() -> None:
     assert not quality.within(Budget(max_drop=99))
     assert meter.chance(broken, Budget(min_sqnr_db=-300), 10) == 0
     assert meter.noise(broken) == quality.noise
+
+
+def test_outputs_of_other_lengths_in_every_batch_are_no_classes() -> None:
+    model = parser.parse_model(NET.replace("N,8", "N,W").replace("N,4", "N,W") % "Relu")
+    del model.graph.node[0]
+    model.graph.node[0].input[0] = "x"
+    feeds = [{"x": np.ones((1, width), np.float32)} for width in (12, 14, 9)]
+    meter = QualityMeter(model, open_dataset(feeds, model_inputs(model)))
+    quality = meter.measure(model)
+    assert (quality.samples, quality.drop) == (3, None)

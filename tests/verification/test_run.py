@@ -340,3 +340,23 @@ def test_a_model_whose_outputs_cannot_be_compared_fails() -> None:
     report = verify(model, model)
     assert "no output is a tensor; there is nothing to compare" in failed(report)
     assert report.notes == ("output 'y' is a seq(tensor(float)), which is not compared",)
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_outputs_of_other_lengths_in_every_batch_are_no_classes(labelled: bool) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["y"])],
+        "open",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", "W"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", "W"])],
+    )
+    model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 13)])
+    feeds: list[Any] = [{"x": np.ones((1, width))} for width in (12, 14, 9)]
+    if labelled:
+        feeds = [(feed, [0]) for feed in feeds]
+    report = verify(model, model, open_dataset(feeds, model_inputs(model)))
+    assert report.samples == 3
+    assert report.classifier is None
+    assert report.passed is not labelled  # accuracy was not measured
+    why = "output 'y' has not the same classes in every batch"
+    assert f"classes were not compared: {why}" in report.notes
