@@ -49,18 +49,17 @@ def random_dataset(
     known = fix_shapes(inputs, shapes)
     batched = batched_inputs(known)
     for info in known:
+        if info.dtype is None or info.dtype.kind == "U":
+            raise DataError(
+                f"no random data can be made for input '{info.name}' of {info.type}; give data"
+            )
         open_sizes = info.shape is None or any(
             not isinstance(d, int) for d in info.shape[1 if batched[info.name] else 0 :]
         )
         if open_sizes:
             raise DataError(
                 f"input '{info.name}' {info.describe_shape()} has sizes that the model leaves "
-                f"open; "
-                f"give them, e.g. --input-shape {info.name}=1,3,224,224"
-            )
-        if info.dtype is None or info.dtype.kind == "U":
-            raise DataError(
-                f"no random data can be made for input '{info.name}' of {info.type}; give data"
+                f"open; give them, e.g. --input-shape {info.name}=1,3,224,224"
             )
     return Dataset(_RandomSource(known, batched, count, seed), known, batch=batch, limit=count)
 

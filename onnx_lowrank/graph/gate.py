@@ -11,7 +11,12 @@ from onnx_lowrank.errors import ModelError
 from onnx_lowrank.graph.check import check_model
 from onnx_lowrank.graph.guard import reading
 from onnx_lowrank.graph.io import load_model
-from onnx_lowrank.graph.repair import drop_inner_shapes, drop_stale_shapes, repair
+from onnx_lowrank.graph.repair import (
+    drop_inner_shapes,
+    drop_stale_shapes,
+    drop_unused_functions,
+    repair,
+)
 from onnx_lowrank.graph.validate import check_convs, validate
 
 
@@ -48,18 +53,18 @@ def read_model(source: str | os.PathLike[str] | bytes | onnx.ModelProto) -> Chec
         model = load_model(source)
         validate(model)
         notes = repair(model)
-        notes += _check_shapes(model)
+        notes += _check_dropping(model)
         check_convs(model)
     return CheckedModel(model, tuple(notes))
 
 
-def _check_shapes(model: onnx.ModelProto) -> list[str]:
-    """Check a model; drop what it notes of shapes where only that makes it invalid."""
+def _check_dropping(model: onnx.ModelProto) -> list[str]:
+    """Check a model; drop what nothing is computed by where only that makes it invalid."""
     try:
         check_model(model)
     except ModelError as error:
         notes = []
-        for drop in (drop_stale_shapes, drop_inner_shapes):
+        for drop in (drop_stale_shapes, drop_inner_shapes, drop_unused_functions):
             if not (found := drop(model)):
                 continue
             notes += found

@@ -201,6 +201,8 @@ def _is_dequantised(editor: GraphEditor, name: str) -> bool:
 
 
 def _refusal(editor: GraphEditor, node: onnx.NodeProto, spec: ConvSpec) -> str | None:
+    if spec.params == 0:
+        return f"its weight '{node.input[1]}' has no elements"
     name = bias_name(node)
     bias = None if name is None else editor.constant(name, defaults=True)
     if name is not None and bias is None:

@@ -11,12 +11,12 @@ from typing import Any
 import onnx
 from onnx import helper, shape_inference
 
-from onnx_lowrank.errors import ModelError
 from onnx_lowrank.graph.check import LARGE
-from onnx_lowrank.graph.edit import reads
 from onnx_lowrank.graph.ops import STANDARD_DOMAINS
+from onnx_lowrank.graph.order import sort_nodes
 from onnx_lowrank.graph.skeleton import bodies, split_weights
 
+_IMPORTS_IR = 3  # below, no domain is imported
 _CONSTANT_INPUTS_IR = 4  # below, every initializer is listed among the inputs
 
 
@@ -30,9 +30,10 @@ def repair(model: onnx.ModelProto) -> list[str]:
     3. A graph without a name is called ``graph``; initializers without a name are dropped.
     4. Equal initializers of one name are there once; of metadata of one key the last holds, as in
        onnxruntime. Initializers of one name that differ stay: the checker refuses them.
-    5. Below IR 4, initializers that are no inputs are listed among them, as those IRs demand.
-    6. A negative size means an open one.
-    7. Nodes are brought into topological order, in bodies and functions too.
+    5. A model with imports is of IR 3 at least: older ones have none.
+    6. Below IR 4, initializers that are no inputs are listed among them, as those IRs demand.
+    7. A negative size means an open one.
+    8. Nodes are brought into topological order, in bodies and functions too.
 
     Parameters
     ----------
@@ -54,6 +55,7 @@ def repair(model: onnx.ModelProto) -> list[str]:
         _import_domains,
         _name_graph,
         _drop_duplicates,
+        _raise_ir,
         _list_weights,
         _open_sizes,
         _sort,
@@ -125,6 +127,35 @@ def drop_inner_shapes(model: onnx.ModelProto) -> list[str]:
     for graph in noted:
         del graph.value_info[:]
     return ["shapes noted for tensors inside bodies were wrong and are dropped"] if noted else []
+
+
+def drop_unused_functions(model: onnx.ModelProto) -> list[str]:
+    """Drop functions that no node calls: runtimes do not look into them.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+        Changed in place.
+
+    Returns
+    -------
+    list of str
+        What was dropped, a sentence.
+    """
+    names = []
+    while True:
+        nodes = [node for graph in _graphs(model) for node in graph.node]
+        nodes += [node for function in model.functions for node in function.node]
+        called = {(node.domain, node.op_type, node.overload) for node in nodes}
+        unused = [
+            place
+            for place, each in enumerate(model.functions)
+            if (each.domain, each.name, each.overload) not in called
+        ]
+        if not unused:
+            break
+        names += _delete(model.functions, unused, "name")
+    return [f"functions that no node calls were dropped ({_some(names)})"] if names else []
 
 
 def _contradicts(said: onnx.TypeProto, found: onnx.TypeProto.Tensor) -> bool:
@@ -243,6 +274,14 @@ def _delete(field: Any, places: list[int], key: str) -> list[str]:
     return names
 
 
+def _raise_ir(model: onnx.ModelProto) -> list[str]:
+    old = model.ir_version
+    if not model.HasField("ir_version") or old >= _IMPORTS_IR or not model.opset_import:
+        return []
+    model.ir_version = _IMPORTS_IR
+    return [f"IR {old} has no imports of operators, and this model has: it is IR {_IMPORTS_IR} now"]
+
+
 def _list_weights(model: onnx.ModelProto) -> list[str]:
     if model.ir_version >= _CONSTANT_INPUTS_IR:
         return []
@@ -280,42 +319,5 @@ def _graphs(model: onnx.ModelProto, *, functions: bool = True) -> list[onnx.Grap
 def _sort(model: onnx.ModelProto) -> list[str]:
     # Inner graphs come later in the list: a graph copied into order holds sorted bodies.
     holders: list[Any] = [*_graphs(model)[::-1], *model.functions]
-    changed = [_sorted(holder.node) for holder in holders]
+    changed = [sort_nodes(holder.node) for holder in holders]
     return ["nodes were out of order and are sorted"] if any(changed) else []
-
-
-def _sorted(nodes: Any) -> bool:
-    """Bring nodes into topological order, those that are in order first; return if that moved any.
-
-    What nodes of one list do not write comes from outside.
-    """
-    makers = {name: place for place, node in enumerate(nodes) for name in node.output if name}
-    needs = [
-        [makers[name] for name in dict.fromkeys(reads(node)) if name in makers] for node in nodes
-    ]
-    if all(before < place for place, found in enumerate(needs) for before in found):
-        return False
-    order: dict[int, None] = {}
-    for start in range(len(needs)):
-        pending, waiting = [start], set[int]()
-        while pending:
-            place = pending[-1]
-            missing = [before for before in needs[place] if before not in order]
-            if place in order or not missing:
-                order[place] = None
-                waiting.discard(place)
-                pending.pop()
-            elif place in waiting:
-                node = nodes[place]
-                raise ModelError(
-                    f"node '{node.name or node.op_type}' waits for its own output; "
-                    "export the model again"
-                )
-            else:
-                waiting.add(place)
-                pending += missing
-    copies = [nodes[place] for place in order]
-    moved = [type(node).FromString(node.SerializeToString()) for node in copies]
-    del nodes[:]
-    nodes.extend(moved)
-    return True

@@ -67,3 +67,9 @@ def test_open_sizes_are_given_or_asked_for() -> None:
 def test_types_without_random_values_are_refused(type: str) -> None:
     with pytest.raises(DataError, match="no random data can be made for input 'x'"):
         random_dataset([TensorInfo("x", type, (1, 2))], count=1)
+
+
+def test_a_shape_is_no_remedy_for_an_optional_input() -> None:
+    info = TensorInfo("x", "optional(tensor(float))", None)
+    with pytest.raises(DataError, match="no random data can be made for input 'x'"):
+        random_dataset([info], count=1)

@@ -79,6 +79,28 @@ def wrong_output(model: onnx.ModelProto) -> None:
     model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 7
 
 
+def call_nothing(model: onnx.ModelProto) -> None:
+    opset = [helper.make_opsetid("", 13)]
+    for name, inner in (("Outer", "Inner"), ("Inner", "NoOperator")):
+        node = helper.make_node(inner, ["a"], ["b"], domain="my" if inner == "Inner" else "")
+        model.functions.append(helper.make_function("my", name, ["a"], ["b"], [node], opset))
+    model.functions[0].opset_import.append(helper.make_opsetid("my", 1))
+    model.opset_import.append(helper.make_opsetid("my", 1))
+
+
+def list_weights(model: onnx.ModelProto) -> None:
+    model.graph.input.extend(
+        helper.make_tensor_value_info(t.name, t.data_type, t.dims)
+        for t in model.graph.initializer
+        if t.name not in {each.name for each in model.graph.input}
+    )
+
+
+def old_ir(model: onnx.ModelProto) -> None:
+    list_weights(model)
+    model.ir_version = 1
+
+
 def open_by_minus_one(model: onnx.ModelProto) -> None:
     for each in (*model.graph.input, *model.graph.output):
         each.type.tensor_type.shape.dim[0].dim_value = -1
@@ -101,6 +123,8 @@ REPAIRS: dict[str, tuple[Change, str, dict[str, int]]] = {
     "weights unlisted": (unlist, "IR 3", {"ir_version": 3}),
     "output without shape": (set_output("shape"), "'y'", {}),
     "output of another shape": (wrong_output, "'y'", {}),
+    "unused functions": (call_nothing, "functions that no node calls", {"ir_version": 8}),
+    "IR without imports": (old_ir, "IR 1", {}),
     "negative size": (open_by_minus_one, "negative sizes", {}),
 }
 

@@ -456,3 +456,8 @@ def test_a_bfloat16_layer() -> None:
     dtype = helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16)
     layer = only(conv_model(W, dtype=dtype, ir_version=10, opset=22))
     assert (layer.reason, layer.dtype) == (None, dtype)
+
+
+@pytest.mark.parametrize("shape", [(0, 8, 3, 3), (8, 0, 1, 1)])
+def test_a_weight_without_elements_is_a_reason(shape: tuple[int, ...]) -> None:
+    assert only(conv_model(np.zeros(shape))).reason == "its weight 'w' has no elements"
