@@ -369,7 +369,7 @@ def resolve_plan(
         If the plan cannot be read or does not fit the layers.
     """
     if plan is None:
-        return default_plan(layers, weights=weights)
+        return default_plan(layers)
     if isinstance(plan, Path):
         return decide(layers, read_plan(plan), weights=weights)
     if isinstance(plan, Plan):

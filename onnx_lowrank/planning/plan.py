@@ -14,7 +14,7 @@ from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.errors import PlanError, SchemeError, suggest
 from onnx_lowrank.json_input import JsonError, check_json, parse_json, read_json
 from onnx_lowrank.schemes import SCHEMES, Scheme, SchemeSpec
-from onnx_lowrank.schemes.base import Weight, check_finite
+from onnx_lowrank.schemes.base import Weight
 
 KEEP = "keep"
 _REMEDY = 'write {"version": 1, "layers": [{"name": ..., "scheme": ...}]}'
@@ -165,9 +165,9 @@ def decide(
     """Resolve rules into one decision per layer.
 
     A rule that names a layer exactly goes before globs; among globs the first that matches decides.
-    Under a glob, a layer to which the scheme does not apply, whose operations it would not reduce,
-    or whose weight has NaN or Inf, is kept with the reason. `weights` gives the weight of a layer
-    by its name, to see that, and for ranks that are a share of its energy; the plan has the counts.
+    Under a glob, a layer to which the scheme does not apply, or whose operations it would not
+    reduce, is kept with the reason. `weights` gives the weight of a layer by its name, for ranks
+    that are a share of its energy; the plan has the counts.
 
     Raises
     ------
@@ -233,12 +233,10 @@ def _decide_layer(
 def _resolve(layer: PlannableLayer, spec: SchemeSpec, weights: Weights | None) -> Scheme:
     if layer.reason is not None or layer.spec is None:
         raise SchemeError(layer.reason or "its shape cannot be read")
-    if weights is not None:
-        try:
-            check_finite(weights(layer.name))
-        except MemoryError:
-            raise SchemeError("its weight does not fit into memory") from None
-    return spec.resolve(layer.spec, partial(weights, layer.name) if weights else None)
+    try:
+        return spec.resolve(layer.spec, partial(weights, layer.name) if weights else None)
+    except MemoryError:
+        raise SchemeError("its weight does not fit into memory") from None
 
 
 def no_gain(scheme: Scheme, conv: ConvSpec | None) -> str | None:
@@ -256,7 +254,7 @@ def no_gain(scheme: Scheme, conv: ConvSpec | None) -> str | None:
     return f"{scheme.spec} would not reduce its {what}: {new:,} against {old:,}"
 
 
-def default_plan(layers: Sequence[PlannableLayer], *, weights: Weights | None = None) -> Plan:
+def default_plan(layers: Sequence[PlannableLayer]) -> Plan:
     """Return the plan used when none is given: the published schemes at moderate ranks.
 
     Colour layers (up to four input channels) become monochromatic with about one colour for eight
@@ -269,7 +267,7 @@ def default_plan(layers: Sequence[PlannableLayer], *, weights: Weights | None = 
         shallow = layer.spec is not None and layer.spec.in_channels <= 4
         return Rule("*", colour if shallow else deep)
 
-    return Plan(tuple(_decide_layer(layer, (rule(layer),), weights) for layer in layers))
+    return Plan(tuple(_decide_layer(layer, (rule(layer),)) for layer in layers))
 
 
 def applicable(layer: PlannableLayer) -> tuple[tuple[str, ...], str | None]:
