@@ -7,7 +7,7 @@ import importlib
 import io
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,7 +29,7 @@ _STATED = (
     *("has_user_compute_stream", "gpu_mem_limit"),
 )
 # onnxruntime's log levels; what goes wrong reaches the caller as exceptions, not as stray lines.
-_WARNING, _FATAL = 2, 4
+_FATAL = 4
 
 
 class Session:
@@ -192,7 +192,7 @@ def open_session(
                 "reinstall onnx_lowrank"
             ) from error
     said = io.StringIO()
-    with _captured(ort, said) if provider == "cuda" else contextlib.nullcontext():
+    with contextlib.redirect_stdout(said) if provider == "cuda" else contextlib.nullcontext():
         asked = _provider_options(provider, tf32, conv_search, stream)
         raw = _load(ort, model, settings, _provider_list(ort, provider, asked))
     used = raw.get_providers()[0]
@@ -236,18 +236,10 @@ def _onnxruntime() -> Any:
             "or "
             "'onnx_lowrank[gpu]'"
         )
-    return ort
-
-
-@contextlib.contextmanager
-def _captured(ort: Any, said: io.StringIO) -> Iterator[None]:
-    """Catch what onnxruntime prints and logs while it looks for CUDA: output belongs to results."""
+    # Errors reach the caller as exceptions; what is logged beside them, such as that there is no
+    # home folder to count its users in, is no result and no error of a command.
     ort.set_default_logger_severity(_FATAL)
-    try:
-        with contextlib.redirect_stdout(said):
-            yield
-    finally:
-        ort.set_default_logger_severity(_WARNING)  # onnxruntime's default; it cannot be asked for
+    return ort
 
 
 def _provider_options(

@@ -98,7 +98,16 @@ def test_hostile_names_are_text_everywhere(
     commands = {
         "inspect": ("inspect", "net.onnx"),
         "cost": ("cost", "net.onnx", *layers),
-        "compress": ("compress", "net.onnx", "-o", small, *layers, "--save-plan", "plan.json"),
+        "compress": (
+            "compress",
+            "net.onnx",
+            "-o",
+            small,
+            *layers,
+            "--save-plan",
+            "plan.json",
+            "--keep-anyway",
+        ),
         "verify": ("verify", "net.onnx", small, *data),
         "profile": ("profile", "net.onnx", "--compare", small, "--runs", "2"),
         "bench": ("bench", "net.onnx", small, "--seconds", "0.01", "--repeats", "8"),

@@ -309,7 +309,7 @@ def _errors(run: Run) -> list[Block]:
             values = tuple(form(value, template) for value, template in cells)
             rows.append((output["name"], provider.upper(), *values))
             for each in output.get("parts", ()):  # of different scales: the worst is the output's
-                only = (f"{each['sqnr_db']:.1f}" if key == "sqnr_db" else "" for key, _ in _CELLS)
+                only = (form(each["sqnr_db"], t) if key == "sqnr_db" else "" for key, t in _CELLS)
                 rows.append((each["part"], provider.upper(), *only))
     unchecked = tuple(
         f"{provider.upper()} was not checked: {result.get('reason', NOT_MEASURED)}."
