@@ -65,6 +65,8 @@ def _run(signals: Signals) -> int:
     code, message = 0, ""
     try:
         open_streams()
+        # Without a home folder onnxruntime warns on stderr that it cannot tell its users apart.
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         from onnx_lowrank.cli.commands import run
 
         code = run(sys.argv[1:])
