@@ -11,7 +11,7 @@ from onnx import checker, shape_inference
 
 from onnx_lowrank.errors import ModelError
 
-# What Python, numpy, protobuf and onnx raise on contents that nobody has foreseen. Errors of this
+# What Python, numpy, protobuf and onnx raise on contents that no check expects. Errors of this
 # package are of none of these classes and pass.
 _UNEXPECTED = (
     ArithmeticError,
