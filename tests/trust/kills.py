@@ -17,7 +17,7 @@ from collections import Counter
 from pathlib import Path
 
 import onnx
-from workplace import COMMAND, environment, make, run
+from workplace import make, run, start
 
 LAYERS = ("--layer", "conv2=tucker2:R1=4,R2=4")
 DATA = ("--data", "data.npz")
@@ -101,13 +101,7 @@ def kill_at_random(kills: int, seed: int, folder: Path) -> Counter[str]:
 
 
 def _kill(folder: Path, arguments: tuple[str, ...], number: int, delay: float) -> str:
-    process = subprocess.Popen(
-        [*COMMAND, *arguments],
-        cwd=folder,
-        env=environment(folder),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    process = start(folder, *arguments)
     try:
         _, err = process.communicate(timeout=delay)
     except subprocess.TimeoutExpired:

@@ -9,11 +9,10 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import onnx
 import pytest
-from workplace import COMMAND, environment, make, run
+from workplace import COMMAND, environment, make, run, start
 
 COMPRESS = ("compress", "net.onnx", "-o", "new.onnx", "--layer", "conv2=tucker2:R1=4,R2=4")
 COMPRESS = (*COMPRESS, "--min-sqnr", "0")
@@ -259,24 +258,8 @@ def test_other_signals_leave_no_temporary_file(
 
 
 def test_an_ignored_signal_stays_ignored(place: Path) -> None:
-    def ignore() -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    process = start(place, *COMPRESS, preexec_fn=ignore)
+    process = start(place, *COMPRESS, ignored=[signal.SIGINT])
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=60)[1] == b""
     assert process.returncode == 0
-
-
-def start(
-    place: Path, *arguments: str, preexec_fn: Any = None, **changes: str
-) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [*COMMAND, *arguments],
-        cwd=place,
-        env=environment(place, **changes),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        preexec_fn=preexec_fn,
-    )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,30 @@ def environment(folder: Path, **changes: str | None) -> dict[str, str]:
     found: dict[str, Any] = {**os.environ, "ONNX_LOWRANK_CACHE": str(folder / "cache"), **changes}
     found.setdefault("OMP_NUM_THREADS", "1")
     return {name: value for name, value in found.items() if value is not None}
+
+
+def start(
+    folder: Path, *arguments: str, ignored: Iterable[int] = (), **changes: str
+) -> subprocess.Popen[bytes]:
+    """Start a command in the folder, which listens to all signals that are not `ignored`.
+
+    What ignores signals passes that on to all that it starts, as nohup does with these tests.
+    """
+    handlers = dict.fromkeys((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), signal.SIG_DFL)
+    handlers.update(dict.fromkeys(map(signal.Signals, ignored), signal.SIG_IGN))
+
+    def listen() -> None:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+    return subprocess.Popen(
+        [*COMMAND, *arguments],
+        cwd=folder,
+        env=environment(folder, **changes),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=listen,
+    )
 
 
 def run(
