@@ -20,6 +20,7 @@ from onnx_lowrank.lowering.permutation import (
     transposed_blocks,
 )
 from onnx_lowrank.lowering.pointwise import PointwiseForms, choose_forms
+from onnx_lowrank.schemes.dense import DenseFactors
 from onnx_lowrank.schemes.factors import (
     BlockCPFactors,
     BlockTucker2Factors,
@@ -61,6 +62,28 @@ def lower(
         If no lowering is registered for the class of `factors`.
     """
     raise TypeError(f"no standard lowering for {type(factors).__name__}")
+
+
+@lower.register
+def _(
+    factors: DenseFactors,
+    conv: ConvSpec,
+    bias: Array | None,
+    fragment: Fragment,
+    *,
+    forms: PointwiseForms | None = None,
+) -> None:
+    del forms  # there is one stage
+    x = fragment.input
+    if conv.kernel:
+        fragment.output(
+            _spatial(
+                fragment, x, conv, weight=factors.weight, bias=bias, group=conv.group, name="dense"
+            )
+        )
+        return
+    x = _matmul(fragment, x, factors.weight, "dense")
+    fragment.output(_biased(fragment, x, bias, "dense"))
 
 
 @lower.register
@@ -127,9 +150,7 @@ def _(
     if not conv.kernel:
         x = _matmul(fragment, fragment.input, kernels, "kernels")
         x = _matmul(fragment, x, outputs, "outputs")
-        if bias is not None:
-            x = fragment.node("Add", [x, fragment.constant(bias, "outputs.bias")], name="bias")
-        fragment.output(x)
+        fragment.output(_biased(fragment, x, bias, "outputs"))
         return
     x = _spatial(
         fragment, fragment.input, conv, weight=kernels, bias=None, group=group, name="kernels"
@@ -177,6 +198,12 @@ def _one_axis(
 def _matmul(fragment: Fragment, x: str, weight: Array, name: str) -> str:
     constant = fragment.constant(weight.T, f"{name}.weight")
     return fragment.node("MatMul", [x, constant], name=name)
+
+
+def _biased(fragment: Fragment, x: str, bias: Array | None, name: str) -> str:
+    if bias is None:
+        return x
+    return fragment.node("Add", [x, fragment.constant(bias, f"{name}.bias")], name="bias")
 
 
 def _lower_blocks(
