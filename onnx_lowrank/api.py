@@ -20,8 +20,6 @@ from onnx_lowrank.graph.external import data_files
 from onnx_lowrank.graph.gate import read_model
 from onnx_lowrank.graph.io import check_output
 from onnx_lowrank.graph.layers import Layer, find_layers, layer_weight
-from onnx_lowrank.passes.normalize import normalised
-from onnx_lowrank.passes.replacement import replacement
 from onnx_lowrank.planning.cost import plan_costs
 from onnx_lowrank.planning.plan import (
     Plan,
@@ -40,6 +38,8 @@ from onnx_lowrank.results import (
     LayerInfo,
     inspected,
 )
+from onnx_lowrank.rewriting.passes.normalize import normalised
+from onnx_lowrank.rewriting.passes.replacement import replacement
 from onnx_lowrank.runtime import Provider, fix_shapes, model_inputs, require_provider
 from onnx_lowrank.runtime.doctor import Diagnosis, diagnose
 from onnx_lowrank.runtime.library import Lowering, is_portable

@@ -24,9 +24,9 @@ from onnx_lowrank.metrics.frobenius import Frobenius
 from onnx_lowrank.metrics.mahalanobis import Mahalanobis
 from onnx_lowrank.metrics.moments import LayerStatistics
 from onnx_lowrank.metrics.target import fit_target
-from onnx_lowrank.passes.approximate_conv import ApproximateConvPass
 from onnx_lowrank.planning.fit import FitProblem, LayerFit, fit_layer
 from onnx_lowrank.planning.plan import Plan
+from onnx_lowrank.rewriting.passes.approximate_conv import ApproximateConvPass
 from onnx_lowrank.runtime import Provider
 
 Progress = Callable[[str, int, int], None]

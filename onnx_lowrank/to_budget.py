@@ -18,12 +18,12 @@ from onnx_lowrank.errors import DataError, PlanError
 from onnx_lowrank.graph.check import check_model
 from onnx_lowrank.graph.gate import read_model
 from onnx_lowrank.graph.layers import find_layers
-from onnx_lowrank.passes.normalize import normalised
-from onnx_lowrank.passes.replacement import replacement
 from onnx_lowrank.planning.budget import Budget
 from onnx_lowrank.planning.cost import plan_costs, uncounted, untouched
 from onnx_lowrank.planning.latency import LatencyTable, SavedLatencies
 from onnx_lowrank.results import CompressReport, CompressResult, CostReport, FileBytes
+from onnx_lowrank.rewriting.passes.normalize import normalised
+from onnx_lowrank.rewriting.passes.replacement import replacement
 from onnx_lowrank.runtime import Provider, fix_shapes, model_inputs, require_provider
 from onnx_lowrank.runtime.library import Lowering, is_portable
 from onnx_lowrank.score import Score

@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 
 from onnx_lowrank.graph.layers import find_layers
-from onnx_lowrank.passes.normalize import normalised
 from onnx_lowrank.planning.latency import SavedLatencies, Timed
+from onnx_lowrank.rewriting.passes.normalize import normalised
 from onnx_lowrank.runtime.machine import describe_machine
 from onnx_lowrank.searching.ladder import ladder
 from onnx_lowrank.searching.single_layer import replaced, single_layer_model

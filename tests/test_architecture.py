@@ -28,8 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "schemes": BASE | {"metrics"},
     "planning": NUMERICS,
     "graph": BASE,
-    "lowering": NUMERICS | {"graph"},
-    "passes": NUMERICS | {"graph", "lowering"},
+    "rewriting": NUMERICS | {"graph"},
     "runtime": BASE | {"graph"},
     "documents": BASE | {"runtime"},
     "data": BASE | {"runtime"},
@@ -41,24 +40,24 @@ ALLOWED: dict[str, set[str]] = {
     "profiling": BASE | {"graph", "runtime", "data", "workload"},
     "finetune": NUMERICS | {"calibrate", "graph", "runtime", "data", "verification", "store"},
     "fit_model": NUMERICS
-    | {"calibrate", "data", "finetune", "graph", "lowering", "passes", "planning", "runtime"},
+    | {"calibrate", "data", "finetune", "graph", "rewriting", "planning", "runtime"},
     "sweeping": NUMERICS
-    | {"planning", "graph", "passes", "runtime", "data", "verification", "calibrate"}
+    | {"planning", "graph", "rewriting", "runtime", "data", "verification", "calibrate"}
     | {"documents", "fit_model", "store"},
     "store": BASE,
     "searching": NUMERICS
-    | {"planning", "graph", "lowering", "passes", "runtime", "data", "calibrate", "store"}
+    | {"planning", "graph", "rewriting", "runtime", "data", "calibrate", "store"}
     | {"fit_model", "score", "verification", "workload"},
     "to_budget": NUMERICS
-    | {"planning", "graph", "passes", "runtime", "data", "verification", "results"}
+    | {"planning", "graph", "rewriting", "runtime", "data", "verification", "results"}
     | {"score", "searching", "store", "workload"},
-    "results": NUMERICS | {"planning", "graph", "passes", "verification"},
+    "results": NUMERICS | {"planning", "graph", "rewriting", "verification"},
     "spectra": BASE | {"graph"},
     "report": NUMERICS
     | {"planning", "results", "runtime", "verification", "benchmarking", "profiling"}
     | {"sweeping", "graph", "searching", "to_budget", "spectra", "documents"},
     "api": NUMERICS
-    | {"planning", "graph", "lowering", "passes", "runtime", "data", "verification", "results"}
+    | {"planning", "graph", "rewriting", "runtime", "data", "verification", "results"}
     | {"calibrate", "fit_model", "score"},
     "cascade": BASE
     | {"api", "calibrate", "data", "finetune", "graph", "planning", "runtime", "store"},
@@ -84,8 +83,8 @@ EXCLUSIVE = {
         "finetune",
         "fit_model",
         "graph",
-        "lowering",
-        "passes",
+        "rewriting",
+        "rewriting",
         "profiling",
         "results",
         "runtime",

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import onnx
 
-from onnx_lowrank.passes.replacement import replacement
 from onnx_lowrank.planning.fit import LayerFit
+from onnx_lowrank.rewriting.passes.replacement import replacement
 
 Fits = Mapping[str, LayerFit]
 

@@ -17,12 +17,12 @@ from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.io import serialised_size
 from onnx_lowrank.graph.layers import Layer, layer_bias, layer_weight
 from onnx_lowrank.layer_errors import LAYER_ERRORS, layer_reason
-from onnx_lowrank.passes.normalize import normalised
 from onnx_lowrank.planning.budget import Budget
 from onnx_lowrank.planning.fit import LayerFit
 from onnx_lowrank.planning.latency import LatencyTable, SavedLatencies, Timed
 from onnx_lowrank.planning.plan import Decision, Plan
 from onnx_lowrank.planning.search import worth_trying
+from onnx_lowrank.rewriting.passes.normalize import normalised
 from onnx_lowrank.score import Score
 from onnx_lowrank.searching.assembly import Fits, assemble
 from onnx_lowrank.searching.cluster import fit_on_cluster

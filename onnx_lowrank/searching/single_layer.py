@@ -14,9 +14,9 @@ from onnx import helper, numpy_helper
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.layers import Layer
 from onnx_lowrank.graph.ops import is_op
-from onnx_lowrank.lowering.functions import DOMAIN
-from onnx_lowrank.passes.replacement import replacement
 from onnx_lowrank.planning.fit import LayerFit
+from onnx_lowrank.rewriting.lowering.functions import DOMAIN
+from onnx_lowrank.rewriting.passes.replacement import replacement
 
 
 def single_layer_model(model: onnx.ModelProto, layer: Layer, *, batch: int) -> onnx.ModelProto:

@@ -13,9 +13,9 @@ import onnx
 from onnx_lowrank.errors import ModelError
 from onnx_lowrank.graph.gate import read_model
 from onnx_lowrank.graph.layers import find_layers
-from onnx_lowrank.passes.normalize import normalised
 from onnx_lowrank.planning.fit import LayerFit
 from onnx_lowrank.planning.latency import LatencyTable, SavedLatencies, Timed
+from onnx_lowrank.rewriting.passes.normalize import normalised
 from onnx_lowrank.runtime import Provider, require_provider
 from onnx_lowrank.runtime.machine import describe_machine
 from onnx_lowrank.searching.assembly import assemble

@@ -19,8 +19,8 @@ from onnx_lowrank.graph.layers import find_layers, layer_bias, layer_weight
 from onnx_lowrank.metrics.mahalanobis import Mahalanobis
 from onnx_lowrank.metrics.moments import LayerStatistics
 from onnx_lowrank.metrics.output_error import squared_output
-from onnx_lowrank.passes.approximate_conv import ApproximateConvPass
 from onnx_lowrank.planning.fit import LayerFit, fit_layer
+from onnx_lowrank.rewriting.passes.approximate_conv import ApproximateConvPass
 from onnx_lowrank.runtime import Provider
 from onnx_lowrank.schemes.base import relative_error
 from onnx_lowrank.sweeping.grid import Point

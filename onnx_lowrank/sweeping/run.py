@@ -21,7 +21,7 @@ from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.gate import read_model
 from onnx_lowrank.graph.io import save_model
 from onnx_lowrank.graph.layers import find_layers, layer_weight
-from onnx_lowrank.passes.normalize import normalisation
+from onnx_lowrank.rewriting.passes.normalize import normalisation
 from onnx_lowrank.runtime import Provider, require_provider
 from onnx_lowrank.sweeping.evaluate import NEEDS, Setting, save_gradients
 from onnx_lowrank.sweeping.grid import Point, Skipped, expand_rules, make_grid, select_layers

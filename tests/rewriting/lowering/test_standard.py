@@ -15,9 +15,9 @@ from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.fragment import Fragment
 from onnx_lowrank.graph.layers import find_layers, layer_bias, layer_weight
-from onnx_lowrank.lowering.pointwise import PointwiseForms, choose_forms
-from onnx_lowrank.lowering.standard import lower
 from onnx_lowrank.metrics.frobenius import Frobenius
+from onnx_lowrank.rewriting.lowering.pointwise import PointwiseForms, choose_forms
+from onnx_lowrank.rewriting.lowering.standard import lower
 from onnx_lowrank.schemes import SchemeSpec
 
 C, F = 4, 6

@@ -6,11 +6,11 @@ from collections.abc import Collection
 
 import onnx
 
-from onnx_lowrank.passes.base import PassManager, PassResult
-from onnx_lowrank.passes.fold_batchnorm import FoldBatchNormPass
-from onnx_lowrank.passes.fold_constants import FoldConstantsPass
-from onnx_lowrank.passes.normalize_conv import NormalizeConvPass
-from onnx_lowrank.passes.normalize_gemm import NormalizeGemmPass
+from onnx_lowrank.rewriting.passes.base import PassManager, PassResult
+from onnx_lowrank.rewriting.passes.fold_batchnorm import FoldBatchNormPass
+from onnx_lowrank.rewriting.passes.fold_constants import FoldConstantsPass
+from onnx_lowrank.rewriting.passes.normalize_conv import NormalizeConvPass
+from onnx_lowrank.rewriting.passes.normalize_gemm import NormalizeGemmPass
 
 
 def normalisation(layers: Collection[str]) -> PassManager:

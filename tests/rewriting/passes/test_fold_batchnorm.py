@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from onnx_lowrank.graph.check import check_model
 from onnx_lowrank.graph.layers import find_layers
-from onnx_lowrank.passes.base import PassResult
-from onnx_lowrank.passes.fold_batchnorm import FoldBatchNormPass
+from onnx_lowrank.rewriting.passes.base import PassResult
+from onnx_lowrank.rewriting.passes.fold_batchnorm import FoldBatchNormPass
 
 Arrays = dict[str, NDArray[Any]]
 EPS = {np.float16: float(np.finfo(np.float16).eps), np.float32: float(np.finfo(np.float32).eps)}

@@ -8,7 +8,7 @@ from builders import run, text_model
 
 from onnx_lowrank.graph.check import check_model
 from onnx_lowrank.graph.layers import attribute
-from onnx_lowrank.passes.portable_lrn import PortableLrnPass
+from onnx_lowrank.rewriting.passes.portable_lrn import PortableLrnPass
 
 X = np.random.default_rng(0).standard_normal((2, 7, 5, 6)).astype(np.float32)
 

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.graph.fragment import Fragment
-from onnx_lowrank.lowering.permutation import (
+from onnx_lowrank.rewriting.lowering.permutation import (
     Permutation,
     inverse,
     is_identity,
     transposed_blocks,
 )
-from onnx_lowrank.lowering.pointwise import PointwiseForms, choose_forms
+from onnx_lowrank.rewriting.lowering.pointwise import PointwiseForms, choose_forms
 from onnx_lowrank.schemes.factors import (
     BlockCPFactors,
     BlockTucker2Factors,
@@ -61,6 +61,13 @@ def lower(
         If no lowering is registered for the class of `factors`.
     """
     raise TypeError(f"no standard lowering for {type(factors).__name__}")
+
+
+def refusal(structure: type[object]) -> str | None:
+    """Return in a clause why there is no lowering for factors of a class, or None."""
+    if lower.dispatch(structure) is lower.dispatch(object):
+        return f"{structure.__name__} have no chain of standard ops"
+    return None
 
 
 @lower.register

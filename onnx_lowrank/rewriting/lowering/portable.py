@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.graph.fragment import Fragment
-from onnx_lowrank.lowering import standard
-from onnx_lowrank.lowering.functions import DOMAIN
-from onnx_lowrank.lowering.permutation import inverse, transposed_blocks
+from onnx_lowrank.rewriting.lowering.functions import DOMAIN
+from onnx_lowrank.rewriting.lowering.permutation import inverse, transposed_blocks
 from onnx_lowrank.schemes.factors import (
     BlockCPFactors,
     BlockTucker2Factors,
@@ -26,52 +25,46 @@ NO_ACTIVATION = {"min": -math.inf, "max": math.inf, "alpha": 1.0}
 """Attributes of a node that clips nothing and has no slope."""
 
 
-def lower(factors: object, conv: ConvSpec, bias: Array | None, fragment: Fragment) -> str | None:
-    """Build the node that computes `factors` into `fragment`, or standard ops where it cannot.
+def refusal(structure: type[object], conv: ConvSpec, dtype: np.dtype[Any]) -> str | None:
+    """Return in a clause why no node serves a structure in the place of a layer, or None.
+
+    Structures without an op of their own are two Convs or MatMuls one behind the other already.
+    """
+    if lower.dispatch(structure) is lower.dispatch(object):
+        return f"there is no portable node for {structure.__name__}"
+    if dtype != np.float32:
+        return f"the kernels compute in float32, the layer in {dtype}"
+    if len(conv.kernel) > 2:
+        return f"no fast kernel for {len(conv.kernel)} spatial axes"
+    if conv.auto_pad != "NOTSET":
+        return f"a portable node has no {conv.auto_pad} for open input sizes"
+    return None
+
+
+@singledispatch
+def lower(factors: object, conv: ConvSpec, bias: Array | None, fragment: Fragment) -> None:
+    """Build the node that computes `factors` into `fragment`.
 
     Parameters
     ----------
     factors : Factors
-        Values of a structure; their class decides the op. Structures without an op of their own,
-        two Convs or MatMuls one behind the other, become standard ops.
+        Values of a structure; their class decides the op.
     conv : ConvSpec
         The layer they replace.
     bias : ndarray, shape (F,), or None
         The layer's bias.
     fragment : Fragment
-        Receives the nodes, from its input to its output.
+        Receives the node, from its input to its output.
 
-    Returns
-    -------
-    str or None
-        Why a structure that has an op became standard ops, a sentence; None where nothing is lost.
+    Raises
+    ------
+    TypeError
+        If no op is registered for the class of `factors`.
     """
-    reason = None
-    if _lower.dispatch(type(factors)) is not _lower.dispatch(object):
-        reason = _obstacle(conv, fragment)
-        if reason is None:
-            _lower(factors, conv, bias, fragment)
-            return None
-    standard.lower(factors, conv, bias, fragment)
-    return reason
-
-
-def _obstacle(conv: ConvSpec, fragment: Fragment) -> str | None:
-    if fragment.dtype != np.float32:
-        return f"the kernels compute in float32, the layer in {fragment.dtype}: standard ops it is"
-    if len(conv.kernel) > 2:
-        return f"no fast kernel for {len(conv.kernel)} spatial axes: standard ops it is"
-    if conv.auto_pad != "NOTSET":
-        return f"a portable node has no {conv.auto_pad} for open input sizes: standard ops it is"
-    return None
-
-
-@singledispatch
-def _lower(factors: object, conv: ConvSpec, bias: Array | None, fragment: Fragment) -> None:
     raise TypeError(f"no portable node for {type(factors).__name__}")
 
 
-@_lower.register
+@lower.register
 def _(
     factors: MonochromaticFactors, conv: ConvSpec, bias: Array | None, fragment: Fragment
 ) -> None:
@@ -86,7 +79,7 @@ def _(
     _node(fragment, "MonochromaticConv", "monochromatic", inputs, structure, conv)
 
 
-@_lower.register
+@lower.register
 def _(factors: BlockTucker2Factors, conv: ConvSpec, bias: Array | None, fragment: Fragment) -> None:
     n_in, n_out = factors.inputs.shape[:2]
     structure = {"input_groups": n_in, "blocks": n_in * n_out, "output_groups": n_out}
@@ -94,7 +87,7 @@ def _(factors: BlockTucker2Factors, conv: ConvSpec, bias: Array | None, fragment
     _node(fragment, "Tucker2Conv", "tucker2", inputs, structure, conv)
 
 
-@_lower.register
+@lower.register
 def _(factors: BlockCPFactors, conv: ConvSpec, bias: Array | None, fragment: Fragment) -> None:
     n_in, n_out, rank = factors.inputs.shape[:3]
     structure = {"input_groups": n_in, "channels": n_in * n_out * rank, "output_groups": n_out}

@@ -6,9 +6,9 @@ import pytest
 from builders import conv_model
 
 from onnx_lowrank.errors import ModelError
-from onnx_lowrank.passes.base import Pass, PassManager, PassResult, Refusal
-from onnx_lowrank.passes.fold_constants import FoldConstantsPass
-from onnx_lowrank.passes.normalize_conv import NormalizeConvPass
+from onnx_lowrank.rewriting.passes.base import Pass, PassManager, PassResult, Refusal
+from onnx_lowrank.rewriting.passes.fold_constants import FoldConstantsPass
+from onnx_lowrank.rewriting.passes.normalize_conv import NormalizeConvPass
 
 
 class SpoilPass:

@@ -12,8 +12,8 @@ from builders import add_weights, run, text_model
 
 from onnx_lowrank.graph.check import check_model
 from onnx_lowrank.graph.layers import attribute
-from onnx_lowrank.lowering.functions import declare_functions
-from onnx_lowrank.passes.fuse_activation import FuseActivationPass
+from onnx_lowrank.rewriting.lowering.functions import declare_functions
+from onnx_lowrank.rewriting.passes.fuse_activation import FuseActivationPass
 
 RNG = np.random.default_rng(0)
 WEIGHTS = {

@@ -11,8 +11,8 @@ from onnx import helper
 from onnx_lowrank.graph.edit import GraphEditor, carry_notes
 from onnx_lowrank.graph.layers import attribute
 from onnx_lowrank.graph.ops import is_op
-from onnx_lowrank.lowering.functions import ACTIVATING, DOMAIN, can_activate
-from onnx_lowrank.passes.base import PassResult
+from onnx_lowrank.rewriting.lowering.functions import ACTIVATING, DOMAIN, can_activate
+from onnx_lowrank.rewriting.passes.base import PassResult
 
 
 class FuseActivationPass:

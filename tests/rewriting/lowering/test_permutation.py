@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnx_lowrank.lowering.permutation import (
+from onnx_lowrank.rewriting.lowering.permutation import (
     inverse,
     is_identity,
     is_permutation,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from onnx_lowrank.graph.check import check_model
-from onnx_lowrank.passes.absorb_permutations import AbsorbPermutationsPass
+from onnx_lowrank.rewriting.passes.absorb_permutations import AbsorbPermutationsPass
 
 C = 6
 PERMUTATION = np.array([3, 1, 5, 0, 4, 2])

@@ -9,7 +9,7 @@ from onnx import helper
 
 from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.graph.layers import attribute, find_layers
-from onnx_lowrank.passes.base import PassResult, Refusal
+from onnx_lowrank.rewriting.passes.base import PassResult, Refusal
 
 
 class NormalizeConvPass:

@@ -42,6 +42,16 @@ class PassResult:
     refusals: tuple[Refusal, ...] = ()
     frozen: tuple[str, ...] = ()
 
+    @classmethod
+    def joined(cls, results: Sequence[PassResult]) -> PassResult:
+        """Return what several passes did, one after the other."""
+        return cls(
+            any(result.modified for result in results),
+            tuple(change for result in results for change in result.changes),
+            tuple(refusal for result in results for refusal in result.refusals),
+            tuple(dict.fromkeys(name for result in results for name in result.frozen)),
+        )
+
     @property
     def notes(self) -> tuple[str, ...]:
         """What a caller of the model has to know, a sentence each."""
@@ -101,9 +111,4 @@ class PassManager:
                     check_model(model)
                 except ModelError as error:
                     raise ModelError(f"after pass {each.name}: {error}") from None
-        return PassResult(
-            any(result.modified for result in results),
-            tuple(change for result in results for change in result.changes),
-            tuple(refusal for result in results for refusal in result.refusals),
-            tuple(dict.fromkeys(name for result in results for name in result.frozen)),
-        )
+        return PassResult.joined(results)

@@ -10,8 +10,8 @@ from builders import conv_model, run, without
 
 from onnx_lowrank.graph.check import check_model
 from onnx_lowrank.graph.layers import attribute
-from onnx_lowrank.passes.base import PassResult, Refusal
-from onnx_lowrank.passes.normalize_conv import NormalizeConvPass
+from onnx_lowrank.rewriting.passes.base import PassResult, Refusal
+from onnx_lowrank.rewriting.passes.normalize_conv import NormalizeConvPass
 
 RNG = np.random.default_rng(0)
 

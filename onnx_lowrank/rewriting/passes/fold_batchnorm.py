@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx_lowrank.graph.edit import GraphEditor, carry_notes
 from onnx_lowrank.graph.layers import Layer, attribute, find_layers, layer_bias, layer_weight
 from onnx_lowrank.graph.ops import is_op
-from onnx_lowrank.passes.base import PassResult, Refusal
+from onnx_lowrank.rewriting.passes.base import PassResult, Refusal
 
 
 class FoldBatchNormPass:

@@ -8,7 +8,7 @@ import onnx
 
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.layers import find_layers
-from onnx_lowrank.passes.base import PassResult
+from onnx_lowrank.rewriting.passes.base import PassResult
 
 
 class FoldConstantsPass:

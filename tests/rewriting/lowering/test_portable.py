@@ -16,10 +16,10 @@ from onnx_lowrank.graph.check import check_model
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.layers import find_layers, layer_bias, layer_weight
 from onnx_lowrank.metrics.frobenius import Frobenius
-from onnx_lowrank.passes.approximate_conv import ApproximateConvPass
-from onnx_lowrank.passes.base import PassResult
-from onnx_lowrank.passes.fold_constants import FoldConstantsPass
-from onnx_lowrank.passes.normalize_conv import NormalizeConvPass
+from onnx_lowrank.rewriting.passes.approximate_conv import ApproximateConvPass
+from onnx_lowrank.rewriting.passes.base import PassResult
+from onnx_lowrank.rewriting.passes.fold_constants import FoldConstantsPass
+from onnx_lowrank.rewriting.passes.normalize_conv import NormalizeConvPass
 from onnx_lowrank.schemes import SchemeSpec
 
 C, F = 4, 6

@@ -7,8 +7,8 @@ import onnx
 from onnx_lowrank.graph.check import element_types
 from onnx_lowrank.graph.layers import attribute
 from onnx_lowrank.graph.ops import is_op
-from onnx_lowrank.lowering.functions import DOMAIN, declare_functions
-from onnx_lowrank.passes.base import PassResult, Refusal
+from onnx_lowrank.rewriting.lowering.functions import DOMAIN, declare_functions
+from onnx_lowrank.rewriting.passes.base import PassResult, Refusal
 
 _DEFAULTS = {"alpha": 1e-4, "beta": 0.75, "bias": 1.0}  # of the standard op
 

@@ -8,7 +8,7 @@ from onnx import numpy_helper, parser
 
 import onnx_lowrank
 from onnx_lowrank.graph.layers import attribute
-from onnx_lowrank.passes.normalize_gemm import NormalizeGemmPass
+from onnx_lowrank.rewriting.passes.normalize_gemm import NormalizeGemmPass
 
 
 def net(attributes: str, bias: bool) -> onnx.ModelProto:

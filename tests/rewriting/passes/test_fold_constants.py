@@ -10,7 +10,7 @@ from builders import initializers, run, text_model, without
 from onnx_lowrank.graph.check import check_model
 from onnx_lowrank.graph.io import load_model
 from onnx_lowrank.graph.layers import find_layers
-from onnx_lowrank.passes.fold_constants import FoldConstantsPass
+from onnx_lowrank.rewriting.passes.fold_constants import FoldConstantsPass
 
 RNG = np.random.default_rng(0)
 W = RNG.standard_normal((4, 4, 3, 3)).astype(np.float32)

@@ -12,8 +12,13 @@ from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.layers import attribute
 from onnx_lowrank.graph.ops import is_op
 from onnx_lowrank.graph.storage import can_permute, permute
-from onnx_lowrank.lowering.permutation import Permutation, inverse, is_identity, is_permutation
-from onnx_lowrank.passes.base import PassResult, Refusal
+from onnx_lowrank.rewriting.lowering.permutation import (
+    Permutation,
+    inverse,
+    is_identity,
+    is_permutation,
+)
+from onnx_lowrank.rewriting.passes.base import PassResult, Refusal
 
 # Ops with one data input that treat every channel alike, so that a permutation passes through them.
 _ACTIVATIONS = {
