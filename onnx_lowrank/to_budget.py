@@ -28,11 +28,11 @@ from onnx_lowrank.runtime import Provider, fix_shapes, model_inputs, require_pro
 from onnx_lowrank.runtime.library import Lowering, is_portable
 from onnx_lowrank.score import Score
 from onnx_lowrank.searching.cluster import check_scheduler
-from onnx_lowrank.searching.ladder import searched
-from onnx_lowrank.searching.outlook import Prediction
+from onnx_lowrank.searching.search_space import searched
+from onnx_lowrank.searching.prediction import Prediction
 from onnx_lowrank.searching.result import SearchResult
 from onnx_lowrank.searching.run import Search
-from onnx_lowrank.searching.tabulate import measure_latencies, model_key
+from onnx_lowrank.searching.latency_table import measure_latencies, model_key
 from onnx_lowrank.searching.timing import Stopwatch
 from onnx_lowrank.store import Store, default_folder
 from onnx_lowrank.verification import Tolerance

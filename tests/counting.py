@@ -11,10 +11,10 @@ from onnx_lowrank.graph.layers import find_layers
 from onnx_lowrank.planning.latency import SavedLatencies, Timed
 from onnx_lowrank.rewriting.passes.normalize import normalised
 from onnx_lowrank.runtime.machine import describe_machine
-from onnx_lowrank.searching.ladder import ladder
+from onnx_lowrank.searching.search_space import ladder
 from onnx_lowrank.searching.single_layer import replaced, single_layer_model
 from onnx_lowrank.searching.synthetic import synthetic_fits
-from onnx_lowrank.searching.tabulate import model_key
+from onnx_lowrank.searching.latency_table import model_key
 from onnx_lowrank.searching.timing import ELSEWHERE, Group
 from onnx_lowrank.workload import make_feeds
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,7 @@ class PortableForm:
         return PortableLrnPass(), FuseActivationPass()
 
 
+AUTO = "auto"
 STANDARD = StandardForm()
 PORTABLE = PortableForm()
 FORMS: Registry[Form] = Registry((STANDARD, PORTABLE))
@@ -77,6 +78,51 @@ FORMS: Registry[Form] = Registry((STANDARD, PORTABLE))
 def find_form(name: str) -> Form:
     """Return the form of a name; raise PlanError where there is none."""
     if name not in FORMS.names:
-        hint = suggest(name, FORMS.names) or f"; choose one of {', '.join(FORMS.names)}"
+        known = (*FORMS.names, AUTO)
+        hint = suggest(name, known) or f"; choose one of {', '.join(known)}"
         raise PlanError(f"there is no form '{name}'{hint}")
     return FORMS[name]
+
+
+def forms_for(
+    structure: type[Factors], conv: ConvSpec, dtype: np.dtype[Any], forms: Iterable[Form]
+) -> tuple[Form, ...]:
+    """Return those of some forms that serve a structure in the place of a layer.
+
+    Where none does, standard ops do.
+    """
+    found = [form for form in forms if form.refusal(structure, conv, dtype) is None]
+    return tuple(found) or (STANDARD,)
+
+
+def allowed_forms(lowering: str, *, kernels: bool) -> tuple[Form, ...]:
+    """Return the forms that candidates of a search may have.
+
+    Parameters
+    ----------
+    lowering : str
+        The name of one; or ``auto`` for all that can be fast.
+    kernels : bool
+        Whether the package's kernels are registered where the model will run.
+
+    Raises
+    ------
+    PlanError
+        There is no such form.
+    """
+    if lowering == AUTO:
+        return tuple(form for form in FORMS if kernels or not form.kernels)
+    return (find_form(lowering),)
+
+
+def default_form(lowering: str, *, kernels: bool) -> Form:
+    """Return the form of layers of a plan that name none.
+
+    Parameters
+    ----------
+    lowering, kernels
+        As of `allowed_forms`; ``auto`` is the portable form where the kernels are registered.
+    """
+    if lowering == AUTO:
+        return PORTABLE if kernels else STANDARD
+    return find_form(lowering)

@@ -9,7 +9,7 @@ from typing import Any
 from onnx_lowrank.planning.fit import LayerFit
 from onnx_lowrank.planning.latency import Timed
 from onnx_lowrank.planning.plan import Plan
-from onnx_lowrank.searching.outlook import Outlook
+from onnx_lowrank.searching.prediction import Outlook
 from onnx_lowrank.searching.quality import Quality
 
 

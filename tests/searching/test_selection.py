@@ -26,7 +26,7 @@ DEPTH, CHANNELS, CLASSES, SIDE = 6, 32, 10, 10
 CHILD = """
 import os, signal, sys
 sys.path[:0] = [{tests!r}, {here!r}]
-from onnx_lowrank.searching.whole import WholeModels
+from onnx_lowrank.searching.evaluator import WholeModels
 from test_selection import search
 from pathlib import Path
 

@@ -19,7 +19,7 @@ from onnx_lowrank.rewriting.passes.normalize import normalised
 from onnx_lowrank.runtime import Provider, require_provider
 from onnx_lowrank.runtime.machine import describe_machine
 from onnx_lowrank.searching.assembly import assemble
-from onnx_lowrank.searching.ladder import Ladder, ladder
+from onnx_lowrank.searching.search_space import Ladder, ladder
 from onnx_lowrank.searching.single_layer import replaced, single_layer_model, structure
 from onnx_lowrank.searching.synthetic import synthetic_fits
 from onnx_lowrank.searching.timing import ELSEWHERE, Feeds, Group, Stopwatch, time_layers

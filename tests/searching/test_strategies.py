@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from onnx_lowrank.planning.search import (
+from onnx_lowrank.searching.problem import (
     CLOSE,
     Picks,
     Problem,

@@ -1,33 +1,18 @@
-"""The search of a plan: a knapsack on predicted damage, corrected by measurements."""
+"""What a search chooses from: candidates in numbers, and the targets that picks have to meet."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_lowrank.planning.budget import Objective
-from onnx_lowrank.planning.knapsack import Limit, Together, choose, picked, total
+from onnx_lowrank.planning.budget import Budget, Objective
+from onnx_lowrank.searching.knapsack import Conflict, Limit, Together, choose, picked, total
 
 Array = NDArray[np.float64]
 Picks = tuple[int, ...]
-
-FIRST_DAMAGE = 0.01  # where a search begins to look: errors of a tenth of the signal
-CLOSE = 1.08  # ratio of damages between which it stops
-MAX_EVALUATIONS = 10
-
-
-class Verdict(Protocol):
-    """What was measured of a whole model."""
-
-    @property
-    def passed(self) -> bool:
-        """Whether it is within the bounds on quality."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +33,9 @@ class Problem:
         Seconds that the rewriting saves whatever is chosen.
     shared_params, shared_bytes : tuple of Together
         Those of tensors that several layers read: they go when all of these are replaced.
+    conflicts : tuple of Conflict
+        Seconds that neighbours of different forms cost each other, the layers as they are
+        included.
     """
 
     damage: tuple[Array, ...]
@@ -62,6 +50,18 @@ class Problem:
     base_bytes: float = 0.0
     shared_params: tuple[Together, ...] = ()
     shared_bytes: tuple[Together, ...] = ()
+    conflicts: tuple[Conflict, ...] = ()
+
+    @property
+    def unreplaced(self) -> Picks:
+        """The picks that keep every layer."""
+        return (0,) * len(self.damage)
+
+    @property
+    def bare_latency(self) -> float:
+        """Seconds to which candidates and conflicts add."""
+        kept = total([each.of(self.unreplaced) for each in self.conflicts])
+        return self.base_latency - self.saved_latency - kept
 
     def costs(self, objective: Objective) -> tuple[Array, ...]:
         """Return what is minimised."""
@@ -78,7 +78,8 @@ class Problem:
 
     def predicted_latency(self, picks: Picks) -> float:
         """Return the seconds of the whole model as the sum of its layers says."""
-        return self.base_latency - self.saved_latency + total(picked(self.latency, picks))
+        conflicts = total([each.of(picks) for each in self.conflicts])
+        return self.bare_latency + total(picked(self.latency, picks)) + conflicts
 
     def predicted_ratio(self, picks: Picks) -> float:
         """Return that latency over the original's."""
@@ -88,6 +89,14 @@ class Problem:
         """Return the size of the file as the sum of its layers says."""
         shared = total([each.of(picks) for each in self.shared_bytes])
         return self.base_bytes + total(picked(self.bytes, picks)) - shared
+
+    def scaled(self, factor: float) -> Problem:
+        """Return the problem with what layers save, and what neighbours cost, times a factor."""
+        return replace(
+            self,
+            latency=tuple(factor * values for values in self.latency),
+            conflicts=tuple(replace(each, cost=factor * each.cost) for each in self.conflicts),
+        )
 
     def predicted_damage(self, picks: Picks) -> float:
         """Return the damage as the sum of its layers says."""
@@ -103,19 +112,26 @@ class Targets:
     params: float | None = None
     bytes: float | None = None
 
+    @classmethod
+    def of(cls, budget: Budget, problem: Problem) -> Targets:
+        """Return what a budget asks for."""
+        speedup = budget.min_speedup
+        return cls(
+            latency=None if speedup is None else problem.base_latency / speedup,
+            macs=None if budget.macs is None else budget.macs * problem.base_macs,
+            params=None if budget.params is None else budget.params * problem.base_params,
+            bytes=None if budget.size_mb is None else 1e6 * budget.size_mb,
+        )
+
     def limits(self, problem: Problem) -> list[Limit]:
         """Return the bounds as limits on what candidates add."""
-        found = []
-        base_latency = problem.base_latency - problem.saved_latency
-        for most, values, base, together in (
-            (self.latency, problem.latency, base_latency, ()),
-            (self.macs, problem.macs, problem.base_macs, ()),
-            (self.params, problem.params, problem.base_params, problem.shared_params),
-            (self.bytes, problem.bytes, problem.base_bytes, problem.shared_bytes),
-        ):
-            if most is not None:
-                found.append(Limit(values, most - base, together))
-        return found
+        limits = (
+            (self.latency, problem.bare_latency, Limit(problem.latency, 0, (), problem.conflicts)),
+            (self.macs, problem.base_macs, Limit(problem.macs, 0)),
+            (self.params, problem.base_params, Limit(problem.params, 0, problem.shared_params)),
+            (self.bytes, problem.base_bytes, Limit(problem.bytes, 0, problem.shared_bytes)),
+        )
+        return [replace(limit, most=most - base) for most, base, limit in limits if most is not None]
 
 
 def least_damage(problem: Problem, targets: Targets) -> Picks | None:
@@ -129,83 +145,13 @@ def fastest(
 ) -> Picks | None:
     """Return the picks of least cost whose predicted damage is at most `damage`, or None."""
     limits = [Limit(problem.damage, damage), *targets.limits(problem)]
-    choice = choose(problem.costs(objective), limits, together=problem.together(objective))
+    choice = choose(
+        problem.costs(objective),
+        limits,
+        together=problem.together(objective),
+        conflicts=problem.conflicts if objective == "latency" else (),
+    )
     return choice.picks if choice else None
-
-
-@dataclass
-class Frontier:
-    """The largest damage known to pass, the least known to fail, and all that was tried.
-
-    Attributes
-    ----------
-    tried : list of (Picks, Verdict)
-        In the order of their measurement.
-    """
-
-    low: float = 0.0
-    high: float = math.inf
-    best: Picks | None = None
-    tried: list[tuple[Picks, Verdict]] = field(default_factory=list)
-
-
-def widen(
-    problem: Problem,
-    objective: Objective,
-    targets: Targets,
-    measure: Callable[[Picks], Verdict],
-    *,
-    start: Picks,
-    first: float = FIRST_DAMAGE,
-    evaluations: int = MAX_EVALUATIONS,
-) -> Frontier:
-    """Find the picks of least cost that pass, by bisection on the predicted damage allowed.
-
-    The prediction orders plans well and is off by a common factor at most; how much damage passes
-    is measured, by whole models.
-
-    Parameters
-    ----------
-    problem, objective, targets
-        What to choose from, what to minimise, and within which bounds.
-    measure : callable
-        Measures the model of some picks.
-    start : tuple of int
-        Picks that are known to pass.
-    first : float
-        The damage to try first.
-    evaluations : int
-        Most measurements.
-    """
-    found = Frontier(low=problem.predicted_damage(start), best=start)
-    verdicts: dict[Picks, bool] = {start: True}
-    most = total([float(d.max()) for d in problem.damage])
-    damage = max(first, found.low * CLOSE)
-    while len(found.tried) < evaluations:
-        damage = min(damage, most)
-        picks = fastest(problem, objective, targets, damage)
-        if picks is not None and picks not in verdicts:
-            verdict = measure(picks)
-            verdicts[picks] = verdict.passed
-            found.tried.append((picks, verdict))
-        if picks is None or verdicts[picks]:  # no picks at all: too little damage is allowed
-            found.low = damage
-            found.best = picks or found.best
-            if damage >= most:
-                break
-        else:
-            found.high = damage
-        if math.isinf(found.high):
-            damage = 2 * damage
-        elif found.low <= 0:
-            damage = found.high / 4
-            if damage < FIRST_DAMAGE * 1e-4:
-                break
-        elif found.high / found.low <= CLOSE:
-            break
-        else:
-            damage = math.sqrt(found.low * found.high)
-    return found
 
 
 def worth_trying(macs: Sequence[float], errors: Sequence[float], *, slack: float) -> list[int]:

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnx_lowrank.planning.knapsack import (
+from onnx_lowrank.searching.knapsack import (
     Choice,
     Limit,
     Together,

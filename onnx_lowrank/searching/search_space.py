@@ -14,7 +14,8 @@ from onnx_lowrank.planning.plan import applicable, kept_as_asked
 from onnx_lowrank.schemes import Scheme
 
 LEAST_SHARE = 0.005  # of all operations and of all parameters: a layer below both is kept
-Ladder = dict[str, tuple[Layer, tuple[Scheme, ...]]]
+SearchSpace = dict[str, tuple[Layer, tuple[Scheme, ...]]]
+"""The layers worth a search, each with the schemes to try."""
 
 
 def searched(
@@ -50,9 +51,9 @@ def searched(
     return possible - kept.keys(), kept
 
 
-def ladder(
+def search_space(
     layers: Sequence[Layer], *, kept: Mapping[str, str] = MappingProxyType({})
-) -> tuple[Ladder, dict[str, str]]:
+) -> tuple[SearchSpace, dict[str, str]]:
     """Return the layers worth a fit with their candidates, and why each other one is not.
 
     It depends on shapes alone: latencies measured elsewhere are of the same candidates.
@@ -72,7 +73,7 @@ def ladder(
     specs = [layer.spec for layer in layers if layer.spec is not None]
     macs = sum(spec.macs or 0 for spec in specs)
     params = sum(spec.params for spec in specs)
-    found: Ladder = {}
+    found: SearchSpace = {}
     reasons = {}
     for layer in layers:
         spec = layer.spec

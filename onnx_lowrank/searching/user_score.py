@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_lowrank.score import OutputRows, Outputs, Score
-from onnx_lowrank.searching.outlook import MeanOutlook
+from onnx_lowrank.searching.prediction import MeanOutlook
 from onnx_lowrank.store import key_of
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from onnx_lowrank.data.split import RUN
-from onnx_lowrank.searching.outlook import CountedOutlook, MeanOutlook, design_effect
+from onnx_lowrank.searching.prediction import CountedOutlook, MeanOutlook, design_effect
 
 TRIALS = 400
 # With 95 % of 400 the standard error is 1.1 points: five of them below is no chance.
