@@ -14,7 +14,6 @@ from onnx_lowrank.data import Dataset, Preprocess, open_dataset, random_dataset
 from onnx_lowrank.errors import DataError, ModelError, PlanError
 from onnx_lowrank.files import Input, Output, check_outputs, write_text
 from onnx_lowrank.fit_model import Calibration, MetricName, fit_model
-from onnx_lowrank.graph.check import check_model
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.external import data_files
 from onnx_lowrank.graph.gate import read_model
@@ -38,11 +37,13 @@ from onnx_lowrank.results import (
     LayerInfo,
     inspected,
 )
+from onnx_lowrank.rewriting.form import Replacement
+from onnx_lowrank.rewriting.forms import AUTO, default_form, find_form
 from onnx_lowrank.rewriting.passes.normalize import normalised
-from onnx_lowrank.rewriting.passes.replacement import replacement
+from onnx_lowrank.rewriting.rewrite import rewrite
 from onnx_lowrank.runtime import Provider, fix_shapes, model_inputs, require_provider
 from onnx_lowrank.runtime.doctor import Diagnosis, diagnose
-from onnx_lowrank.runtime.library import Lowering, is_portable
+from onnx_lowrank.runtime.library import Lowering, loads
 from onnx_lowrank.score import Score, ScoreSource
 from onnx_lowrank.verification import Tolerance, VerifyReport
 from onnx_lowrank.verification import verify as verify_models
@@ -253,7 +254,7 @@ def compress(
         The provider is missing or does not work.
     """
     require_provider(provider)
-    portable = is_portable(lowering)
+    form = default_form(lowering, kernels=lowering == AUTO and loads())
     source = read_model(model)
     original = source.model
     layers = _layers(original, input_shapes)
@@ -286,10 +287,10 @@ def compress(
     elif metric is not None:
         raise DataError(f"the metric '{metric}' needs data; give calibration samples")
     progress("normalising", 0, steps)
-    rewritten, cleaned = normalised(original, decided.chosen)
+    prepared, _ = normalised(original, decided.chosen)
 
     found = fit_model(
-        rewritten,
+        prepared,
         decided,
         calibration=samples,
         seed=seed,
@@ -298,13 +299,18 @@ def compress(
     fits, decided = found.fits, decided.keeping(found.failed)
     if not fits:
         raise PlanError(_nothing_replaced(found.failed))
-    if found.failed:  # layers that are kept after all stay as they were
-        rewritten, cleaned = normalised(original, decided.chosen)
 
     progress("rewriting", steps - 2, steps)
-    values = {name: (fit.factors, fit.bias) for name, fit in fits.items()}
-    lowered = replacement(values, input_shapes=input_shapes, portable=portable).run(rewritten)
-    check_model(rewritten)
+    named = {name: find_form(each) for name, each in decided.forms.items() if each is not None}
+    rewritten, changed = rewrite(
+        original,
+        {
+            name: Replacement(fit.factors, fit.bias, named.get(name, form))
+            for name, fit in fits.items()
+        },
+        forms=(form,),
+        input_shapes=input_shapes,
+    )
 
     report = None
     if dataset is not None:
@@ -321,12 +327,12 @@ def compress(
         report=CompressReport(
             cost=CostReport(decided, plan_costs(layers, decided)),
             fits=fits,
-            changes=cleaned.changes + lowered.changes,
-            refusals=cleaned.refusals + lowered.refusals,
+            changes=changed.changes,
+            refusals=changed.refusals,
             verification=report,
             notes=(
                 *source.notes,
-                *cleaned.notes,
+                *changed.notes,
                 *(f"calibration: {note}" for note in (samples.dataset.notes if samples else ())),
             ),
             file_bytes=FileBytes.of(model, original, rewritten),

@@ -160,9 +160,7 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as JSON-ready data; `rules_from_dict` reads it back."""
-        layers = [
-            {"name": d.layer, "scheme": d.spec, "reason": d.reason} for d in self.decisions
-        ]
+        layers = [{"name": d.layer, "scheme": d.spec, "reason": d.reason} for d in self.decisions]
         return {"version": 1, "layers": layers}
 
 

@@ -39,9 +39,7 @@ class Form(Protocol):
         """Whether it is fast only where the package's kernels are registered."""
         ...
 
-    def refusal(
-        self, structure: type[Factors], conv: ConvSpec, dtype: np.dtype[Any]
-    ) -> str | None:
+    def refusal(self, structure: type[Factors], conv: ConvSpec, dtype: np.dtype[Any]) -> str | None:
         """Return in a clause why the form does not serve a structure in the place of a layer.
 
         Parameters

@@ -26,9 +26,7 @@ class StandardForm:
     plain = False
     kernels = False
 
-    def refusal(
-        self, structure: type[Factors], conv: ConvSpec, dtype: np.dtype[Any]
-    ) -> str | None:
+    def refusal(self, structure: type[Factors], conv: ConvSpec, dtype: np.dtype[Any]) -> str | None:
         """Return why a structure has no chain of standard ops."""
         del conv, dtype
         return standard.refusal(structure)
@@ -51,9 +49,7 @@ class PortableForm:
     plain = True
     kernels = True
 
-    def refusal(
-        self, structure: type[Factors], conv: ConvSpec, dtype: np.dtype[Any]
-    ) -> str | None:
+    def refusal(self, structure: type[Factors], conv: ConvSpec, dtype: np.dtype[Any]) -> str | None:
         """Return why there is no node, or none that kernels serve."""
         return portable.refusal(structure, conv, dtype)
 

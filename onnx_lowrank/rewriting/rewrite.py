@@ -10,7 +10,7 @@ import onnx
 from onnx_lowrank.graph.check import check_model
 from onnx_lowrank.rewriting.form import Form, Replacement
 from onnx_lowrank.rewriting.passes.absorb_permutations import AbsorbPermutationsPass
-from onnx_lowrank.rewriting.passes.base import PassManager, PassResult
+from onnx_lowrank.rewriting.passes.base import Pass, PassManager, PassResult
 from onnx_lowrank.rewriting.passes.normalize import normalised
 from onnx_lowrank.rewriting.passes.replace_layers import ReplaceLayersPass
 
@@ -44,12 +44,12 @@ def rewrite(
         The result is no valid model.
     """
     model, cleaned = normalised(original, replacements.keys())
-    changed, lowered = replace(model, replacements, forms=forms, input_shapes=input_shapes)
+    changed, lowered = replace_layers(model, replacements, forms=forms, input_shapes=input_shapes)
     check_model(changed)
     return changed, PassResult.joined([cleaned, lowered])
 
 
-def replace(
+def replace_layers(
     model: onnx.ModelProto,
     replacements: Mapping[str, Replacement],
     *,
@@ -68,7 +68,7 @@ def replace(
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     used = dict.fromkeys([*forms, *(each.form for each in replacements.values())])
-    passes = [
+    passes: list[Pass] = [
         ReplaceLayersPass(replacements, input_shapes=input_shapes),
         AbsorbPermutationsPass(frozenset(replacements)),
         *(each for form in used for each in form.passes()),

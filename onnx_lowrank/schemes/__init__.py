@@ -7,27 +7,34 @@ from dataclasses import dataclass
 
 from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.errors import SchemeError, suggest
-from onnx_lowrank.schemes.base import Factors, Fit, Rank, Scheme, Weight
+from onnx_lowrank.registry import Registry
+from onnx_lowrank.schemes.base import Factors, Fit, Rank, Scheme, Weight, spelled
 from onnx_lowrank.schemes.bicluster import BiclusterOuter, BiclusterSVD
 from onnx_lowrank.schemes.channel import Channel, MatrixSVD
+from onnx_lowrank.schemes.dense import Dense
 from onnx_lowrank.schemes.monochromatic import Monochromatic
 from onnx_lowrank.schemes.one_block import CP, Tucker2
 from onnx_lowrank.schemes.spatial import Spatial
 from onnx_lowrank.schemes.targets import KINDS, Target
 
-SCHEMES: tuple[type[Scheme], ...] = (
-    Monochromatic,
-    BiclusterSVD,
-    BiclusterOuter,
-    Tucker2,
-    CP,
-    Spatial,
-    Channel,
-    MatrixSVD,
+SCHEMES: Registry[type[Scheme]] = Registry(
+    (
+        Monochromatic,
+        BiclusterSVD,
+        BiclusterOuter,
+        Tucker2,
+        CP,
+        Spatial,
+        Channel,
+        MatrixSVD,
+    )
 )
-"""All schemes; adding one takes its file, a line here, and a test."""
+"""All schemes that approximate; adding one takes its file, a line here, and a test.
 
-__all__ = ["SCHEMES", "Factors", "Fit", "Rank", "Scheme", "SchemeSpec", "Target"]
+`Dense`, the layer as it is, is none of them; a specification may name it all the same.
+"""
+
+__all__ = ["SCHEMES", "Dense", "Factors", "Fit", "Rank", "Scheme", "SchemeSpec", "Target"]
 
 
 @dataclass(frozen=True)
@@ -52,13 +59,15 @@ class SchemeSpec:
     def parse(cls, text: str) -> SchemeSpec:
         """Read a specification: ``"mono:C=6"``, ``"tucker2:R1=50%,R2=50%"``, ``"cp:macs=0.25"``.
 
+        ``"dense"`` is the layer as it is.
+
         Raises
         ------
         SchemeError
             If the scheme is unknown, or its ranks are not exactly those it takes.
         """
         name, _, listed = text.partition(":")
-        known = {scheme.name: scheme for scheme in SCHEMES}
+        known = {scheme.name: scheme for scheme in (*SCHEMES, Dense)}
         if name not in known:
             hint = suggest(name, known) or f"; choose one of {', '.join(known)}"
             raise SchemeError(f"there is no scheme '{name}'{hint}")
@@ -74,6 +83,8 @@ class SchemeSpec:
             else len(targets) == 1 and set(scheme.clusters) <= set(given) < set(wanted)
         )
         if len(values) != len(pairs) or len(values) != len(given) + len(targets) or not complete:
+            if not wanted:
+                raise SchemeError(f"cannot read '{text}': {name} has no ranks; write {name}")
             form = ",".join(f"{rank}=" for rank in wanted)
             fixed = "".join(f"{rank}=," for rank in scheme.clusters)
             raise SchemeError(
@@ -104,6 +115,4 @@ class SchemeSpec:
 
     def __str__(self) -> str:
         parts = [f"{name}={rank}" for name, rank in self.ranks.items()]
-        return f"{self.scheme.name}:" + ",".join(
-            [*parts, *([str(self.target)] if self.target else [])]
-        )
+        return spelled(self.scheme.name, [*parts, *([str(self.target)] if self.target else [])])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -91,7 +91,7 @@ class Scheme(ABC):
     @property
     def spec(self) -> str:
         """The specification a user would type, e.g. ``"mono:C=6"``."""
-        return f"{self.name}:" + ",".join(f"{k}={v}" for k, v in asdict(self).items())
+        return spelled(self.name, [f"{k}={v}" for k, v in asdict(self).items()])
 
     @classmethod
     def rank_names(cls) -> tuple[str, ...]:
@@ -226,6 +226,11 @@ class Scheme(ABC):
             None where there is no such algorithm: `fit` is then refined by general least squares.
         """
         return None
+
+
+def spelled(name: str, ranks: Sequence[str]) -> str:
+    """Return a specification: a scheme's name, and its ranks behind a colon if it has any."""
+    return f"{name}:{','.join(ranks)}" if ranks else name
 
 
 def nearest_divisor(value: float, number: int) -> int:

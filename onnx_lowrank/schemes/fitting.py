@@ -85,7 +85,8 @@ def fit_ladder(
         fit = None if problem is None or unformed else scheme.fit_in_covariance(problem, rng)
         if fit is None:
             fit = scheme.fit(weight, metric=metric, rng=rng, group=group)
-            if not isinstance(metric, Frobenius) and not unformed:
+            # What is exact is so in every metric.
+            if fit.error > 0 and not isinstance(metric, Frobenius) and not unformed:
                 fit = _refined(fit, weight, metric)
         yield fit
 

@@ -15,12 +15,12 @@ from onnx_lowrank.graph.layers import Layer
 from onnx_lowrank.planning.budget import Budget
 from onnx_lowrank.rewriting.form import Form, Replacement
 from onnx_lowrank.rewriting.passes.normalize import normalised
-from onnx_lowrank.rewriting.rewrite import replace
+from onnx_lowrank.rewriting.rewrite import replace_layers
 from onnx_lowrank.runtime import Provider
 from onnx_lowrank.score import Score
 from onnx_lowrank.searching.candidate import Chosen
 from onnx_lowrank.searching.latency_source import LatencySource
-from onnx_lowrank.searching.settings import SearchSettings
+from onnx_lowrank.searching.settings import SETTINGS, SearchSettings
 from onnx_lowrank.store import Store
 from onnx_lowrank.workload import make_feeds
 
@@ -117,7 +117,7 @@ class SearchContext:
     input_shapes: Mapping[str, tuple[int, ...]] | None = None
     score: Score | None = None
     kept: Mapping[str, str] = field(default_factory=dict)
-    settings: SearchSettings = SearchSettings()
+    settings: SearchSettings = SETTINGS
     progress: Progress = lambda step, done, total: None
 
     def assemble(self, chosen: Chosen) -> onnx.ModelProto:
@@ -140,4 +140,4 @@ class SearchContext:
 
     def _replaced(self, model: onnx.ModelProto, chosen: Chosen) -> onnx.ModelProto:
         values: dict[str, Replacement] = {name: c.replacement for name, c in chosen.items()}
-        return replace(model, values, forms=self.forms, input_shapes=self.input_shapes)[0]
+        return replace_layers(model, values, forms=self.forms, input_shapes=self.input_shapes)[0]

@@ -147,9 +147,7 @@ class Evaluator:
         budget = self._context.budget
         unseen = self._context.samples.verdict or self.quality(chosen).samples
         bounds = (budget.max_drop, budget.min_sqnr_db)
-        key = key_of(
-            "chance of parts", self._head, *bounds, unseen, *map(_digest, chosen.values())
-        )
+        key = key_of("chance of parts", self._head, *bounds, unseen, *map(_digest, chosen.values()))
         stored = self._context.store.data(key, float)
         if stored is None:
             stored = self._meter.chance(self._context.assemble(chosen), budget, unseen)

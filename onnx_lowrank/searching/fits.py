@@ -18,6 +18,7 @@ from onnx_lowrank.metrics.target import fit_target
 from onnx_lowrank.planning.fit import FitProblem, LayerFit, fit_layer_ladder
 from onnx_lowrank.schemes import Factors, Scheme
 from onnx_lowrank.schemes.base import Weight
+from onnx_lowrank.schemes.dense import DenseFactors
 from onnx_lowrank.schemes.factors import (
     BlockCPFactors,
     BlockTucker2Factors,
@@ -33,6 +34,7 @@ _CLASSES: dict[str, type[Any]] = {
     for each in (
         BlockCPFactors,
         BlockTucker2Factors,
+        DenseFactors,
         MonochromaticFactors,
         SpatialFactors,
         TwoStageFactors,

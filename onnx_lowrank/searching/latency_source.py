@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx_lowrank.errors import PlanError
 from onnx_lowrank.planning.latency import LatencyTable, SavedLatencies, Timed, Timer
 from onnx_lowrank.runtime.layout import idle_model, reordered_ends, reordering_model
-from onnx_lowrank.searching.settings import SearchSettings
+from onnx_lowrank.searching.settings import SETTINGS, SearchSettings
 from onnx_lowrank.searching.single_layer import layer_feeds, structure
 from onnx_lowrank.searching.timing import Feeds, Stopwatch
 from onnx_lowrank.store import Store, key_of
@@ -151,7 +151,7 @@ class MeasuredHere:
 
     stopwatch: Stopwatch
     store: Store
-    settings: SearchSettings = SearchSettings()
+    settings: SearchSettings = SETTINGS
     batch: int | None = None
 
     def candidates(self, groups: Sequence[Group], *, progress: Progress) -> Timings:

@@ -14,15 +14,18 @@ from onnx_lowrank.errors import ModelError
 from onnx_lowrank.graph.gate import read_model
 from onnx_lowrank.graph.layers import find_layers
 from onnx_lowrank.planning.fit import LayerFit
-from onnx_lowrank.planning.latency import LatencyTable, SavedLatencies, Timed
+from onnx_lowrank.planning.latency import SavedLatencies, Timed
+from onnx_lowrank.rewriting.forms import STANDARD
 from onnx_lowrank.rewriting.passes.normalize import normalised
+from onnx_lowrank.rewriting.rewrite import replace_layers
 from onnx_lowrank.runtime import Provider, require_provider
 from onnx_lowrank.runtime.machine import describe_machine
-from onnx_lowrank.searching.assembly import assemble
-from onnx_lowrank.searching.search_space import Ladder, ladder
+from onnx_lowrank.searching.candidate import Candidate
+from onnx_lowrank.searching.latency_source import ELSEWHERE, Group, MeasuredHere
+from onnx_lowrank.searching.search_space import SearchSpace, search_space
 from onnx_lowrank.searching.single_layer import replaced, single_layer_model, structure
 from onnx_lowrank.searching.synthetic import synthetic_fits
-from onnx_lowrank.searching.timing import ELSEWHERE, Feeds, Group, Stopwatch, time_layers
+from onnx_lowrank.searching.timing import Feeds, Stopwatch
 from onnx_lowrank.store import Store, default_folder, key_of
 from onnx_lowrank.workload import batch_of, make_feeds
 
@@ -93,7 +96,9 @@ def measure_latencies(
     listed = find_layers(original, check_values=True)
     names = [layer.name for layer in listed if layer.reason is None]
     prepared, _ = normalised(original, names)
-    found, reasons = ladder(find_layers(prepared, input_shapes=input_shapes, check_values=True))
+    found, reasons = search_space(
+        find_layers(prepared, input_shapes=input_shapes, check_values=True)
+    )
     if not found:
         why = next(iter(reasons.values()), "it has none")
         raise ModelError(f"the model has no layer that a search would look at: {why}")
@@ -125,7 +130,7 @@ def model_key(original: onnx.ModelProto, feeds: Feeds) -> str:
 
 def _time_candidates(
     prepared: onnx.ModelProto,
-    found: Ladder,
+    found: SearchSpace,
     samples: int,
     stopwatch: Stopwatch,
     store: Store,
@@ -137,9 +142,10 @@ def _time_candidates(
         assert layer.spec is not None
         fits[name] = [fit for each in schemes for fit in synthetic_fits(name, each, layer.spec)]
         single = single_layer_model(prepared, layer, batch=samples)
-        models = [replaced(single, fit) for fit in fits[name]]
-        groups.append(Group(single, models, np.full(len(models), np.nan)))
-    times = time_layers(groups, stopwatch, store, LatencyTable(), progress=progress)
+        models = [replaced(single, Candidate(fit, STANDARD)) for fit in fits[name]]
+        unknown, forms = np.full(len(models), np.nan), [STANDARD.name] * len(models)
+        groups.append(Group(single, models, unknown, forms))
+    times = MeasuredHere(stopwatch, store).candidates(groups, progress=progress)
     timings, known = {}, {}
     for (name, tried), group, (dense, timed) in zip(fits.items(), groups, times, strict=True):
         spec = found[name][0].spec
@@ -169,7 +175,8 @@ def _time_assembled(
         if not chosen:
             continue
         fits = {name: layers[name].fits[place] for name, place in chosen.items()}
-        models.append(assemble(prepared, fits, input_shapes=input_shapes))
+        replacements = {name: Candidate(fit, STANDARD).replacement for name, fit in fits.items()}
+        models.append(replace_layers(prepared, replacements, input_shapes=input_shapes)[0])
         seconds = [(layers[n].dense.seconds, layers[n].timed[p].seconds) for n, p in chosen.items()]
         saved.append(sum(dense - candidate for dense, candidate in seconds))
     whole, *timed = stopwatch.compare(models, feeds, seconds=MODEL_SECONDS)

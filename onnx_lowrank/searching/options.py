@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.layers import Layer, layer_bias, layer_weight
 from onnx_lowrank.layer_errors import LAYER_ERRORS, layer_reason
-from onnx_lowrank.planning.fit import LayerFit
+from onnx_lowrank.planning.fit import LayerFit, exact_fit
 from onnx_lowrank.planning.latency import Timed
 from onnx_lowrank.rewriting.forms import STANDARD, forms_for
-from onnx_lowrank.schemes.dense import Dense, DenseFactors
+from onnx_lowrank.schemes.dense import DenseFactors
 from onnx_lowrank.searching.candidate import Candidate, Option
 from onnx_lowrank.searching.context import SearchContext
 from onnx_lowrank.searching.knapsack import Conflict
@@ -113,9 +113,7 @@ def timed_options(
     layers = _candidates(context, space, fits, reasons)
     if not layers:
         return Options({})
-    times = context.latencies.candidates(
-        [each.group for each in layers], progress=context.progress
-    )
+    times = context.latencies.candidates([each.group for each in layers], progress=context.progress)
     plain = any(c.form.plain for each in layers for c in each.candidates)
     between = _edges(context) if plain else ()
     sizes = [edge.shape for edge in between]
@@ -181,8 +179,7 @@ def _candidates(
         ]
         if forms := [form for form in serving(DenseFactors) if form is not STANDARD]:
             weight, bias = layer_weight(editor, layer), layer_bias(editor, layer)
-            exact = LayerFit(name, Dense(), "none", DenseFactors(weight), bias, 0.0, 0.0, 0.0)
-            candidates += [Candidate(exact, form) for form in forms]
+            candidates += [Candidate(exact_fit(name, weight, bias), form) for form in forms]
         if not candidates:
             continue
         try:

@@ -131,7 +131,9 @@ class Targets:
             (self.params, problem.base_params, Limit(problem.params, 0, problem.shared_params)),
             (self.bytes, problem.base_bytes, Limit(problem.bytes, 0, problem.shared_bytes)),
         )
-        return [replace(limit, most=most - base) for most, base, limit in limits if most is not None]
+        return [
+            replace(limit, most=most - base) for most, base, limit in limits if most is not None
+        ]
 
 
 def least_damage(problem: Problem, targets: Targets) -> Picks | None:

@@ -41,7 +41,9 @@ def search(context: SearchContext) -> SearchResult:
     DataError, ModelError, ProviderError
         As of calibration, onnxruntime and the data.
     """
-    space, reasons = search_space(context.layers, kept=context.kept)
+    space, reasons = search_space(
+        context.layers, kept=context.kept, forms=context.forms, settings=context.settings
+    )
     if not space:
         return _nothing(context, reasons, "no layer can be approximated")
     problems = _problems(context, space, reasons)
@@ -124,7 +126,7 @@ def build_problem(context: SearchContext, options: Options, evaluator: Evaluator
 def _damages(
     context: SearchContext, evaluator: Evaluator, name: str, tried: Sequence[Option]
 ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Return the predicted noise of each option: its error squared, as a probe's carries through."""
+    """Return the predicted noise of each option, as that of a probe carries through."""
     errors = np.array([0.0, *(option.candidate.fit.error for option in tried)])
     inexact = [option.candidate for option in tried if option.candidate.fit.error > 0]
     if not inexact:
@@ -204,9 +206,7 @@ def _plan(context: SearchContext, chosen: Chosen, reasons: Mapping[str, str]) ->
     return Plan(tuple(decisions))
 
 
-def _choices(
-    options: Mapping[str, Sequence[Option]], picks: Picks
-) -> tuple[LayerChoice, ...]:
+def _choices(options: Mapping[str, Sequence[Option]], picks: Picks) -> tuple[LayerChoice, ...]:
     """Return the candidates that were chosen, with their latencies beside the layers."""
     chosen = [
         (name, tried[pick - 1])

@@ -7,13 +7,17 @@ from types import MappingProxyType
 
 import onnx
 
+from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.errors import ModelError, PlanError
 from onnx_lowrank.graph.layers import Layer, find_layers
 from onnx_lowrank.planning.candidates import candidates
 from onnx_lowrank.planning.plan import applicable, kept_as_asked
+from onnx_lowrank.rewriting.form import Form
+from onnx_lowrank.rewriting.forms import STANDARD, forms_for
 from onnx_lowrank.schemes import Scheme
+from onnx_lowrank.schemes.dense import DenseFactors
+from onnx_lowrank.searching.settings import SETTINGS, SearchSettings
 
-LEAST_SHARE = 0.005  # of all operations and of all parameters: a layer below both is kept
 SearchSpace = dict[str, tuple[Layer, tuple[Scheme, ...]]]
 """The layers worth a search, each with the schemes to try."""
 
@@ -52,7 +56,11 @@ def searched(
 
 
 def search_space(
-    layers: Sequence[Layer], *, kept: Mapping[str, str] = MappingProxyType({})
+    layers: Sequence[Layer],
+    *,
+    kept: Mapping[str, str] = MappingProxyType({}),
+    forms: Sequence[Form] = (),
+    settings: SearchSettings = SETTINGS,
 ) -> tuple[SearchSpace, dict[str, str]]:
     """Return the layers worth a fit with their candidates, and why each other one is not.
 
@@ -64,6 +72,10 @@ def search_space(
         Of a normalised model, their sizes known.
     kept : mapping of str to str
         Why some are left out in any case, by name.
+    forms : sequence of Form
+        Those that candidates may have: a layer that no scheme suits may have another one of them.
+    settings : SearchSettings
+        From which share of the operations on a layer counts.
 
     Returns
     -------
@@ -71,6 +83,7 @@ def search_space(
         Both by layer name.
     """
     specs = [layer.spec for layer in layers if layer.spec is not None]
+    least = settings.least_share
     macs = sum(spec.macs or 0 for spec in specs)
     params = sum(spec.params for spec in specs)
     found: SearchSpace = {}
@@ -83,12 +96,18 @@ def search_space(
             reasons[layer.name] = layer.reason or "its shape cannot be read"
         elif spec.macs is None or spec.input_size is None:
             reasons[layer.name] = "its input size is unknown; give --input-shape"
-        elif spec.macs < LEAST_SHARE * macs and spec.params < LEAST_SHARE * params:
+        elif spec.macs < least * macs and spec.params < least * params:
             share = 100 * spec.macs / macs
             reasons[layer.name] = f"it has only {share:.2g} % of the multiply-adds"
-        elif schemes := candidates(spec):
+        elif (schemes := candidates(spec)) or _other_forms(layer, spec, forms):
             found[layer.name] = (layer, schemes)
         else:
             refusal = applicable(layer)[1]
             reasons[layer.name] = refusal or "no scheme reduces its multiply-adds"
     return found, reasons
+
+
+def _other_forms(layer: Layer, spec: ConvSpec, forms: Sequence[Form]) -> list[Form]:
+    """Return the forms besides standard ops that the layer may have as it is."""
+    serving = forms_for(DenseFactors, spec, layer.dtype, forms)
+    return [form for form in serving if form is not STANDARD]

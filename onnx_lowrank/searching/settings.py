@@ -58,3 +58,7 @@ class SearchSettings:
     off: float = 0.1
     fast_enough: float = 1.04
     sure: float = 0.9
+
+
+SETTINGS = SearchSettings()
+"""Those of every search that says nothing else."""

@@ -15,7 +15,7 @@ from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.layers import Layer
 from onnx_lowrank.graph.ops import is_op
 from onnx_lowrank.rewriting.lowering.functions import DOMAIN
-from onnx_lowrank.rewriting.rewrite import replace
+from onnx_lowrank.rewriting.rewrite import replace_layers
 from onnx_lowrank.searching.candidate import Candidate
 
 
@@ -70,7 +70,7 @@ def single_layer_model(model: onnx.ModelProto, layer: Layer, *, batch: int) -> o
 
 def replaced(single: onnx.ModelProto, candidate: Candidate) -> onnx.ModelProto:
     """Return a copy of a model of one layer with the layer replaced."""
-    return replace(single, {candidate.fit.layer: candidate.replacement})[0]
+    return replace_layers(single, {candidate.fit.layer: candidate.replacement})[0]
 
 
 def structure(model: onnx.ModelProto) -> bytes:

@@ -20,6 +20,7 @@ from onnx_lowrank.rewriting.lowering.permutation import (
     transposed_blocks,
 )
 from onnx_lowrank.rewriting.lowering.pointwise import PointwiseForms, choose_forms
+from onnx_lowrank.schemes.dense import DenseFactors
 from onnx_lowrank.schemes.factors import (
     BlockCPFactors,
     BlockTucker2Factors,
@@ -68,6 +69,28 @@ def refusal(structure: type[object]) -> str | None:
     if lower.dispatch(structure) is lower.dispatch(object):
         return f"{structure.__name__} have no chain of standard ops"
     return None
+
+
+@lower.register
+def _(
+    factors: DenseFactors,
+    conv: ConvSpec,
+    bias: Array | None,
+    fragment: Fragment,
+    *,
+    forms: PointwiseForms | None = None,
+) -> None:
+    del forms  # there is one stage
+    x = fragment.input
+    if conv.kernel:
+        fragment.output(
+            _spatial(
+                fragment, x, conv, weight=factors.weight, bias=bias, group=conv.group, name="dense"
+            )
+        )
+        return
+    x = _matmul(fragment, x, factors.weight, "dense")
+    fragment.output(_biased(fragment, x, bias, "dense"))
 
 
 @lower.register
@@ -134,9 +157,7 @@ def _(
     if not conv.kernel:
         x = _matmul(fragment, fragment.input, kernels, "kernels")
         x = _matmul(fragment, x, outputs, "outputs")
-        if bias is not None:
-            x = fragment.node("Add", [x, fragment.constant(bias, "outputs.bias")], name="bias")
-        fragment.output(x)
+        fragment.output(_biased(fragment, x, bias, "outputs"))
         return
     x = _spatial(
         fragment, fragment.input, conv, weight=kernels, bias=None, group=group, name="kernels"
@@ -184,6 +205,12 @@ def _one_axis(
 def _matmul(fragment: Fragment, x: str, weight: Array, name: str) -> str:
     constant = fragment.constant(weight.T, f"{name}.weight")
     return fragment.node("MatMul", [x, constant], name=name)
+
+
+def _biased(fragment: Fragment, x: str, bias: Array | None, name: str) -> str:
+    if bias is None:
+        return x
+    return fragment.node("Add", [x, fragment.constant(bias, f"{name}.bias")], name="bias")
 
 
 def _lower_blocks(
