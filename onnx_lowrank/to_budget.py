@@ -35,6 +35,7 @@ from onnx_lowrank.searching.prediction import Prediction
 from onnx_lowrank.searching.result import SearchResult
 from onnx_lowrank.searching.run import search
 from onnx_lowrank.searching.search_space import searched
+from onnx_lowrank.searching.settings import SETTINGS, SearchSettings
 from onnx_lowrank.searching.timing import Stopwatch
 from onnx_lowrank.store import Store, default_folder
 from onnx_lowrank.verification import Tolerance
@@ -159,11 +160,12 @@ def compress_to_budget(
     provider: Provider = "cpu",
     jobs: int = 1,
     dask: str | None = None,
-    latency: SavedLatencies | None = None,
+    latency: SavedLatencies | LatencySource | None = None,
     lowering: Lowering = "auto",
     keep: Sequence[str] = (),
     cache_dir: Path | None = None,
     seed: int = 0,
+    settings: SearchSettings = SETTINGS,
     progress: Progress = lambda step, done, total: None,
 ) -> BudgetResult:
     """Find and build the fastest model within a budget.
@@ -198,9 +200,10 @@ def compress_to_budget(
     dask : str, optional
         Address of a Dask scheduler whose workers make the fits instead; extra ``dask``. Everything
         else, timing above all, is done here.
-    latency : SavedLatencies, optional
+    latency : SavedLatencies or LatencySource, optional
         Latencies measured on another machine, for which the model is then made: nothing is timed
-        here, and threads, provider and input shapes are those of that measurement.
+        here, and threads, provider and input shapes are those of that measurement. Or another
+        source of latencies than this machine's clock.
     lowering : {"standard", "portable", "auto"}
         The forms that candidates may have, each timed in its own; ``auto``: all that can be fast
         here, side by side in one model. Latencies of another machine are those of standard ops.
@@ -210,6 +213,8 @@ def compress_to_budget(
         Where results are kept; the user's cache folder by default.
     seed : int
         Fixes every random choice.
+    settings : SearchSettings
+        How long the search measures, how far it looks, and when it stops.
     progress : callable
         Called with a sentence, the number of steps done, and their total.
 
@@ -219,7 +224,8 @@ def compress_to_budget(
         If an input is at fault; the message names the remedy.
     """
     # By latencies of another machine nothing runs on its provider here.
-    here: Provider = "cpu" if latency is not None else provider
+    table = latency if isinstance(latency, SavedLatencies) else None
+    here: Provider = "cpu" if table is not None else provider
     require_provider(here)
     if dask is not None:
         check_scheduler(dask)
@@ -228,7 +234,7 @@ def compress_to_budget(
     original = source.model
     names, kept = searched(original, keep)
     prepared, _ = normalised(original, names)
-    if latency is None:
+    if table is None:
         forms = allowed_forms(lowering, kernels=lowering == AUTO and loads())
     else:
         forms = (STANDARD,)
@@ -236,8 +242,8 @@ def compress_to_budget(
             raise PlanError(
                 "saved latencies are of standard ops; leave out the lowering, or the latencies"
             )
-        input_shapes = input_shapes or latency.input_shapes or None
-        _check_latency(latency, original, threads, provider, input_shapes, seed)
+        input_shapes = input_shapes or table.input_shapes or None
+        _check_latency(table, original, threads, provider, input_shapes, seed)
     layers = find_layers(original, input_shapes=input_shapes)
     budget.check_countable(uncounted(plan_costs(layers, untouched(layers))))
     inputs = fix_shapes(model_inputs(original), input_shapes or {})
@@ -264,9 +270,10 @@ def compress_to_budget(
         verdict = opened(data, limit)
 
     store = Store((cache_dir or default_folder()) / "search")
-    latencies: LatencySource = MeasuredHere(Stopwatch(here, threads, seed), store)
-    if latency is not None:
-        latencies = MeasuredElsewhere(latency)
+    if isinstance(latency, SavedLatencies):
+        latency = MeasuredElsewhere(latency)
+    elif latency is None:
+        latency = MeasuredHere(Stopwatch(here, threads, seed), store, settings)
     found = search(
         SearchContext(
             original=original,
@@ -275,12 +282,13 @@ def compress_to_budget(
             budget=budget,
             forms=forms,
             samples=SearchSamples(calibration=fitting, search=selection, verdict=verdict.samples),
-            latencies=latencies,
+            latencies=latency,
             store=store,
             options=RunOptions(provider=here, threads=threads, jobs=jobs, cluster=dask, seed=seed),
             input_shapes=input_shapes,
             score=score,
             kept=kept,
+            settings=settings,
             progress=progress,
         )
     )
@@ -320,11 +328,11 @@ def compress_to_budget(
     failures = (*found.failures, *report.failures, *missed)
     if found.latency.high >= 1:
         why = f"it is not faster: it takes {found.latency.ratio:.3f} of the time"
-        if latency is not None:
+        if table is not None:
             why = f"it is not faster for certain: up to {found.latency.high:.3f} of the time"
         failures = (*failures, why)
     expected = None if found.outlook is None else found.outlook.predict(report.samples)
-    return BudgetResult(result, found, failures, latency, expected, missed)
+    return BudgetResult(result, found, failures, table, expected, missed)
 
 
 def _divided(dataset: Dataset, shares: Sequence[float], uses: str) -> tuple[Dataset, ...]:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from onnx_lowrank.searching.knapsack import (
     Choice,
+    Conflict,
     Limit,
     Together,
     choose,
@@ -109,3 +110,37 @@ def test_what_is_minimised_may_be_shared_too() -> None:
     costs = [np.array([0.0, 3.0])] * 2
     assert choose(costs, [], together=[Together((0, 1), 7.0)]) == Choice((1, 1), -1.0, 0.0)
     assert choose(costs, [], together=[Together((0, 1), 5.0)]) == Choice((0, 0), 0.0, 0.0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(2, 4), st.booleans())
+def test_conflicts_are_paid_where_both_sides_are_met(
+    seed: int, layers: int, in_limit: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    costs = [rng.uniform(1e-4, 1e-2, 3) for _ in range(layers)]
+    damages = [rng.uniform(0, 1, 3) for _ in range(layers)]
+    sides = [rng.random(3) < 0.5 for _ in range(layers)]
+    conflicts = [
+        Conflict(float(rng.uniform(0, 1e-2)), (i, sides[i]), tuple((j, ~sides[j]) for j in others))
+        for i in range(layers)
+        if len(others := [j for j in range(layers) if j != i])
+    ]
+    conflicts.append(Conflict(5e-3, None, tuple(enumerate(sides))))
+
+    def paid(picks: tuple[int, ...]) -> float:
+        return total(picked(costs, picks)) + sum(each.of(picks) for each in conflicts)
+
+    all_picks = list(itertools.product(range(3), repeat=layers))
+    if in_limit:  # as a bound on the sum, the damage being minimised
+        most = float(np.quantile([paid(picks) for picks in all_picks], 0.3))
+        choice = choose(damages, [Limit(costs, most, (), tuple(conflicts))])
+        allowed = [p for p in all_picks if paid(p) <= most]
+        assert choice is not None
+        assert paid(choice.picks) <= most + 1e-6 * 1e-2  # the solver's tolerance of the unit
+        assert choice.cost <= min(total(picked(damages, p)) for p in allowed) * (1 + 2e-4)
+    else:
+        choice = choose(costs, [], conflicts=conflicts)
+        assert choice is not None
+        assert abs(choice.cost - paid(choice.picks)) < 1e-12
+        assert choice.cost <= min(map(paid, all_picks)) * (1 + 2e-4)

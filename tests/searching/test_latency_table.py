@@ -19,7 +19,7 @@ import onnx_lowrank
 from onnx_lowrank.errors import PlanError
 from onnx_lowrank.planning.budget import Budget
 from onnx_lowrank.planning.latency import SavedLatencies, Timed
-from onnx_lowrank.searching import run
+from onnx_lowrank.searching.timing import Stopwatch
 from onnx_lowrank.to_budget import BudgetResult
 
 COMMAND = [sys.executable, "-c", "from onnx_lowrank.cli import main; main()"]
@@ -88,8 +88,8 @@ def no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object, **kwargs: object) -> None:
         raise AssertionError("a model was timed on this machine")
 
-    monkeypatch.setattr(run.Stopwatch, "compare", refuse)
-    monkeypatch.setattr(run.Stopwatch, "glance", refuse)
+    for way in ("compare", "glance", "side_by_side", "beside"):
+        monkeypatch.setattr(Stopwatch, way, refuse)
 
 
 def altered(table: SavedLatencies, change: Callable[[Timed], Timed]) -> SavedLatencies:

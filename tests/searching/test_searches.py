@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ from onnx import numpy_helper, parser
 
 from onnx_lowrank import compress_to_budget
 from onnx_lowrank.planning.budget import Budget
-from onnx_lowrank.searching import selection
+from onnx_lowrank.planning.latency import Timed
+from onnx_lowrank.searching.latency_source import MeasuredElsewhere
 from onnx_lowrank.searching.quality import SURE
+from onnx_lowrank.searching.settings import SETTINGS, SearchSettings
 from onnx_lowrank.to_budget import BudgetResult
 from onnx_lowrank.verification.report import DEFAULT_SQNR_DB
 
@@ -26,20 +29,20 @@ DEPTH, CHANNELS, CLASSES, SIDE = 6, 32, 10, 10
 CHILD = """
 import os, signal, sys
 sys.path[:0] = [{tests!r}, {here!r}]
-from onnx_lowrank.searching.evaluator import WholeModels
-from test_selection import search
+from onnx_lowrank.searching.evaluator import Evaluator
+from test_searches import search
 from pathlib import Path
 
-refits, made = WholeModels.refits, []
+refitted, made = Evaluator.refitted, []
 
 def killing(self, picks):
-    found = refits(self, picks)
+    found = refitted(self, picks)
     made.append(picks)
     if len(set(made)) == 2:  # the first wider picks are fitted, and not yet measured
         os.kill(os.getpid(), signal.SIGKILL)
     return found
 
-WholeModels.refits = killing
+Evaluator.refitted = killing
 search(Path({folder!r}), min_sqnr_db=15)
 """
 
@@ -70,7 +73,34 @@ def network() -> onnx.ModelProto:
     return model
 
 
-def search(folder: Path, samples: int = 160, **budget: Any) -> BudgetResult:
+class Clock(MeasuredElsewhere):
+    """A machine whose time is its multiply-adds; whole models may take another time."""
+
+    def __init__(
+        self, model: onnx.ModelProto, ratio: Callable[[onnx.ModelProto, float], float] | None = None
+    ) -> None:
+        super().__init__(latencies(model))
+        self.ratio = ratio or (lambda model, predicted: predicted)
+
+    def models(
+        self, models: Sequence[onnx.ModelProto], feeds: Any, predicted: Sequence[float]
+    ) -> list[Timed]:
+        found = super().models(models, feeds, predicted)
+        ratios = [self.ratio(*each) for each in zip(models, predicted, strict=True)]
+        return [replace(each, ratio=ratio) for each, ratio in zip(found, ratios, strict=True)]
+
+
+ONCE = replace(SETTINGS, most_refits=0)  # no step that goes on by refits
+
+
+def search(
+    folder: Path,
+    samples: int = 160,
+    *,
+    clock: Clock | None = None,
+    settings: SearchSettings = SETTINGS,
+    **budget: Any,
+) -> BudgetResult:
     rng = np.random.default_rng(5)
     x = rng.standard_normal((samples, 8, SIDE, SIDE)) + 2 * rng.standard_normal((samples, 8, 1, 1))
     model = network()
@@ -79,23 +109,18 @@ def search(folder: Path, samples: int = 160, **budget: Any) -> BudgetResult:
         Budget(**budget),
         data=[{"x": part} for part in x.astype(np.float32).reshape(-1, 4, 8, SIDE, SIDE)],
         cache_dir=folder,
-        latency=latencies(model),
+        latency=clock or Clock(model),
+        lowering="standard",
+        settings=settings,
     )
-
-
-def plain(folder: Path, monkeypatch: pytest.MonkeyPatch, **budget: Any) -> BudgetResult:
-    """Search without the step that goes on by refits."""
-    with monkeypatch.context() as patch:
-        patch.setattr(selection.Selection, "_widened", lambda self, found: found)
-        return search(folder, **budget)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("least", "faster"), [(12, False), (15, True), (20, False)])
 def test_a_search_goes_on_to_what_only_refits_allow(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, least: float, faster: bool
+    tmp_path: Path, least: float, faster: bool
 ) -> None:
-    before = plain(tmp_path, monkeypatch, min_sqnr_db=least)
+    before = search(tmp_path, settings=ONCE, min_sqnr_db=least)
     kept = {path.name for path in tmp_path.glob("search/*")}
     result = search(tmp_path, min_sqnr_db=least)
     first, found = before.search, result.search
@@ -106,7 +131,7 @@ def test_a_search_goes_on_to_what_only_refits_allow(
     # The models that were measured are all told, and the result is one of them.
     more = found.explored[len(first.explored) :]
     assert found.explored[: len(first.explored)] == first.explored
-    assert 2 <= len(more) <= 1 + selection.MAX_REFITS
+    assert 2 <= len(more) <= 1 + SETTINGS.most_refits
     assert found.quality in [each.quality for each in more if each.passed]
     verdict = result.compressed.report.verification
     assert verdict is not None
@@ -124,89 +149,71 @@ def test_a_search_goes_on_to_what_only_refits_allow(
 
 
 @pytest.mark.slow
-def test_where_other_samples_may_disagree_the_search_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = plain(tmp_path, monkeypatch, min_sqnr_db=15)
-    with monkeypatch.context() as patch:
-        patch.setattr(selection, "SURE", 1.1)
-        unsure = search(tmp_path, min_sqnr_db=15)
+def test_where_other_samples_may_disagree_the_search_stays(tmp_path: Path) -> None:
+    before = search(tmp_path, settings=ONCE, min_sqnr_db=15)
+    unsure = search(tmp_path, settings=replace(SETTINGS, sure=1.1), min_sqnr_db=15)
     assert unsure.search.latency == before.search.latency
     assert unsure.search.quality == before.search.quality
     assert unsure.compressed.model == before.compressed.model
 
 
 @pytest.mark.slow
-def test_of_fewer_operations_what_measures_too_slow_is_not_taken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_fewer_operations_what_measures_too_slow_is_not_taken(tmp_path: Path) -> None:
     budget: dict[str, Any] = {"min_sqnr_db": 15, "min_speedup": 1.1, "objective": "macs"}
-    before = plain(tmp_path, monkeypatch, **budget)
-    widened, timed = selection.Selection._widened, selection.Selection._timed
-    late: list[Any] = []
+    before = search(tmp_path, settings=ONCE, **budget)
+    wider = search(tmp_path, **budget)
+    assert wider.search.layers != before.search.layers  # refits allow more
+    chosen = {before.search.latency.ratio}
+    late: list[float] = []
 
-    def widening(self: Any, found: Any) -> Any:
-        def slow(problem: Any, picks: Any) -> Any:
-            late.append(picks)
-            return replace(timed(self, problem, picks), ratio=0.95)
+    def slow(model: onnx.ModelProto, predicted: float) -> float:
+        if predicted in chosen or predicted == 1:
+            return predicted
+        late.append(predicted)
+        return 0.95
 
-        self._timed = slow
-        return widened(self, found)
-
-    monkeypatch.setattr(selection.Selection, "_widened", widening)
-    result = search(tmp_path, **budget)
+    result = search(tmp_path, clock=Clock(network(), slow), **budget)
     assert late  # there are wider picks, and they were timed
-    assert result.search.latency == before.search.latency
+    assert result.search.latency.ratio == before.search.latency.ratio
     assert result.passed
 
 
 @pytest.mark.slow
-def test_the_predicted_latency_is_what_was_said_before_the_model_was_timed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = plain(tmp_path, monkeypatch, min_sqnr_db=15).search
-    forecast = selection.Selection._time_models
+def test_the_predicted_latency_is_what_was_said_before_the_model_was_timed(tmp_path: Path) -> None:
+    first = search(tmp_path, settings=ONCE, min_sqnr_db=15).search
 
-    def slower(self: Any, models: Any, predicted: float = 1.0) -> Any:
-        original, low_rank = forecast(self, models, predicted)
-        return [original, replace(low_rank, ratio=1.05 * low_rank.ratio)]
+    def slower(model: onnx.ModelProto, predicted: float) -> float:
+        return predicted if predicted == 1 else 1.05 * predicted
 
-    monkeypatch.setattr(selection.Selection, "_time_models", slower)
-    found = plain(tmp_path, monkeypatch, min_sqnr_db=15).search
+    clock = Clock(network(), slower)
+    found = search(tmp_path, clock=clock, settings=ONCE, min_sqnr_db=15).search
     assert found.plan == first.plan
     assert found.predicted_ratio == first.predicted_ratio
     assert found.latency.ratio == pytest.approx(1.05 * found.predicted_ratio)
 
 
 @pytest.mark.slow
-def test_a_layer_that_does_not_pay_in_the_network_around_it_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    forecast = selection.Selection._time_models
+def test_a_layer_that_does_not_pay_in_the_network_around_it_is_kept(tmp_path: Path) -> None:
     wholes = []
 
-    def around(self: Any, models: Any, predicted: float = 1.0) -> Any:
-        timed = forecast(self, models[:1])[0]
-        ratios = []
-        for model in models:
-            left = {each.name for each in model.graph.initializer}
-            replaced = {i for i in range(DEPTH) if f"w{i}" not in left}
-            ratios.append(1 - 0.09 * len(replaced - {2}) + 0.2 * (2 in replaced))
-        if len(models) == 2:
-            wholes.append(ratios[1])
-        return [replace(timed, ratio=ratio) for ratio in ratios]
+    def around(model: onnx.ModelProto, predicted: float) -> float:
+        left = {each.name for each in model.graph.initializer}
+        replaced = {i for i in range(DEPTH) if f"w{i}" not in left}
+        if len(replaced) > 1:
+            wholes.append(1 - 0.09 * len(replaced - {2}) + 0.2 * (2 in replaced))
+        return 1 - 0.09 * len(replaced - {2}) + 0.2 * (2 in replaced)
 
-    first = plain(tmp_path, monkeypatch, min_sqnr_db=12).search
+    first = search(tmp_path, settings=ONCE, min_sqnr_db=12).search
     assert "node4" in {layer.name for layer in first.layers}
-    monkeypatch.setattr(selection.Selection, "_time_models", around)
-    found = plain(tmp_path, monkeypatch, min_sqnr_db=12).search
+    clock = Clock(network(), around)
+    found = search(tmp_path, clock=clock, settings=ONCE, min_sqnr_db=12).search
     assert "node4" not in {layer.name for layer in found.layers}
     assert found.layers
     assert len(wholes) >= 2
     assert found.latency.ratio == min(wholes) < wholes[0]
     assert found.quality.within(Budget(min_sqnr_db=12))
     # What layers add in the network was measured, and they add up.
-    assert found.predicted_ratio == pytest.approx(found.latency.ratio, rel=selection.FORESEEN)
+    assert found.predicted_ratio == pytest.approx(found.latency.ratio, rel=SETTINGS.off)
 
 
 @pytest.mark.slow
