@@ -43,7 +43,11 @@ def reordered_ends(model: onnx.ModelProto) -> tuple[bool, bool]:
 
 
 def reordering_model(shape: Sequence[int]) -> onnx.ModelProto:
-    """Return a model that reorders a float32 tensor ``(N, C, H, W)``, and back."""
+    """Return a model that reorders a float32 tensor ``(N, C, H, W)``, and back.
+
+    The number of channels is rounded up to a multiple of 4: onnxruntime reorders no others.
+    """
+    shape = _rounded(shape)
     nodes = [
         helper.make_node("ReorderInput", ["x"], ["blocks"], domain=DOMAIN),
         helper.make_node("ReorderOutput", ["blocks"], ["y"], domain=DOMAIN, channels=shape[1]),
@@ -52,9 +56,15 @@ def reordering_model(shape: Sequence[int]) -> onnx.ModelProto:
 
 
 def idle_model(shape: Sequence[int]) -> onnx.ModelProto:
-    """Return a model that reads nothing of a float32 tensor but its shape."""
+    """Return a model that reads nothing of a float32 tensor ``(N, C, H, W)`` but its shape."""
+    shape = _rounded(shape)
     node = helper.make_node("Shape", ["x"], ["y"])
     return _model([node], shape, helper.make_tensor_value_info("y", TensorProto.INT64, [4]))
+
+
+def _rounded(shape: Sequence[int]) -> list[int]:
+    batch, channels, *size = shape
+    return [batch, -(-channels // 4) * 4, *size]
 
 
 def _model(

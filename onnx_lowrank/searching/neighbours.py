@@ -5,17 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from onnx_lowrank.graph.check import infer_shapes
 from onnx_lowrank.graph.layers import Layer
 from onnx_lowrank.graph.ops import is_op
+from onnx_lowrank.searching.knapsack import Conflict
 
 # Ops that onnxruntime computes in the layout of its Convs, so that they pass it on.
 _PASSING = (
     *("Relu", "LeakyRelu", "Clip", "Sigmoid", "Tanh", "HardSigmoid", "Add", "Sum", "Mul"),
     *("MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool", "Concat", "Identity"),
 )
+
+
+Mask = NDArray[np.bool_]
+Sizes = tuple[int, ...]
+Sides = tuple[Mask, Mask]
+"""For every candidate of a layer, the layer first, whether it reads, and writes, plain tensors."""
 
 
 @dataclass
@@ -36,7 +45,7 @@ class Edge:
     """
 
     producer: str | None
-    shape: tuple[int, ...]
+    shape: Sizes
     readers: list[str] = field(default_factory=list)
     read_plainly: bool = False
 
@@ -91,3 +100,49 @@ def edges(
     for output in model.graph.output:
         read(output.name, None)
     return tuple(found.values())
+
+
+def conflicts(
+    between: Sequence[Edge],
+    sides: Mapping[str, Sides],
+    names: Sequence[str],
+    reorders: Mapping[Sizes, float],
+) -> tuple[Conflict, ...]:
+    """Return what is paid where a tensor is written in one layout and read in another.
+
+    A tensor is reordered once, however many read it. What is no layer reads and writes plain
+    tensors.
+
+    Parameters
+    ----------
+    between : sequence of Edge
+        The tensors.
+    sides : mapping of str to (ndarray of bool, ndarray of bool)
+        By layer; of one that stays as it is, for the layer alone.
+    names : sequence of str
+        The layers that can be replaced, in the order of the picks.
+    reorders : mapping of tuple of int to float
+        Seconds to reorder a tensor one way, by its sizes.
+    """
+    places = {name: place for place, name in enumerate(names)}
+    found = []
+    for edge in between:
+        if not (cost := reorders.get(edge.shape, 0.0)):
+            continue
+        plain = np.array([True]) if edge.producer is None else sides[edge.producer][1]
+        for writes, reads_otherwise in (
+            (~plain, [(name, sides[name][0]) for name in edge.readers]),
+            (plain, [(name, ~sides[name][0]) for name in edge.readers]),
+        ):
+            others = [(places[n], mask) for n, mask in reads_otherwise if n in places]
+            always = any(mask[0] for name, mask in reads_otherwise if name not in places)
+            if edge.read_plainly and writes is not plain:
+                always = True
+            if edge.producer not in places:
+                if writes[0] and others and not always:
+                    found.append(Conflict(cost, None, tuple(others)))
+            elif always:
+                found.append(Conflict(cost, None, ((places[edge.producer], writes),)))
+            elif others:
+                found.append(Conflict(cost, (places[edge.producer], writes), tuple(others)))
+    return tuple(found)

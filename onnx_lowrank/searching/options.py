@@ -8,7 +8,6 @@ from functools import partial
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.layers import Layer, layer_bias, layer_weight
@@ -21,15 +20,12 @@ from onnx_lowrank.searching.candidate import Candidate, Option
 from onnx_lowrank.searching.context import SearchContext
 from onnx_lowrank.searching.knapsack import Conflict
 from onnx_lowrank.searching.latency_source import Group, InNetwork
-from onnx_lowrank.searching.neighbours import Edge, edges
+from onnx_lowrank.searching.neighbours import Edge, Sides, Sizes, conflicts, edges
 from onnx_lowrank.searching.problem import worth_trying
 from onnx_lowrank.searching.search_space import SearchSpace
 from onnx_lowrank.searching.single_layer import replaced, single_layer_model
 from onnx_lowrank.searching.sizes import added_bytes
 from onnx_lowrank.workload import batch_of
-
-Mask = NDArray[np.bool_]
-Sizes = tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +146,8 @@ def timed_options(
             reasons[each.layer.name] = "no candidate is measurably faster"
     ends = {each.layer.name: network.ends[place] for place, each in enumerate(layers)}
     found = {name: options for name, options in found.items() if options}
-    return Options(found, network, _conflicts(between, found, ends, network.reorders))
+    paid = conflicts(between, _sides(context.layers, found, ends), list(found), network.reorders)
+    return Options(found, network, paid)
 
 
 def _candidates(
@@ -199,44 +196,20 @@ def _edges(context: SearchContext) -> tuple[Edge, ...]:
     return edges(context.normalised, convs, shapes)
 
 
-def _conflicts(
-    between: Sequence[Edge],
+def _sides(
+    layers: Sequence[Layer],
     options: Mapping[str, Sequence[Option]],
     ends: Mapping[str, tuple[bool, bool]],
-    reorders: Mapping[Sizes, float],
-) -> tuple[Conflict, ...]:
-    """Return what is paid where a tensor is written in one layout and read in another.
+) -> dict[str, Sides]:
+    """Return at which ends of which layers tensors are plain, for every candidate.
 
     A layer without options stays as it is; of those that were not timed, the runtime is taken to
-    have a layout of its own. What is no layer reads and writes plain tensors.
+    have a layout of its own.
     """
-    places = {name: place for place, name in enumerate(options)}
-
-    def plain(name: str, end: int) -> Mask:
-        """Which of a layer's candidates, the layer first, have a plain tensor at an end."""
-        own = not ends.get(name, (True, True))[end]
-        forms = [option.candidate.form.plain for option in options.get(name, ())]
-        return np.array([own, *(own or is_plain for is_plain in forms)])
-
-    found = []
-    for edge in between:
-        cost = reorders.get(edge.shape, 0.0)
-        if cost == 0:
-            continue
-        written = np.array([True]) if edge.producer is None else plain(edge.producer, 1)
-        for producer, readers in (
-            (~written, [(name, plain(name, 0)) for name in edge.readers]),  # blocks, read plainly
-            (written, [(name, ~plain(name, 0)) for name in edge.readers]),  # plain, read in blocks
-        ):
-            always = edge.read_plainly and producer is not written
-            met = [(places.get(name), mask) for name, mask in readers]
-            always = always or any(place is None and mask[0] for place, mask in met)
-            others = tuple((place, mask) for place, mask in met if place is not None and mask.any())
-            first = places.get(edge.producer) if edge.producer is not None else None
-            if first is None and not producer[0]:
-                continue  # it never writes that way
-            if always and first is not None:
-                found.append(Conflict(cost, None, ((first, producer),)))
-            elif others and not always:
-                found.append(Conflict(cost, None if first is None else (first, producer), others))
-    return tuple(found)
+    found = {}
+    for layer in layers:
+        forms = [option.candidate.form.plain for option in options.get(layer.name, ())]
+        own = [not reordered for reordered in ends.get(layer.name, (True, True))]
+        read, written = (np.array([end, *(end or plain for plain in forms)]) for end in own)
+        found[layer.name] = (read, written)
+    return found
