@@ -38,12 +38,13 @@ from onnx_lowrank.results import (
     inspected,
 )
 from onnx_lowrank.rewriting.form import Replacement
-from onnx_lowrank.rewriting.forms import AUTO, default_form, find_form
+from onnx_lowrank.rewriting.forms import AUTO, checked_forms, default_form, find_form, layer_forms
 from onnx_lowrank.rewriting.passes.normalize import normalised
 from onnx_lowrank.rewriting.rewrite import rewrite
 from onnx_lowrank.runtime import Provider, fix_shapes, model_inputs, require_provider
 from onnx_lowrank.runtime.doctor import Diagnosis, diagnose
 from onnx_lowrank.runtime.library import Lowering, loads
+from onnx_lowrank.schemes import SCHEMES
 from onnx_lowrank.score import Score, ScoreSource
 from onnx_lowrank.verification import Tolerance, VerifyReport
 from onnx_lowrank.verification import verify as verify_models
@@ -97,7 +98,15 @@ def inspect(
         Shapes of inputs that the model leaves open; needed to count multiply-adds there.
     """
     layers = _layers(read_model(model).model, input_shapes)
-    return tuple(LayerInfo(layer, *applicable(layer)) for layer in layers)
+    return tuple(_layer_info(layer) for layer in layers)
+
+
+def _layer_info(layer: Layer) -> LayerInfo:
+    schemes, reason = applicable(layer)
+    forms: tuple[str, ...] = ()
+    if layer.reason is None and layer.spec is not None:
+        forms = layer_forms(map(SCHEMES.__getitem__, schemes), layer.spec, layer.dtype)
+    return LayerInfo(layer, schemes, reason, forms)
 
 
 def cost(
@@ -259,6 +268,7 @@ def compress(
     original = source.model
     layers = _layers(original, input_shapes)
     decided = resolve_plan(layers, plan, weights=_weights(original, layers))
+    forms = {name: find_form(each or form.name) for name, each in decided.forms.items()}
     if not decided.chosen:
         raise PlanError(_nothing_replaced({d.layer: d.reason for d in decided.decisions}))
     dataset = (
@@ -301,13 +311,9 @@ def compress(
         raise PlanError(_nothing_replaced(found.failed))
 
     progress("rewriting", steps - 2, steps)
-    named = {name: find_form(each) for name, each in decided.forms.items() if each is not None}
     rewritten, changed = rewrite(
         original,
-        {
-            name: Replacement(fit.factors, fit.bias, named.get(name, form))
-            for name, fit in fits.items()
-        },
+        {name: Replacement(fit.factors, fit.bias, forms[name]) for name, fit in fits.items()},
         forms=(form,),
         input_shapes=input_shapes,
     )
@@ -376,14 +382,15 @@ def resolve_plan(
     """
     if plan is None:
         return default_plan(layers)
-    if isinstance(plan, Path):
-        return decide(layers, read_plan(plan), weights=weights)
     if isinstance(plan, Plan):
         if [d.layer for d in plan.decisions] != [layer.name for layer in layers]:
             raise PlanError("the plan was made for other layers; make one for this model")
-        return plan
-    rules = tuple(r if isinstance(r, Rule) else Rule.parse(r) for r in plan)
-    return decide(layers, rules, weights=weights)
+        return checked_forms(layers, plan)
+    if isinstance(plan, Path):
+        rules = read_plan(plan)
+    else:
+        rules = tuple(r if isinstance(r, Rule) else Rule.parse(r) for r in plan)
+    return checked_forms(layers, decide(layers, rules, weights=weights))
 
 
 def _weights(model: onnx.ModelProto, layers: Sequence[Layer]) -> Weights:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Generic, Protocol, TypeVar
 
@@ -26,10 +26,15 @@ class Registry(Generic[T]):
     ----------
     items : iterable
         The things to begin with.
+    lacks : callable, optional
+        Says in a sentence what a thing lacks to be one of them; None if nothing.
     """
 
-    def __init__(self, items: Iterable[T] = ()) -> None:
+    def __init__(
+        self, items: Iterable[T] = (), *, lacks: Callable[[T], str | None] | None = None
+    ) -> None:
         self._items: list[T] = []
+        self._lacks = lacks
         for item in items:
             self.add(item)
 
@@ -39,8 +44,10 @@ class Registry(Generic[T]):
         Raises
         ------
         ValueError
-            If there is one of its name already.
+            If it lacks something, or there is one of its name already.
         """
+        if self._lacks is not None and (reason := self._lacks(item)):
+            raise ValueError(reason)
         if item.name in self.names:
             raise ValueError(f"the name '{item.name}' is taken; give it another")
         self._items.append(item)

@@ -28,11 +28,24 @@ from onnx_lowrank.verification import VerifyReport
 
 @dataclass(frozen=True)
 class LayerInfo:
-    """One row of `inspect`."""
+    """One row of `inspect`.
+
+    Attributes
+    ----------
+    layer : Layer
+        The layer.
+    schemes : tuple of str
+        Names of the schemes that it can take.
+    reason : str or None
+        Why there is none.
+    forms : tuple of str
+        Names of the forms that it, as it is or by one of these schemes, can have.
+    """
 
     layer: Layer
     schemes: tuple[str, ...]
     reason: str | None
+    forms: tuple[str, ...] = ()
 
     @property
     def bytes(self) -> int | None:
@@ -55,6 +68,7 @@ class LayerInfo:
             "params": self.layer.params,
             "bytes": self.bytes,
             "schemes": list(self.schemes),
+            "forms": list(self.forms),
             "reason": self.reason,
         }
 

@@ -30,7 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "schemes": BASE | {"metrics"},
     "planning": NUMERICS,
     "graph": BASE,
-    "rewriting": NUMERICS | {"graph"},
+    "rewriting": NUMERICS | {"graph", "planning"},
     "runtime": BASE | {"graph"},
     "documents": BASE | {"runtime"},
     "data": BASE | {"runtime"},

@@ -14,7 +14,6 @@ from onnx_lowrank.metrics.base import Metric
 from onnx_lowrank.schemes import Factors, Scheme
 from onnx_lowrank.schemes.base import Weight
 from onnx_lowrank.schemes.dense import Dense, DenseFactors
-from onnx_lowrank.schemes.factors import BlockCPFactors
 from onnx_lowrank.schemes.fitting import fit_ladder
 
 Bias = NDArray[np.float64]
@@ -82,8 +81,7 @@ class LayerFit:
 
         Float32 loses about this many times 6e-8 to it.
         """
-        factors = self.factors
-        return factors.cancellation() if isinstance(factors, BlockCPFactors) else None
+        return self.factors.cancellation()
 
 
 def exact_fit(layer: str, weight: Weight, bias: Bias | None) -> LayerFit:

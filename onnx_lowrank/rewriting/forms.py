@@ -10,13 +10,16 @@ import numpy as np
 from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.errors import PlanError, suggest
 from onnx_lowrank.graph.fragment import Fragment
+from onnx_lowrank.graph.layers import Layer
+from onnx_lowrank.planning.plan import Plan
 from onnx_lowrank.registry import Registry
 from onnx_lowrank.rewriting.form import Bias, Form
 from onnx_lowrank.rewriting.lowering import portable, standard
 from onnx_lowrank.rewriting.passes.base import Pass
 from onnx_lowrank.rewriting.passes.fuse_activation import FuseActivationPass
 from onnx_lowrank.rewriting.passes.portable_lrn import PortableLrnPass
-from onnx_lowrank.schemes.base import Factors
+from onnx_lowrank.schemes.base import Factors, Scheme
+from onnx_lowrank.schemes.dense import Dense
 
 
 class StandardForm:
@@ -122,3 +125,44 @@ def default_form(lowering: str, *, kernels: bool) -> Form:
     if lowering == AUTO:
         return PORTABLE if kernels else STANDARD
     return find_form(lowering)
+
+
+def form_refusal(
+    form: Form, scheme: type[Scheme], conv: ConvSpec, dtype: np.dtype[Any]
+) -> str | None:
+    """Return in a clause why a form serves no structure of a scheme for a layer, or None."""
+    reasons = [form.refusal(structure, conv, dtype) for structure in scheme.structures]
+    return None if None in reasons else reasons[0]
+
+
+def layer_forms(
+    schemes: Iterable[type[Scheme]], conv: ConvSpec, dtype: np.dtype[Any]
+) -> tuple[str, ...]:
+    """Return the names of the forms that a layer can have, as it is or by one of some schemes."""
+    possible: tuple[type[Scheme], ...] = (Dense, *schemes)
+    return tuple(
+        form.name
+        for form in FORMS
+        if any(form_refusal(form, scheme, conv, dtype) is None for scheme in possible)
+    )
+
+
+def checked_forms(layers: Sequence[Layer], plan: Plan) -> Plan:
+    """Return a plan of which every form serves its layer; under a glob, others are kept.
+
+    Raises
+    ------
+    PlanError
+        There is no such form, or a layer that a rule names exactly cannot take it.
+    """
+    reasons = {}
+    for layer, decision in zip(layers, plan.decisions, strict=True):
+        if decision.form is None or decision.scheme is None or layer.spec is None:
+            continue
+        form, scheme = find_form(decision.form), type(decision.scheme)
+        if (reason := form_refusal(form, scheme, layer.spec, layer.dtype)) is None:
+            continue
+        if decision.named:
+            raise PlanError(f"layer '{layer.name}' cannot take {decision.spec}: {reason}")
+        reasons[layer.name] = reason
+    return plan.keeping(reasons)

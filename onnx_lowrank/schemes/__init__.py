@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.errors import SchemeError, suggest
 from onnx_lowrank.registry import Registry
-from onnx_lowrank.schemes.base import Factors, Fit, Rank, Scheme, Weight, spelled
+from onnx_lowrank.schemes.base import Factors, Fit, Rank, Scheme, Weight, lacks, spelled
 from onnx_lowrank.schemes.bicluster import BiclusterOuter, BiclusterSVD
 from onnx_lowrank.schemes.channel import Channel, MatrixSVD
 from onnx_lowrank.schemes.dense import Dense
@@ -27,7 +27,8 @@ SCHEMES: Registry[type[Scheme]] = Registry(
         Spatial,
         Channel,
         MatrixSVD,
-    )
+    ),
+    lacks=lacks,
 )
 """All schemes that approximate; adding one takes its file, a line here, and a test.
 

@@ -1,4 +1,4 @@
-"""The roles every low-rank scheme plays: ranks in, cost and factors out.
+"""The role every low-rank scheme plays: ranks in, cost and factors out.
 
 A scheme is a structure with its ranks; `Factors` are the values of that structure. Lowering keys on
 the class of the factors alone, so a better fitting algorithm changes no lowering.
@@ -10,7 +10,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,37 +19,24 @@ from typing_extensions import Self
 from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.errors import SchemeError
 from onnx_lowrank.metrics.base import Metric
+from onnx_lowrank.schemes.instances import Random
+from onnx_lowrank.schemes.problem import LayerProblem
+from onnx_lowrank.schemes.structure import Factors, Fit, Weight, relative_error
 
-if TYPE_CHECKING:
-    from onnx_lowrank.schemes.problem import LayerProblem
+__all__ = [
+    "Factors",
+    "Fit",
+    "Rank",
+    "Scheme",
+    "Weight",
+    "check_finite",
+    "lacks",
+    "nearest_divisor",
+    "relative_error",
+    "spelled",
+]
 
-Weight = NDArray[np.float64]
-
-
-class Factors(Protocol):
-    """Values of a low-rank structure, in float64."""
-
-    def reconstruct(self) -> Weight:
-        """Return the dense weight that the factors stand for, ``(F, C / group, *kernel)``."""
-        ...
-
-
-@dataclass(frozen=True)
-class Fit:
-    """Factors and how well they fit.
-
-    Attributes
-    ----------
-    factors : Factors
-        The fitted factors.
-    start_error, error : float
-        Relative error in the metric, ``|W - W~| / |W|``, of the published construction and of the
-        final factors.
-    """
-
-    factors: Factors
-    start_error: float
-    error: float
+RESERVED = ("dense", "keep")  # words of plans
 
 
 @dataclass(frozen=True)
@@ -84,6 +71,7 @@ class Scheme(ABC):
     """
 
     name: ClassVar[str]
+    structures: ClassVar[tuple[type[Factors], ...]]  # classes of the factors that a fit may give
     clusters: ClassVar[tuple[str, ...]] = ()  # ranks that a target does not set
     # Whether its fit in a covariance metric works on the moment itself, not on products with it.
     needs_moment: ClassVar[bool] = True
@@ -183,6 +171,23 @@ class Scheme(ABC):
         """Return the number of weights in all factors, without the bias."""
 
     @abstractmethod
+    def instances(self, conv: ConvSpec, rng: Random) -> tuple[Factors, ...]:
+        """Return factors of the shapes that a fit has, without a fit.
+
+        Parameters
+        ----------
+        conv : ConvSpec
+            The layer.
+        rng : numpy.random.Generator or None
+            Gives the values; see `onnx_lowrank.schemes.instances`.
+
+        Returns
+        -------
+        tuple of Factors
+            One for each arrangement that a fit may come out with: mostly one.
+        """
+
+    @abstractmethod
     def fit(
         self, weight: Weight, *, metric: Metric, rng: np.random.Generator, group: int = 1
     ) -> Fit:
@@ -239,13 +244,36 @@ def nearest_divisor(value: float, number: int) -> int:
     return min(divisors, key=lambda d: (abs(d - value), d))
 
 
+def lacks(scheme: type[Scheme]) -> str | None:
+    """Return in a sentence what a scheme lacks to be one of the list, or None.
+
+    Parameters
+    ----------
+    scheme : type
+        The scheme.
+    """
+    name = getattr(scheme, "name", "")
+    if not re.fullmatch(r"[A-Za-z][\w-]*", name) or name in RESERVED:
+        return f"{scheme.__name__} needs a name: letters, digits and hyphens, and not {RESERVED}"
+    if missing := sorted(scheme.__abstractmethods__):
+        return f"{name} does not define {', '.join(missing)}"
+    if not scheme.rank_names():
+        return f"{name} has no ranks; make it a frozen dataclass with an integer for each"
+    structures = getattr(scheme, "structures", ())
+    if not structures:
+        return f"{name} does not say the classes of its factors; list them in 'structures'"
+    for each in structures:
+        if not (isinstance(each, type) and issubclass(each, Factors)):
+            return f"{each!r}, a structure of {name}, is no subclass of Factors"
+        if missing := sorted(each.__abstractmethods__):
+            return f"{each.__name__}, a structure of {name}, does not define {', '.join(missing)}"
+        if not fields(each):
+            return f"{each.__name__}, a structure of {name}, has no arrays; make it a dataclass"
+    return None
+
+
 def check_finite(weight: Weight) -> Weight:
     """Return the weight as float64; raise SchemeError where it has NaN or Inf."""
     if not np.isfinite(weight).all():
         raise SchemeError("its weight has NaN or Inf; repair the model, or keep this layer")
     return np.asarray(weight, np.float64)
-
-
-def relative_error(squared_error: float, squared_norm: float) -> float:
-    """Return ``|W - W~| / |W|`` from squared norms; 0 for a zero weight."""
-    return float(np.sqrt(max(squared_error, 0.0) / squared_norm)) if squared_norm > 0 else 0.0

@@ -14,11 +14,19 @@ from numpy.typing import NDArray
 
 from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.metrics.base import Metric
-from onnx_lowrank.schemes.base import Fit, Scheme, Weight, check_finite, nearest_divisor
+from onnx_lowrank.schemes.base import (
+    Factors,
+    Fit,
+    Scheme,
+    Weight,
+    check_finite,
+    nearest_divisor,
+)
 from onnx_lowrank.schemes.block_fit import fit_cp, fit_tucker2, start_cp, start_tucker2
 from onnx_lowrank.schemes.clustering import balanced_subspaces
 from onnx_lowrank.schemes.covariance_fit import cp_in_covariance, tucker2_in_covariance
-from onnx_lowrank.schemes.factors import members
+from onnx_lowrank.schemes.factors import BlockCPFactors, BlockTucker2Factors, members
+from onnx_lowrank.schemes.instances import Random, clusters, uniform
 from onnx_lowrank.schemes.monochromatic import spatial_refusal
 from onnx_lowrank.schemes.problem import LayerProblem
 
@@ -47,6 +55,7 @@ class BiclusterSVD(Scheme):
     K2: int
 
     name: ClassVar[str] = "bicluster-svd"
+    structures: ClassVar[tuple[type[Factors], ...]] = (BlockTucker2Factors,)
     clusters: ClassVar[tuple[str, ...]] = ("G", "H")
 
     @classmethod
@@ -78,6 +87,19 @@ class BiclusterSVD(Scheme):
         core = self.G * self.H * self.K1 * conv.taps * self.K2
         return self.H * conv.in_channels * self.K1 + core + self.G * self.K2 * conv.out_channels
 
+    def instances(self, conv: ConvSpec, rng: Random) -> tuple[Factors, ...]:
+        """Return blocks of random clusters."""
+        c, f, blocks = conv.in_channels, conv.out_channels, [self.G, self.H]
+        return (
+            BlockTucker2Factors(
+                clusters(rng, c, self.G),
+                clusters(rng, f, self.H),
+                uniform(rng, [*blocks, self.K1, c // self.G]),
+                uniform(rng, [*blocks, self.K2, self.K1, *conv.kernel]),
+                uniform(rng, [*blocks, f // self.H, self.K2]),
+            ),
+        )
+
     def fit(
         self, weight: Weight, *, metric: Metric, rng: np.random.Generator, group: int = 1
     ) -> Fit:
@@ -102,6 +124,7 @@ class BiclusterOuter(Scheme):
     K: int
 
     name: ClassVar[str] = "bicluster-outer"
+    structures: ClassVar[tuple[type[Factors], ...]] = (BlockCPFactors,)
     clusters: ClassVar[tuple[str, ...]] = ("G", "H")
 
     @classmethod
@@ -131,6 +154,19 @@ class BiclusterOuter(Scheme):
         """``GHK (C/G + XY + F/H)``."""
         depthwise = self.G * self.H * self.K * conv.taps
         return self.K * (self.H * conv.in_channels + self.G * conv.out_channels) + depthwise
+
+    def instances(self, conv: ConvSpec, rng: Random) -> tuple[Factors, ...]:
+        """Return blocks of random clusters."""
+        c, f, blocks = conv.in_channels, conv.out_channels, [self.G, self.H]
+        return (
+            BlockCPFactors(
+                clusters(rng, c, self.G),
+                clusters(rng, f, self.H),
+                uniform(rng, [*blocks, self.K, c // self.G]),
+                uniform(rng, [*blocks, self.K, *conv.kernel]),
+                uniform(rng, [*blocks, f // self.H, self.K]),
+            ),
+        )
 
     def fit(
         self, weight: Weight, *, metric: Metric, rng: np.random.Generator, group: int = 1

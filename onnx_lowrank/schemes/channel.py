@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.metrics.base import Metric
-from onnx_lowrank.schemes.base import Fit, Scheme, Weight
+from onnx_lowrank.schemes.base import Factors, Fit, Scheme, Weight
+from onnx_lowrank.schemes.instances import Random, uniform
 from onnx_lowrank.schemes.problem import LayerProblem
 from onnx_lowrank.schemes.reduced_rank import spectrum
-from onnx_lowrank.schemes.two_stage import fit_two_stage, two_stage_in_covariance
+from onnx_lowrank.schemes.two_stage import TwoStageFactors, fit_two_stage, two_stage_in_covariance
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class TwoStageScheme(Scheme):
 
     R: int
 
+    structures: ClassVar[tuple[type[Factors], ...]] = (TwoStageFactors,)
     needs_moment: ClassVar[bool] = False
 
     @classmethod
@@ -44,6 +46,12 @@ class TwoStageScheme(Scheme):
     def params(self, conv: ConvSpec) -> int:
         """``R (C X Y + F)``."""
         return self.R * (conv.in_channels * conv.taps + conv.out_channels)
+
+    def instances(self, conv: ConvSpec, rng: Random) -> tuple[Factors, ...]:
+        """Return two stages for each group."""
+        group, inputs, outputs = conv.group, conv.in_channels, conv.out_channels
+        kernels = uniform(rng, [group, self.R, inputs // group, *conv.kernel])
+        return (TwoStageFactors(kernels, uniform(rng, [group, outputs // group, self.R])),)
 
     def fit(
         self, weight: Weight, *, metric: Metric, rng: np.random.Generator, group: int = 1

@@ -11,11 +11,12 @@ import numpy as np
 from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.errors import SchemeError
 from onnx_lowrank.metrics.base import Metric
-from onnx_lowrank.schemes.base import Fit, Scheme, Weight, check_finite
+from onnx_lowrank.schemes.base import Factors, Fit, Scheme, Weight, check_finite
+from onnx_lowrank.schemes.instances import Random, uniform
 
 
 @dataclass(frozen=True)
-class DenseFactors:
+class DenseFactors(Factors):
     """The weight itself.
 
     Attributes
@@ -29,12 +30,16 @@ class DenseFactors:
         """Return the weight."""
         return self.weight
 
+    def multilinear(self) -> None:
+        """Return None: there is nothing to fit better."""
+
 
 @dataclass(frozen=True)
 class Dense(Scheme):
     """The layer as it is, which forms may write in another way or at another precision."""
 
     name: ClassVar[str] = "dense"
+    structures: ClassVar[tuple[type[Factors], ...]] = (DenseFactors,)
 
     @classmethod
     def refusal(cls, conv: ConvSpec) -> str | None:
@@ -53,6 +58,10 @@ class Dense(Scheme):
     def params(self, conv: ConvSpec) -> int:
         """Those of the layer."""
         return conv.params
+
+    def instances(self, conv: ConvSpec, rng: Random) -> tuple[Factors, ...]:
+        """Return a weight of the layer's shape."""
+        return (DenseFactors(uniform(rng, conv.weight_shape)),)
 
     def fit(
         self, weight: Weight, *, metric: Metric, rng: np.random.Generator, group: int = 1

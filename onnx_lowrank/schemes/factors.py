@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_lowrank.schemes.base import Factors
+from onnx_lowrank.schemes.structure import Arrays, Factors, Multilinear, Weight
 from onnx_lowrank.schemes.two_stage import TwoStageFactors
 
 Array = NDArray[np.float64]
@@ -24,7 +25,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class MonochromaticFactors:
+class MonochromaticFactors(Factors):
     """``W[f] = colours[colour_of[f]] (x) filters[f]``: every output sees one colour.
 
     Attributes
@@ -48,9 +49,31 @@ class MonochromaticFactors:
             colours.reshape(*colours.shape, *(1,) * (self.filters.ndim - 1)) * self.filters[:, None]
         )
 
+    def multilinear(self) -> Multilinear:
+        """Return one block for each colour, its outputs together."""
+        colours, kernel = self.colours, self.filters.shape[1:]
+        outputs = members(self.colour_of, len(colours))  # (colour, F / C')
+        shape = (self.filters.shape[0], colours.shape[1], *kernel)
+
+        def gather(weight: Weight) -> Array:
+            return weight.reshape(*weight.shape[:2], -1)[outputs]
+
+        def scatter(blocks: Array) -> Weight:
+            flat = np.empty((*shape[:2], blocks.shape[-1]))
+            flat[outputs] = blocks
+            return flat.reshape(shape)
+
+        def rebuild(arrays: Arrays) -> MonochromaticFactors:
+            filters = np.empty((shape[0], arrays[1].shape[-1]))
+            filters[outputs] = arrays[1]
+            return replace(self, colours=arrays[0], filters=filters.reshape(-1, *kernel))
+
+        filters = self.filters.reshape(len(self.filters), -1)[outputs]
+        return Multilinear(("kc", "kfp", "kfcp"), (colours, filters), gather, scatter, rebuild)
+
 
 @dataclass(frozen=True)
-class BlockTucker2Factors:
+class BlockTucker2Factors(Factors):
     """G x H blocks, each 1x1 to K1 channels, the kernel to K2 channels, 1x1 to its outputs.
 
     G = H = 1 is Tucker-2.
@@ -81,9 +104,25 @@ class BlockTucker2Factors:
         )
         return scatter_blocks(blocks, self.input_clusters, self.output_clusters, tuple(kernel))
 
+    def multilinear(self) -> Multilinear:
+        """Return all blocks side by side."""
+        cores = self.cores.reshape(*self.cores.shape[:4], -1)
+
+        def rebuild(arrays: Arrays) -> BlockTucker2Factors:
+            shaped = arrays[1].reshape(self.cores.shape)
+            return replace(self, inputs=arrays[0], cores=shaped, outputs=arrays[2])
+
+        return Multilinear(
+            ("ghjc", "ghkjp", "ghfk", "ghfcp"),
+            (self.inputs, cores, self.outputs),
+            *_both_ways(self, self.cores.shape[4:]),
+            rebuild,
+            self.input_clusters[:, None],
+        )
+
 
 @dataclass(frozen=True)
-class BlockCPFactors:
+class BlockCPFactors(Factors):
     """G x H blocks, each 1x1 to K channels, a depthwise kernel, 1x1 to its outputs.
 
     G = H = 1 is CP.
@@ -111,6 +150,22 @@ class BlockCPFactors:
         blocks = (self.outputs @ terms).reshape(g, h, -1, self.inputs.shape[3], kernels.shape[3])
         return scatter_blocks(blocks, self.input_clusters, self.output_clusters, tuple(kernel))
 
+    def multilinear(self) -> Multilinear:
+        """Return all blocks side by side."""
+        kernels = self.kernels.reshape(*self.kernels.shape[:3], -1)
+
+        def rebuild(arrays: Arrays) -> BlockCPFactors:
+            shaped = arrays[1].reshape(self.kernels.shape)
+            return replace(self, inputs=arrays[0], kernels=shaped, outputs=arrays[2])
+
+        return Multilinear(
+            ("ghkc", "ghkp", "ghfk", "ghfcp"),
+            (self.inputs, kernels, self.outputs),
+            *_both_ways(self, self.kernels.shape[3:]),
+            rebuild,
+            self.input_clusters[:, None],
+        )
+
     def cancellation(self) -> float:
         """Return how much larger the largest term is than the weight, in the Frobenius norm.
 
@@ -125,7 +180,7 @@ class BlockCPFactors:
 
 
 @dataclass(frozen=True)
-class SpatialFactors:
+class SpatialFactors(Factors):
     """Two Convs in a row, of which one has the kernel's height and the other its width.
 
     Attributes
@@ -144,6 +199,30 @@ class SpatialFactors:
         product = np.tensordot(self.second, self.first, axes=(1, 0))  # f, x2, y2, c, x1, y1
         f, x2, y2, c, x1, y1 = product.shape
         return product.transpose(0, 3, 1, 4, 2, 5).reshape(f, c, x2 * x1, y2 * y1)
+
+    def multilinear(self) -> Multilinear:
+        """Return the kernel's rows and columns apart."""
+        first, second = self.first, self.second
+        column_first = first.shape[3] == 1
+        arrays = (
+            (first[..., 0], second[:, :, 0]) if column_first else (first[:, :, 0], second[..., 0])
+        )
+
+        def rebuild(arrays: Arrays) -> SpatialFactors:
+            return SpatialFactors(arrays[0].reshape(first.shape), arrays[1].reshape(second.shape))
+
+        subscripts = ("kcx", "fky", "fcxy") if column_first else ("kcy", "fkx", "fcxy")
+        return Multilinear(subscripts, arrays, lambda w: w, lambda w: w, rebuild)
+
+
+def _both_ways(
+    factors: BlockTucker2Factors | BlockCPFactors, kernel: tuple[int, ...]
+) -> tuple[Callable[[Weight], Array], Callable[[Array], Weight]]:
+    clusters = factors.input_clusters, factors.output_clusters
+    return (
+        lambda weight: gather_blocks(weight, *clusters),
+        lambda blocks: scatter_blocks(blocks, *clusters, kernel),
+    )
 
 
 def gather_blocks(weight: Array, inputs: Indices, outputs: Indices) -> Array:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.metrics.base import Metric
 from onnx_lowrank.schemes.base import (
+    Factors,
     Fit,
     Scheme,
     Weight,
@@ -22,6 +23,7 @@ from onnx_lowrank.schemes.base import (
 from onnx_lowrank.schemes.clustering import assign_balanced, balanced_subspaces
 from onnx_lowrank.schemes.covariance_fit import monochromatic_in_covariance
 from onnx_lowrank.schemes.factors import MonochromaticFactors
+from onnx_lowrank.schemes.instances import Random, shuffled, uniform
 from onnx_lowrank.schemes.problem import LayerProblem
 from onnx_lowrank.schemes.tucker2_fit import leading_left
 
@@ -38,6 +40,7 @@ class Monochromatic(Scheme):
     C: int
 
     name: ClassVar[str] = "mono"
+    structures: ClassVar[tuple[type[Factors], ...]] = (MonochromaticFactors,)
 
     @classmethod
     def refusal(cls, conv: ConvSpec) -> str | None:
@@ -64,6 +67,13 @@ class Monochromatic(Scheme):
     def params(self, conv: ConvSpec) -> int:
         """``C C' + XYF``."""
         return self.C * conv.in_channels + conv.taps * conv.out_channels
+
+    def instances(self, conv: ConvSpec, rng: Random) -> tuple[Factors, ...]:
+        """Return colours of outputs in random order."""
+        outputs = conv.out_channels
+        colour_of = shuffled(rng, np.repeat(np.arange(self.C), outputs // self.C))
+        colours = uniform(rng, [self.C, conv.in_channels])
+        return (MonochromaticFactors(colours, uniform(rng, [outputs, *conv.kernel]), colour_of),)
 
     def fit(
         self, weight: Weight, *, metric: Metric, rng: np.random.Generator, group: int = 1

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.metrics.base import Metric
-from onnx_lowrank.schemes.base import Fit, Scheme, Weight, check_finite
+from onnx_lowrank.schemes.base import Factors, Fit, Scheme, Weight, check_finite
 from onnx_lowrank.schemes.bicluster import BiclusterOuter, BiclusterSVD, block_limit
 from onnx_lowrank.schemes.block_fit import (
     fit_cp,
@@ -21,6 +21,8 @@ from onnx_lowrank.schemes.block_fit import (
     start_tucker2,
 )
 from onnx_lowrank.schemes.covariance_fit import cp_in_covariance, tucker2_in_covariance
+from onnx_lowrank.schemes.factors import BlockCPFactors, BlockTucker2Factors
+from onnx_lowrank.schemes.instances import Random
 from onnx_lowrank.schemes.monochromatic import spatial_refusal
 from onnx_lowrank.schemes.problem import LayerProblem
 from onnx_lowrank.schemes.reduced_rank import spectrum
@@ -34,6 +36,7 @@ class Tucker2(Scheme):
     R2: int
 
     name: ClassVar[str] = "tucker2"
+    structures: ClassVar[tuple[type[Factors], ...]] = (BlockTucker2Factors,)
 
     @classmethod
     def refusal(cls, conv: ConvSpec) -> str | None:
@@ -59,6 +62,10 @@ class Tucker2(Scheme):
         """``C R1 + R1 XY R2 + R2 F``."""
         return BiclusterSVD(1, 1, self.R1, self.R2).params(conv)
 
+    def instances(self, conv: ConvSpec, rng: Random) -> tuple[Factors, ...]:
+        """Return one block."""
+        return BiclusterSVD(1, 1, self.R1, self.R2).instances(conv, rng)
+
     def fit(
         self, weight: Weight, *, metric: Metric, rng: np.random.Generator, group: int = 1
     ) -> Fit:
@@ -80,6 +87,7 @@ class CP(Scheme):
     R: int
 
     name: ClassVar[str] = "cp"
+    structures: ClassVar[tuple[type[Factors], ...]] = (BlockCPFactors,)
 
     @classmethod
     def refusal(cls, conv: ConvSpec) -> str | None:
@@ -98,6 +106,10 @@ class CP(Scheme):
     def params(self, conv: ConvSpec) -> int:
         """``R (C + XY + F)``."""
         return BiclusterOuter(1, 1, self.R).params(conv)
+
+    def instances(self, conv: ConvSpec, rng: Random) -> tuple[Factors, ...]:
+        """Return one block."""
+        return BiclusterOuter(1, 1, self.R).instances(conv, rng)
 
     def fit(
         self, weight: Weight, *, metric: Metric, rng: np.random.Generator, group: int = 1

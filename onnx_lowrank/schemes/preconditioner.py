@@ -17,9 +17,7 @@ from numpy.typing import NDArray
 from onnx_lowrank.metrics.base import Metric
 from onnx_lowrank.metrics.covariance import Covariance
 from onnx_lowrank.metrics.mahalanobis import Mahalanobis
-from onnx_lowrank.schemes.base import Factors
-from onnx_lowrank.schemes.factors import BlockCPFactors, BlockTucker2Factors
-from onnx_lowrank.schemes.multilinear import Multilinear
+from onnx_lowrank.schemes.structure import Multilinear
 
 Array = NDArray[np.float64]
 
@@ -40,7 +38,7 @@ class Surrogate:
     matrices: dict[str, Array]
 
     @classmethod
-    def of(cls, metric: Metric, factors: Factors, shape: tuple[int, ...]) -> Surrogate:
+    def of(cls, metric: Metric, now: Multilinear, shape: tuple[int, ...]) -> Surrogate:
         """Return the stand-in for `metric` on weights of `shape`, ``(F, C, *kernel)``."""
         channels, taps = shape[1], int(np.prod(shape[2:]))
         if isinstance(metric, Covariance) and len(metric.moment) == 1:
@@ -55,9 +53,8 @@ class Surrogate:
             return cls({})
         # Each carries the scale of the metric; together they should carry it once.
         over_taps = over_taps / (float(np.trace(over_taps)) / taps or 1.0)
-        if isinstance(factors, BlockTucker2Factors | BlockCPFactors):
-            clusters = factors.input_clusters
-            over_channels = over_channels[clusters[:, :, None], clusters[:, None, :]][:, None]
+        if (chosen := now.channels) is not None:
+            over_channels = over_channels[chosen[..., :, None], chosen[..., None, :]]
         return cls({"c": _ridged(over_channels), "p": _ridged(over_taps)})
 
     def weigh(self, subscripts: str, array: Array, *, lead: int) -> Array:
@@ -85,42 +82,52 @@ def preconditioner(now: Multilinear, index: int, surrogate: Surrogate) -> Callab
 
 
 def _rank_grams(now: Multilinear, index: int, surrogate: Surrogate) -> dict[str, Array]:
-    """Return, for every rank of an array, the Gram matrix of what it multiplies."""
+    """Return, for every rank of an array, the Gram matrix of what it multiplies.
+
+    The other arrays fall into parts that no rank links but those of this array; the Gram matrix of
+    a rank is the product, entry by entry, of those of the parts that it is in.
+    """
     *inputs, result = now.subscripts
-    if inputs == ["ghjc", "ghkjp", "ghfk"]:
-        return _tucker2_grams(now, index, surrogate)
-    ranks = [letter for letter in inputs[index] if letter not in result]
-    if not ranks:
-        return {}
-    (rank,) = ranks
-    gram: Array | None = None
-    for i, (subscripts, array) in enumerate(zip(inputs, now.arrays, strict=True)):
-        if i == index:
-            continue
-        primed = subscripts.replace(rank, rank.upper())
-        term = np.einsum(
-            f"{subscripts},{primed}->{now.blocks}{rank}{rank.upper()}",
-            surrogate.weigh(subscripts, array, lead=len(now.blocks)),
-            array,
+    own = [letter for letter in inputs[index] if letter not in result]
+    others = [i for i in range(len(inputs)) if i != index]
+    parts = _linked(inputs, others, set("".join(inputs)) - set(result) - set(own))
+    grams: dict[str, Array] = {}
+    for rank in own:
+        for part in parts:
+            if any(rank in inputs[i] for i in part):
+                term = _gram(now, part, rank, own, surrogate)
+                grams[rank] = grams[rank] * term if rank in grams else term
+    return {rank: _ridged(gram) for rank, gram in grams.items()}
+
+
+def _linked(inputs: list[str], members: list[int], ranks: set[str]) -> list[list[int]]:
+    """Return arrays in parts: two of one part are linked by ranks, those of two parts are not."""
+    parts: list[list[int]] = []
+    for i in members:
+        linked = [p for p in parts if any(set(inputs[i]) & set(inputs[j]) & ranks for j in p)]
+        parts = [p for p in parts if p not in linked] + [[*(j for p in linked for j in p), i]]
+    return parts
+
+
+def _gram(
+    now: Multilinear, part: list[int], rank: str, own: list[str], surrogate: Surrogate
+) -> Array:
+    """Contract arrays with themselves over all but one rank and the blocks."""
+    *inputs, result = now.subscripts
+    # Ranks within the part are summed in each copy; this array's other ranks, over both at once.
+    once = set(result) | set(own) - {rank}
+    second = [
+        "".join(letter if letter in once else letter.upper() for letter in inputs[i]) for i in part
+    ]
+    weighed = [surrogate.weigh(inputs[i], now.arrays[i], lead=len(now.blocks)) for i in part]
+    return np.asarray(
+        np.einsum(
+            f"{','.join([*(inputs[i] for i in part), *second])}->{now.blocks}{rank}{rank.upper()}",
+            *weighed,
+            *(now.arrays[i] for i in part),
             optimize=True,
         )
-        gram = term if gram is None else gram * term
-    assert gram is not None
-    return {rank: _ridged(gram)}
-
-
-def _tucker2_grams(now: Multilinear, index: int, surrogate: Surrogate) -> dict[str, Array]:
-    inputs, cores, outputs = now.arrays
-    over_inputs = np.einsum("ghjc,ghic->ghji", surrogate.weigh("ghjc", inputs, lead=2), inputs)
-    over_outputs = np.einsum("ghfk,ghfl->ghkl", outputs, outputs)
-    if index == 1:
-        return {"k": _ridged(over_outputs), "j": _ridged(over_inputs)}
-    weighed = surrogate.weigh("ghkjp", cores, lead=2)
-    if index == 0:
-        expression, middle, rank = "ghkjp,ghkl,ghlip->ghji", over_outputs, "j"
-    else:
-        expression, middle, rank = "ghkjp,ghji,ghlip->ghkl", over_inputs, "k"
-    return {rank: _ridged(np.einsum(expression, weighed, middle, cores, optimize=True))}
+    )
 
 
 def _ridged(matrix: Array) -> Array:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy import linalg
 
 from onnx_lowrank.metrics.covariance import Covariance, RowCovariance
-from onnx_lowrank.schemes.base import Factors, Fit, relative_error
 from onnx_lowrank.schemes.input_stage import InputStage
+from onnx_lowrank.schemes.structure import Factors, Fit, relative_error
 
 Array = NDArray[np.float64]
 Reals = NDArray[Any]  # in double precision, or in single where a search works so

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from onnx_lowrank.metrics.base import Metric
 from onnx_lowrank.schemes.base import Factors, Weight
-from onnx_lowrank.schemes.multilinear import Multilinear, multilinear
 from onnx_lowrank.schemes.preconditioner import Surrogate, preconditioner
+from onnx_lowrank.schemes.structure import Multilinear
 
 Array = NDArray[np.float64]
 
@@ -60,12 +60,14 @@ def refine(
     Returns
     -------
     Factors
-        Of the same structure and ranks.
+        Of the same structure and ranks; `factors` itself if it is no multilinear expression.
     """
     if sweeps is None:
         sweeps = min(max(SWEEP_WORK // weight.size, LEAST_SWEEPS), MOST_SWEEPS)
-    now = multilinear(factors)
-    surrogate = Surrogate.of(metric, factors, weight.shape)
+    now = factors.multilinear()
+    if now is None:
+        return factors
+    surrogate = Surrogate.of(metric, now, weight.shape)
     residual = weight - now.dense()
     moved = metric.apply(residual)
     error = float(np.vdot(residual, moved))

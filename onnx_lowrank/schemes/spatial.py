@@ -11,9 +11,17 @@ from numpy.typing import NDArray
 
 from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.metrics.base import Metric
-from onnx_lowrank.schemes.base import Fit, Scheme, Weight, check_finite, relative_error
+from onnx_lowrank.schemes.base import (
+    Factors,
+    Fit,
+    Scheme,
+    Weight,
+    check_finite,
+    relative_error,
+)
 from onnx_lowrank.schemes.covariance_fit import spatial_in_covariance
 from onnx_lowrank.schemes.factors import SpatialFactors
+from onnx_lowrank.schemes.instances import Random, uniform
 from onnx_lowrank.schemes.problem import LayerProblem
 from onnx_lowrank.schemes.reduced_rank import reduced_rank, spectrum
 
@@ -32,6 +40,7 @@ class Spatial(Scheme):
     R: int
 
     name: ClassVar[str] = "spatial"
+    structures: ClassVar[tuple[type[Factors], ...]] = (SpatialFactors,)
 
     @classmethod
     def refusal(cls, conv: ConvSpec) -> str | None:
@@ -75,6 +84,15 @@ class Spatial(Scheme):
         """``R (C X + F Y)``, or with X and Y exchanged."""
         c, f, (x, y) = conv.in_channels, conv.out_channels, conv.kernel
         return self.R * min(c * x + f * y, c * y + f * x)
+
+    def instances(self, conv: ConvSpec, rng: Random) -> tuple[Factors, ...]:
+        """Return the stages in every order that a fit may choose."""
+        c, f, (x, y) = conv.in_channels, conv.out_channels, conv.kernel
+        kernels = {"column first": ((x, 1), (1, y)), "row first": ((1, y), (x, 1))}
+        return tuple(
+            SpatialFactors(uniform(rng, [self.R, c, *first]), uniform(rng, [f, self.R, *second]))
+            for first, second in (kernels[order] for order in orders(conv.weight_shape))
+        )
 
     def fit(
         self, weight: Weight, *, metric: Metric, rng: np.random.Generator, group: int = 1

@@ -11,12 +11,13 @@ from onnx_lowrank.metrics.base import Metric
 from onnx_lowrank.schemes.base import Fit, Weight, check_finite, relative_error
 from onnx_lowrank.schemes.problem import LayerProblem
 from onnx_lowrank.schemes.reduced_rank import leading, reduced_rank
+from onnx_lowrank.schemes.structure import Arrays, Factors, Multilinear
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class TwoStageFactors:
+class TwoStageFactors(Factors):
     """``W[g, f] = sum_r outputs[g, f, r] kernels[g, r]`` for every group g.
 
     Attributes
@@ -35,6 +36,22 @@ class TwoStageFactors:
         group, rank, *rest = self.kernels.shape
         dense = self.outputs @ self.kernels.reshape(group, rank, -1)
         return np.asarray(dense.reshape(-1, *rest))
+
+    def multilinear(self) -> Multilinear:
+        """Return all groups side by side."""
+        group, rank, *rest = self.kernels.shape
+        shape = (group * self.outputs.shape[1], *rest)
+
+        def rebuild(arrays: Arrays) -> TwoStageFactors:
+            return TwoStageFactors(arrays[0].reshape(self.kernels.shape), arrays[1])
+
+        return Multilinear(
+            ("gkn", "gfk", "gfn"),
+            (self.kernels.reshape(group, rank, -1), self.outputs),
+            lambda weight: weight.reshape(group, -1, int(np.prod(rest))),
+            lambda blocks: blocks.reshape(shape),
+            rebuild,
+        )
 
 
 def fit_two_stage(weight: Weight, rank: int, metric: Metric, group: int) -> Fit:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -16,30 +16,11 @@ from onnx_lowrank.layer_errors import LAYER_ERRORS, layer_reason
 from onnx_lowrank.metrics.moments import LayerStatistics
 from onnx_lowrank.metrics.target import fit_target
 from onnx_lowrank.planning.fit import FitProblem, LayerFit, fit_layer_ladder
-from onnx_lowrank.schemes import Factors, Scheme
+from onnx_lowrank.schemes import Scheme
 from onnx_lowrank.schemes.base import Weight
-from onnx_lowrank.schemes.dense import DenseFactors
-from onnx_lowrank.schemes.factors import (
-    BlockCPFactors,
-    BlockTucker2Factors,
-    MonochromaticFactors,
-    SpatialFactors,
-    TwoStageFactors,
-)
 from onnx_lowrank.store import Store, key_of
 
 FORMAT = 3  # of stored fits and of the arithmetic behind them
-_CLASSES: dict[str, type[Any]] = {
-    each.__name__: each
-    for each in (
-        BlockCPFactors,
-        BlockTucker2Factors,
-        DenseFactors,
-        MonochromaticFactors,
-        SpatialFactors,
-        TwoStageFactors,
-    )
-}
 Progress = Callable[[str, int, int], None]
 
 
@@ -196,11 +177,10 @@ def _stored(store: Store, key: str, layer: str, scheme: Scheme) -> LayerFit | No
 
 def to_arrays(fit: LayerFit) -> dict[str, NDArray[Any]]:
     """Return a fit as arrays."""
-    factors = fit.factors
-    values = {f"factor.{f.name}": getattr(factors, f.name) for f in fields(factors)}  # type: ignore[arg-type]
+    values = {f"factor.{name}": value for name, value in fit.factors.arrays().items()}
     if fit.bias is not None:
         values["bias"] = fit.bias
-    values["kind"] = np.array(type(factors).__name__)
+    values["kind"] = np.array(type(fit.factors).__name__)
     values["metric"] = np.array(fit.metric)
     values["figures"] = np.array([fit.start_error, fit.error, fit.seconds])
     return values
@@ -215,7 +195,8 @@ def from_arrays(layer: str, scheme: Scheme, arrays: Mapping[str, NDArray[Any]]) 
         for name, value in arrays.items()
         if name.startswith("factor.")
     }
-    factors: Factors = _CLASSES[str(arrays["kind"])](**values)
+    classes = {each.__name__: each for each in scheme.structures}
+    factors = classes[str(arrays["kind"])](**values)
     start_error, error, seconds = map(float, arrays["figures"])
     return LayerFit(
         layer=layer,

@@ -15,7 +15,6 @@ from onnx_lowrank.metrics.frobenius import Frobenius
 from onnx_lowrank.metrics.mahalanobis import Mahalanobis
 from onnx_lowrank.schemes import SchemeSpec
 from onnx_lowrank.schemes.factors import MonochromaticFactors
-from onnx_lowrank.schemes.multilinear import multilinear
 from onnx_lowrank.schemes.preconditioner import Surrogate
 from onnx_lowrank.schemes.refine import _half_step, refine
 
@@ -71,9 +70,10 @@ def test_a_half_step_is_the_least_squares_solution(spec: str, name: str) -> None
         .fit(target, metric=Frobenius(), rng=np.random.default_rng(0))
         .factors
     )
-    now = multilinear(factors)
+    now = factors.multilinear()
+    assert now is not None
     np.testing.assert_allclose(now.dense(), factors.reconstruct(), rtol=0, atol=1e-12)
-    surrogate = Surrogate.of(form, factors, target.shape)
+    surrogate = Surrogate.of(form, now, target.shape)
     for index, array in enumerate(now.arrays):
         columns = [
             now.with_array(index, unit.reshape(array.shape)).dense().ravel()
@@ -105,8 +105,9 @@ def test_no_half_step_raises_the_error(spec: str, name: str) -> None:
         .fit(target, metric=Frobenius(), rng=np.random.default_rng(0))
         .factors
     )
-    now = multilinear(factors)
-    surrogate = Surrogate.of(form, factors, target.shape)
+    now = factors.multilinear()
+    assert now is not None
+    surrogate = Surrogate.of(form, now, target.shape)
     residual = target - now.dense()
     moved = form.apply(residual)
     errors = [form.squared_norm(residual)]
@@ -135,8 +136,9 @@ def test_refinement_pays_and_keeps_the_structure(spec: str, name: str) -> None:
     refined = refine(factors, target, form)
     np.testing.assert_array_equal(target, before)
     assert type(refined) is type(factors)
-    for old, new in zip(multilinear(factors).arrays, multilinear(refined).arrays, strict=True):
-        assert old.shape == new.shape
+    new = refined.arrays()
+    for name, old in factors.arrays().items():
+        assert old.shape == new[name].shape
     errors = [form.squared_norm(target - f.reconstruct()) for f in (factors, refined)]
     assert errors[1] < errors[0] * 0.999
 

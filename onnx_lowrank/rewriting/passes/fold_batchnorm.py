@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx
@@ -36,7 +36,7 @@ class FoldBatchNormPass:
         The layers to touch.
     """
 
-    name = "fold-batchnorm"
+    name: ClassVar[str] = "fold-batchnorm"
 
     def __init__(self, layers: Collection[str]) -> None:
         self.layers = frozenset(layers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import ClassVar
 
 import onnx
 
@@ -29,7 +30,7 @@ class FoldConstantsPass:
         The layers to touch.
     """
 
-    name = "fold-constants"
+    name: ClassVar[str] = "fold-constants"
 
     def __init__(self, layers: Collection[str]) -> None:
         self.layers = frozenset(layers)

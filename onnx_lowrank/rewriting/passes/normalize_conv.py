@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import ClassVar
 
 import onnx
 from onnx import helper
@@ -27,7 +28,7 @@ class NormalizeConvPass:
         The layers to touch.
     """
 
-    name = "normalize-conv"
+    name: ClassVar[str] = "normalize-conv"
 
     def __init__(self, layers: Collection[str]) -> None:
         self.layers = frozenset(layers)

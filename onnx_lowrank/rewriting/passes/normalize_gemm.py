@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import ClassVar
 
 import onnx
 from onnx import helper
@@ -23,7 +24,7 @@ class NormalizeGemmPass:
         The layers to touch.
     """
 
-    name = "normalize-gemm"
+    name: ClassVar[str] = "normalize-gemm"
 
     def __init__(self, layers: Collection[str]) -> None:
         self.layers = frozenset(layers)
