@@ -215,7 +215,11 @@ class MeasuredHere:
         )
         count = len(wholes) + len(singles)
         seconds = self._seconds(
-            key, count, lambda: self.stopwatch.side_by_side(wholes, feeds, singles)
+            key,
+            count,
+            lambda: self.stopwatch.side_by_side(
+                wholes, feeds, singles, seconds=self.settings.part_seconds
+            ),
         )
         within = tuple(seconds[len(wholes) :])
         blocked = self.stopwatch.provider == "cpu" and bool(sizes)

@@ -22,7 +22,6 @@ from onnx_lowrank.runtime.session import custom_ops_library
 from onnx_lowrank.runtime.statistics import MIN_REPEATS, log_ratios, ratio_interval
 from onnx_lowrank.searching.single_layer import layer_feeds
 
-PART_SECONDS = 1.0  # of runs of a model and of each of its layers, side by side
 NARROW = 0.05  # half the interval of a ratio, relative, at which it is known well enough
 MAX_REPEATS = 2 * MIN_REPEATS
 GLANCE_REPEATS = 2
@@ -91,7 +90,12 @@ class Stopwatch:
         return self._compare([(model, feeds) for model in models], seconds, narrow, progress)
 
     def side_by_side(
-        self, wholes: Sequence[onnx.ModelProto], feeds: Feeds, parts: Sequence[onnx.ModelProto]
+        self,
+        wholes: Sequence[onnx.ModelProto],
+        feeds: Feeds,
+        parts: Sequence[onnx.ModelProto],
+        *,
+        seconds: float,
     ) -> list[Timed]:
         """Time whole models and layers, as models of their own, in one interleaved run.
 
@@ -106,6 +110,8 @@ class Stopwatch:
             Their input.
         parts : sequence of onnx.ModelProto
             Its layers.
+        seconds : float
+            Time for the runs of each, roughly.
 
         Returns
         -------
@@ -114,7 +120,7 @@ class Stopwatch:
         """
         models = [(whole, feeds) for whole in wholes]
         models += [(part, layer_feeds(part, seed=self.seed)) for part in parts]
-        return self._compare(models, PART_SECONDS, NARROW, None)
+        return self._compare(models, seconds, NARROW, None)
 
     def beside(self, parts: Sequence[onnx.ModelProto], *, seconds: float) -> list[Timed]:
         """Time models of one input each against the first."""
