@@ -17,7 +17,7 @@ from onnx_lowrank.calibrate.jobs import Survey
 from onnx_lowrank.data import Preprocess, open_dataset
 from onnx_lowrank.errors import ModelError, PlanError
 from onnx_lowrank.finetune import require_torch
-from onnx_lowrank.graph.gate import read_model
+from onnx_lowrank.graph.gate import open_model
 from onnx_lowrank.graph.io import load_model, save_model
 from onnx_lowrank.graph.layers import find_layers
 from onnx_lowrank.planning.cost import plan_costs, total_cost
@@ -155,7 +155,7 @@ def cascade(
     from onnx_lowrank.finetune.correct import correct_statistics
     from onnx_lowrank.finetune.run import finetune
 
-    original = read_model(model).model
+    original = open_model(model)
     layers = find_layers(original, input_shapes=input_shapes, check_values=True)
     decided = api.resolve_plan(layers, plan)
     if not decided.chosen:
