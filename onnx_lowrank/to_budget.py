@@ -237,8 +237,14 @@ def compress_to_budget(
         input_shapes = input_shapes or latency.input_shapes or None
         _check_latency(latency, original, threads, provider, input_shapes, seed)
     layers = find_layers(original, input_shapes=input_shapes)
-    budget.check_countable(uncounted(plan_costs(layers, untouched(layers))))
     inputs = fix_shapes(model_inputs(original), input_shapes or {})
+    budget.check_countable(
+        uncounted(plan_costs(layers, untouched(layers))),
+        open_sizes=any(
+            info.shape is None or not all(isinstance(size, int) for size in info.shape[1:])
+            for info in inputs
+        ),
+    )
 
     def opened(source: Any, limit: int | None) -> Dataset:
         return open_dataset(
