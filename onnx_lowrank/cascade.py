@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -254,7 +255,7 @@ class _Kept:
     @property
     def training(self) -> Path:
         """File of the stage's training."""
-        return self._store.folder / f"{self._key}-training.npz"
+        return self._store.place / f"{self._key}-training.npz"
 
     def fitted(self) -> onnx.ModelProto | None:
         """Return the stage's model before training, if it is there."""
@@ -268,7 +269,8 @@ class _Kept:
         told = np.array(json.dumps([asdict(score) for score in scores]))
         self._store.put_arrays(self._key, {"model": _as_array(model), "scores": told})
         self._store.drop_arrays(key_of(self._key, "fitted"))
-        self.training.unlink(missing_ok=True)
+        with suppress(OSError):  # of a folder that cannot be written to any more
+            self.training.unlink(missing_ok=True)
 
 
 def _as_model(arrays: Arrays) -> onnx.ModelProto:

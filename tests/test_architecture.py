@@ -24,6 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "text": set(),
     "layer_errors": {"errors"},
     "json_input": {"errors"},
+    "processes": set(),
     "metrics": BASE,
     "schemes": BASE | {"metrics"},
     "planning": NUMERICS,
@@ -44,11 +45,11 @@ ALLOWED: dict[str, set[str]] = {
     | {"calibrate", "data", "finetune", "graph", "lowering", "passes", "planning", "runtime"},
     "sweeping": NUMERICS
     | {"planning", "graph", "passes", "runtime", "data", "verification", "calibrate"}
-    | {"documents", "fit_model", "store"},
+    | {"documents", "fit_model", "processes", "store"},
     "store": BASE,
     "searching": NUMERICS
     | {"planning", "graph", "lowering", "passes", "runtime", "data", "calibrate", "store"}
-    | {"fit_model", "score", "verification", "workload"},
+    | {"fit_model", "processes", "score", "verification", "workload"},
     "to_budget": NUMERICS
     | {"planning", "graph", "passes", "runtime", "data", "verification", "results"}
     | {"score", "searching", "store", "workload"},

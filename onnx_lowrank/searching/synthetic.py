@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from onnx_lowrank.schemes.spatial import Spatial, orders
 from onnx_lowrank.schemes.two_stage import TwoStageFactors
 
 Array = NDArray[np.float64]
+Random = np.random.Generator | None  # None: zeros, and clusters in order
 
 
 def synthetic_fits(layer: str, scheme: Scheme, conv: ConvSpec) -> tuple[LayerFit, ...]:
@@ -58,11 +60,16 @@ def synthetic_fits(layer: str, scheme: Scheme, conv: ConvSpec) -> tuple[LayerFit
     )
 
 
-def _factors(scheme: Scheme, conv: ConvSpec, rng: np.random.Generator) -> Sequence[Factors]:
+def structures(scheme: Scheme, conv: ConvSpec) -> Sequence[Factors]:
+    """Return factors of zeros, which take no memory, for each structure as of `synthetic_fits`."""
+    return _factors(scheme, conv, None)
+
+
+def _factors(scheme: Scheme, conv: ConvSpec, rng: Random) -> Sequence[Factors]:
     c, f, kernel = conv.in_channels, conv.out_channels, conv.kernel
     if isinstance(scheme, Monochromatic):
         # In random order, as clusters of a fit are: outputs in order would save a Gather.
-        colour_of = rng.permutation(np.repeat(np.arange(scheme.C), f // scheme.C))
+        colour_of = _shuffled(rng, np.repeat(np.arange(scheme.C), f // scheme.C))
         return [
             MonochromaticFactors(
                 _uniform(rng, [scheme.C, c]), _uniform(rng, [f, *kernel]), colour_of
@@ -96,7 +103,7 @@ def _factors(scheme: Scheme, conv: ConvSpec, rng: np.random.Generator) -> Sequen
     raise TypeError(f"no synthetic factors for {type(scheme).__name__}")
 
 
-def _tucker2(scheme: BiclusterSVD, conv: ConvSpec, rng: np.random.Generator) -> BlockTucker2Factors:
+def _tucker2(scheme: BiclusterSVD, conv: ConvSpec, rng: Random) -> BlockTucker2Factors:
     blocks = [scheme.G, scheme.H]
     return BlockTucker2Factors(
         _clusters(rng, conv.in_channels, scheme.G),
@@ -107,7 +114,7 @@ def _tucker2(scheme: BiclusterSVD, conv: ConvSpec, rng: np.random.Generator) -> 
     )
 
 
-def _cp(scheme: BiclusterOuter, conv: ConvSpec, rng: np.random.Generator) -> BlockCPFactors:
+def _cp(scheme: BiclusterOuter, conv: ConvSpec, rng: Random) -> BlockCPFactors:
     blocks = [scheme.G, scheme.H]
     return BlockCPFactors(
         _clusters(rng, conv.in_channels, scheme.G),
@@ -118,16 +125,23 @@ def _cp(scheme: BiclusterOuter, conv: ConvSpec, rng: np.random.Generator) -> Blo
     )
 
 
-def _clusters(rng: np.random.Generator, channels: int, clusters: int) -> NDArray[np.int64]:
-    order = np.arange(channels) if clusters == 1 else rng.permutation(channels)
+def _clusters(rng: Random, channels: int, clusters: int) -> NDArray[np.int64]:
+    order = np.arange(channels)
+    order = order if clusters == 1 else _shuffled(rng, order)
     return np.sort(order.reshape(clusters, -1), axis=1).astype(np.int64)
 
 
-def _uniform(rng: np.random.Generator, shape: Sequence[int]) -> Array:
+def _shuffled(rng: Random, values: NDArray[Any]) -> NDArray[Any]:
+    return values if rng is None else rng.permutation(values)
+
+
+def _uniform(rng: Random, shape: Sequence[int]) -> Array:
     """Return values of both signs that keep activations of unit size.
 
     None is near zero: products in a chain of stages stay far from denormals, which run slower.
     """
+    if rng is None:
+        return np.broadcast_to(0.0, shape)
     fan_in = max(int(np.prod(shape[1:])), 1)
     magnitude = rng.uniform(0.5, 1.5, shape) / np.sqrt(fan_in)
     return np.asarray(magnitude * rng.choice([-1.0, 1.0], shape))

@@ -53,6 +53,7 @@ class WholeModels:
             *(meter.digest, search.portable),
         )
         self._digests = {name: problem.digest for name, problem in problems.items()}
+        self._convs = {name: problem.conv for name, problem in problems.items()}
 
     def fits(self, picks: Picks) -> Fits:
         """Return the fits to the layers' inputs in the original."""
@@ -69,9 +70,9 @@ class WholeModels:
         head = key_of("asymmetric, from symmetric", FORMAT, search.seed, *parts)
         stored = {
             name: search.store.arrays(
-                key_of(head, name), partial(from_arrays, name, fits[name].scheme)
+                key_of(head, name), partial(from_arrays, name, fit.scheme, self._convs[name])
             )
-            for name in fits
+            for name, fit in fits.items()
         }
         if None in stored.values():
             order = [layer.name for layer in search.layers if layer.name in fits]
