@@ -332,6 +332,8 @@ def compress_to_budget(
         why = f"it is not faster: it takes {found.latency.ratio:.3f} of the time"
         if latency is not None:
             why = f"it is not faster for certain: up to {found.latency.high:.3f} of the time"
+        if budget.objective != "latency":
+            why += f"; a search for few {budget.objective} asks for a faster model too"
         failures = (*failures, why)
     expected = None if found.outlook is None else found.outlook.predict(report.samples)
     return BudgetResult(result, found, failures, latency, expected, missed)
