@@ -16,7 +16,7 @@ from onnx_lowrank.files import Input, Output, check_outputs, write_text
 from onnx_lowrank.fit_model import Calibration, MetricName, fit_model
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.external import data_files
-from onnx_lowrank.graph.gate import read_model
+from onnx_lowrank.graph.gate import open_model, read_model
 from onnx_lowrank.graph.io import check_output
 from onnx_lowrank.graph.layers import Layer, find_layers, layer_weight
 from onnx_lowrank.planning.cost import plan_costs
@@ -97,7 +97,7 @@ def inspect(
     input_shapes : mapping, optional
         Shapes of inputs that the model leaves open; needed to count multiply-adds there.
     """
-    layers = _layers(read_model(model).model, input_shapes)
+    layers = _layers(open_model(model), input_shapes)
     return tuple(_layer_info(layer) for layer in layers)
 
 
@@ -116,7 +116,7 @@ def cost(
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
 ) -> CostReport:
     """Count operations and parameters before and after a plan, without fitting anything."""
-    loaded = read_model(model).model
+    loaded = open_model(model)
     layers = _layers(loaded, input_shapes)
     decided = resolve_plan(layers, plan, weights=_weights(loaded, layers))
     return CostReport(decided, plan_costs(layers, decided))

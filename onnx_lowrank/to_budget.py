@@ -245,8 +245,14 @@ def compress_to_budget(
         input_shapes = input_shapes or table.input_shapes or None
         _check_latency(table, original, threads, provider, input_shapes, seed)
     layers = find_layers(original, input_shapes=input_shapes)
-    budget.check_countable(uncounted(plan_costs(layers, untouched(layers))))
     inputs = fix_shapes(model_inputs(original), input_shapes or {})
+    budget.check_countable(
+        uncounted(plan_costs(layers, untouched(layers))),
+        open_sizes=any(
+            info.shape is None or not all(isinstance(size, int) for size in info.shape[1:])
+            for info in inputs
+        ),
+    )
 
     def opened(source: Any, limit: int | None) -> Dataset:
         return open_dataset(
@@ -330,6 +336,8 @@ def compress_to_budget(
         why = f"it is not faster: it takes {found.latency.ratio:.3f} of the time"
         if table is not None:
             why = f"it is not faster for certain: up to {found.latency.high:.3f} of the time"
+        if budget.objective != "latency":
+            why += f"; a search for few {budget.objective} asks for a faster model too"
         failures = (*failures, why)
     expected = None if found.outlook is None else found.outlook.predict(report.samples)
     return BudgetResult(result, found, failures, table, expected, missed)

@@ -26,6 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "text": set(),
     "layer_errors": {"errors"},
     "json_input": {"errors"},
+    "processes": set(),
     "metrics": BASE,
     "schemes": BASE | {"metrics"},
     "planning": NUMERICS,
@@ -45,11 +46,11 @@ ALLOWED: dict[str, set[str]] = {
     | {"calibrate", "data", "finetune", "graph", "rewriting", "planning", "runtime"},
     "sweeping": NUMERICS
     | {"planning", "graph", "rewriting", "runtime", "data", "verification", "calibrate"}
-    | {"documents", "fit_model", "store"},
+    | {"documents", "fit_model", "processes", "store"},
     "store": BASE,
     "searching": NUMERICS
     | {"planning", "graph", "rewriting", "runtime", "data", "calibrate", "store"}
-    | {"fit_model", "score", "verification", "workload"},
+    | {"fit_model", "processes", "score", "verification", "workload"},
     "to_budget": NUMERICS
     | {"planning", "graph", "rewriting", "runtime", "data", "verification", "results"}
     | {"score", "searching", "store", "workload"},

@@ -139,7 +139,10 @@ def compress(
         ),
     ] = None,
     objective: Annotated[
-        str, typer.Option("--objective", metavar="latency|macs|params", help="What to minimise.")
+        str,
+        typer.Option(
+            "--objective", metavar="latency|macs|params", help="What to minimise, of faster models."
+        ),
     ] = "latency",
     threads: Annotated[int | None, workers("--threads", "Intra-op threads to search for.")] = None,
     provider: Provider = "cpu",

@@ -16,6 +16,7 @@ from onnx_lowrank.graph.digest import model_digest
 from onnx_lowrank.planning.latency import Timed
 from onnx_lowrank.planning.plan import Decision, Plan
 from onnx_lowrank.rewriting.form import Form
+from onnx_lowrank.schemes.dense import Dense
 from onnx_lowrank.searching.candidate import Candidate, Chosen, Option
 from onnx_lowrank.searching.context import SearchContext
 from onnx_lowrank.searching.fits import FORMAT, LayerProblem, from_arrays, to_arrays
@@ -63,6 +64,7 @@ class Evaluator:
             *(meter.digest, [form.name for form in context.forms]),
         )
         self._digests = {name: problem.digest for name, problem in problems.items()}
+        self._convs = {name: problem.conv for name, problem in problems.items()}
         self._latencies: dict[Picks, Timed] = {}
 
     @property
@@ -85,14 +87,14 @@ class Evaluator:
     def refitted(self, picks: Picks) -> Chosen:
         """Return the same, refitted from below to the inputs in the compressed network."""
         context, chosen = self._context, self.chosen(picks)
-        fits = {name: candidate.fit for name, candidate in chosen.items()}
+        fits = {name: c.fit for name, c in chosen.items() if not isinstance(c.fit.scheme, Dense)}
         parts = [f"{name} {fit.scheme.spec} {self._digests[name]}" for name, fit in fits.items()]
         head = key_of("asymmetric, from symmetric", FORMAT, context.options.seed, *parts)
         stored = {
             name: context.store.arrays(
-                key_of(head, name), partial(from_arrays, name, fits[name].scheme)
+                key_of(head, name), partial(from_arrays, name, fit.scheme, self._convs[name])
             )
-            for name in fits
+            for name, fit in fits.items()
         }
         found = {name: fit for name, fit in stored.items() if fit is not None}
         if len(found) < len(fits):
@@ -109,7 +111,10 @@ class Evaluator:
             ).fits
             for name, fit in found.items():
                 context.store.put_arrays(key_of(head, name), to_arrays(fit))
-        return {name: replace(chosen[name], fit=fit) for name, fit in found.items()}
+        return {
+            name: replace(candidate, fit=found.get(name, candidate.fit))
+            for name, candidate in chosen.items()
+        }
 
     def best(self, picks: Picks) -> tuple[Chosen, Quality]:
         """Return the better of both fits: within the budget, and then of less noise."""

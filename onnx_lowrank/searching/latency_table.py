@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 
 from onnx_lowrank.errors import ModelError
-from onnx_lowrank.graph.gate import read_model
+from onnx_lowrank.graph.gate import open_model
 from onnx_lowrank.graph.layers import find_layers
 from onnx_lowrank.planning.fit import LayerFit
 from onnx_lowrank.planning.latency import SavedLatencies, Timed
@@ -92,7 +92,7 @@ def measure_latencies(
         If an input is at fault; the message names the remedy.
     """
     require_provider(provider)
-    original = read_model(model).model
+    original = open_model(model)
     listed = find_layers(original, check_values=True)
     names = [layer.name for layer in listed if layer.reason is None]
     prepared, _ = normalised(original, names)
