@@ -18,6 +18,7 @@ from onnx_lowrank.cli import main
 
 # The builders of small models are a top-level module, in every import mode.
 sys.path.insert(0, str(Path(__file__).parent))
+pytest.register_assert_rewrite("conformance")
 
 Build = Callable[..., onnx.ModelProto]
 
