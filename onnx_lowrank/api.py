@@ -14,14 +14,11 @@ from onnx_lowrank.data import Dataset, Preprocess, open_dataset, random_dataset
 from onnx_lowrank.errors import DataError, ModelError, PlanError
 from onnx_lowrank.files import Input, Output, check_outputs, write_text
 from onnx_lowrank.fit_model import Calibration, MetricName, fit_model
-from onnx_lowrank.graph.check import check_model
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.external import data_files
-from onnx_lowrank.graph.gate import read_model
+from onnx_lowrank.graph.gate import open_model, read_model
 from onnx_lowrank.graph.io import check_output
 from onnx_lowrank.graph.layers import Layer, find_layers, layer_weight
-from onnx_lowrank.passes.normalize import normalised
-from onnx_lowrank.passes.replacement import replacement
 from onnx_lowrank.planning.cost import plan_costs
 from onnx_lowrank.planning.plan import (
     Plan,
@@ -40,9 +37,14 @@ from onnx_lowrank.results import (
     LayerInfo,
     inspected,
 )
+from onnx_lowrank.rewriting.form import Replacement
+from onnx_lowrank.rewriting.forms import AUTO, checked_forms, default_form, find_form, layer_forms
+from onnx_lowrank.rewriting.passes.normalize import normalised
+from onnx_lowrank.rewriting.rewrite import rewrite
 from onnx_lowrank.runtime import Provider, fix_shapes, model_inputs, require_provider
 from onnx_lowrank.runtime.doctor import Diagnosis, diagnose
-from onnx_lowrank.runtime.library import Lowering, is_portable
+from onnx_lowrank.runtime.library import Lowering, loads
+from onnx_lowrank.schemes import SCHEMES
 from onnx_lowrank.score import Score, ScoreSource
 from onnx_lowrank.verification import Tolerance, VerifyReport
 from onnx_lowrank.verification import verify as verify_models
@@ -95,8 +97,16 @@ def inspect(
     input_shapes : mapping, optional
         Shapes of inputs that the model leaves open; needed to count multiply-adds there.
     """
-    layers = _layers(read_model(model).model, input_shapes)
-    return tuple(LayerInfo(layer, *applicable(layer)) for layer in layers)
+    layers = _layers(open_model(model), input_shapes)
+    return tuple(_layer_info(layer) for layer in layers)
+
+
+def _layer_info(layer: Layer) -> LayerInfo:
+    schemes, reason = applicable(layer)
+    forms: tuple[str, ...] = ()
+    if layer.reason is None and layer.spec is not None:
+        forms = layer_forms(map(SCHEMES.__getitem__, schemes), layer.spec, layer.dtype)
+    return LayerInfo(layer, schemes, reason, forms)
 
 
 def cost(
@@ -106,7 +116,7 @@ def cost(
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
 ) -> CostReport:
     """Count operations and parameters before and after a plan, without fitting anything."""
-    loaded = read_model(model).model
+    loaded = open_model(model)
     layers = _layers(loaded, input_shapes)
     decided = resolve_plan(layers, plan, weights=_weights(loaded, layers))
     return CostReport(decided, plan_costs(layers, decided))
@@ -253,11 +263,12 @@ def compress(
         The provider is missing or does not work.
     """
     require_provider(provider)
-    portable = is_portable(lowering)
+    form = default_form(lowering, kernels=lowering == AUTO and loads())
     source = read_model(model)
     original = source.model
     layers = _layers(original, input_shapes)
     decided = resolve_plan(layers, plan, weights=_weights(original, layers))
+    forms = {name: find_form(each or form.name) for name, each in decided.forms.items()}
     if not decided.chosen:
         raise PlanError(_nothing_replaced({d.layer: d.reason for d in decided.decisions}))
     dataset = (
@@ -286,10 +297,10 @@ def compress(
     elif metric is not None:
         raise DataError(f"the metric '{metric}' needs data; give calibration samples")
     progress("normalising", 0, steps)
-    rewritten, cleaned = normalised(original, decided.chosen)
+    prepared, _ = normalised(original, decided.chosen)
 
     found = fit_model(
-        rewritten,
+        prepared,
         decided,
         calibration=samples,
         seed=seed,
@@ -298,13 +309,14 @@ def compress(
     fits, decided = found.fits, decided.keeping(found.failed)
     if not fits:
         raise PlanError(_nothing_replaced(found.failed))
-    if found.failed:  # layers that are kept after all stay as they were
-        rewritten, cleaned = normalised(original, decided.chosen)
 
     progress("rewriting", steps - 2, steps)
-    values = {name: (fit.factors, fit.bias) for name, fit in fits.items()}
-    lowered = replacement(values, input_shapes=input_shapes, portable=portable).run(rewritten)
-    check_model(rewritten)
+    rewritten, changed = rewrite(
+        original,
+        {name: Replacement(fit.factors, fit.bias, forms[name]) for name, fit in fits.items()},
+        forms=(form,),
+        input_shapes=input_shapes,
+    )
 
     report = None
     if dataset is not None:
@@ -321,12 +333,12 @@ def compress(
         report=CompressReport(
             cost=CostReport(decided, plan_costs(layers, decided)),
             fits=fits,
-            changes=cleaned.changes + lowered.changes,
-            refusals=cleaned.refusals + lowered.refusals,
+            changes=changed.changes,
+            refusals=changed.refusals,
             verification=report,
             notes=(
                 *source.notes,
-                *cleaned.notes,
+                *changed.notes,
                 *(f"calibration: {note}" for note in (samples.dataset.notes if samples else ())),
             ),
             file_bytes=FileBytes.of(model, original, rewritten),
@@ -370,14 +382,15 @@ def resolve_plan(
     """
     if plan is None:
         return default_plan(layers)
-    if isinstance(plan, Path):
-        return decide(layers, read_plan(plan), weights=weights)
     if isinstance(plan, Plan):
         if [d.layer for d in plan.decisions] != [layer.name for layer in layers]:
             raise PlanError("the plan was made for other layers; make one for this model")
-        return plan
-    rules = tuple(r if isinstance(r, Rule) else Rule.parse(r) for r in plan)
-    return decide(layers, rules, weights=weights)
+        return checked_forms(layers, plan)
+    if isinstance(plan, Path):
+        rules = read_plan(plan)
+    else:
+        rules = tuple(r if isinstance(r, Rule) else Rule.parse(r) for r in plan)
+    return checked_forms(layers, decide(layers, rules, weights=weights))
 
 
 def _weights(model: onnx.ModelProto, layers: Sequence[Layer]) -> Weights:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from onnx_lowrank.calibrate.jobs import Survey
 from onnx_lowrank.data import Preprocess, open_dataset
 from onnx_lowrank.errors import ModelError, PlanError
 from onnx_lowrank.finetune import require_torch
-from onnx_lowrank.graph.gate import read_model
+from onnx_lowrank.graph.gate import open_model
 from onnx_lowrank.graph.io import load_model, save_model
 from onnx_lowrank.graph.layers import find_layers
 from onnx_lowrank.planning.cost import plan_costs, total_cost
@@ -155,7 +156,7 @@ def cascade(
     from onnx_lowrank.finetune.correct import correct_statistics
     from onnx_lowrank.finetune.run import finetune
 
-    original = read_model(model).model
+    original = open_model(model)
     layers = find_layers(original, input_shapes=input_shapes, check_values=True)
     decided = api.resolve_plan(layers, plan)
     if not decided.chosen:
@@ -254,7 +255,7 @@ class _Kept:
     @property
     def training(self) -> Path:
         """File of the stage's training."""
-        return self._store.folder / f"{self._key}-training.npz"
+        return self._store.place / f"{self._key}-training.npz"
 
     def fitted(self) -> onnx.ModelProto | None:
         """Return the stage's model before training, if it is there."""
@@ -268,7 +269,8 @@ class _Kept:
         told = np.array(json.dumps([asdict(score) for score in scores]))
         self._store.put_arrays(self._key, {"model": _as_array(model), "scores": told})
         self._store.drop_arrays(key_of(self._key, "fitted"))
-        self.training.unlink(missing_ok=True)
+        with suppress(OSError):  # of a folder that cannot be written to any more
+            self.training.unlink(missing_ok=True)
 
 
 def _as_model(arrays: Arrays) -> onnx.ModelProto:

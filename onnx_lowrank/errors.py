@@ -42,6 +42,10 @@ class CacheWarning(UserWarning):
     """Results kept on disk cannot be used, and are computed again."""
 
 
+class RepairWarning(UserWarning):
+    """A model was not quite valid, and was repaired when it was read; its file is as it was."""
+
+
 class UsageError(OnnxLowRankError):
     """The command line cannot be read."""
 

@@ -24,10 +24,13 @@ from onnx_lowrank.metrics.frobenius import Frobenius
 from onnx_lowrank.metrics.mahalanobis import Mahalanobis
 from onnx_lowrank.metrics.moments import LayerStatistics
 from onnx_lowrank.metrics.target import fit_target
-from onnx_lowrank.passes.approximate_conv import ApproximateConvPass
-from onnx_lowrank.planning.fit import FitProblem, LayerFit, fit_layer
+from onnx_lowrank.planning.fit import FitProblem, LayerFit, exact_fit, fit_layer
 from onnx_lowrank.planning.plan import Plan
+from onnx_lowrank.rewriting.form import Replacement
+from onnx_lowrank.rewriting.forms import STANDARD
+from onnx_lowrank.rewriting.rewrite import replace_layers
 from onnx_lowrank.runtime import Provider
+from onnx_lowrank.schemes.dense import Dense
 
 Progress = Callable[[str, int, int], None]
 MetricName = Literal["covariance", "mahalanobis", "combined"]
@@ -169,6 +172,9 @@ def fit_model(
             start = starts.get(name)
             try:
                 weight, bias = layer_weight(editor, layers[name]), layer_bias(editor, layers[name])
+                if isinstance(scheme, Dense):
+                    fits[name] = exact_fit(name, weight, bias)
+                    continue
                 if below is not None:
                     compressed = _replaced(model, fits) if fits else None
                     statistics = {name: below.next(name, weight, compressed)}
@@ -215,10 +221,8 @@ def layer_gradients(
 
 
 def _replaced(model: onnx.ModelProto, fits: Mapping[str, LayerFit]) -> onnx.ModelProto:
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    ApproximateConvPass({name: (fit.factors, fit.bias) for name, fit in fits.items()}).run(copy)
-    return copy
+    values = {name: Replacement(fit.factors, fit.bias, STANDARD) for name, fit in fits.items()}
+    return replace_layers(model, values)[0]
 
 
 def layer_problem(

@@ -12,7 +12,6 @@ import onnx
 
 from onnx_lowrank.graph.io import file_size, save_model, serialised_size
 from onnx_lowrank.graph.layers import Layer
-from onnx_lowrank.passes.base import Refusal
 from onnx_lowrank.planning.cost import (
     Cost,
     known_cost,
@@ -23,16 +22,30 @@ from onnx_lowrank.planning.cost import (
 )
 from onnx_lowrank.planning.fit import LayerFit
 from onnx_lowrank.planning.plan import Plan
+from onnx_lowrank.rewriting.passes.base import Refusal
 from onnx_lowrank.verification import VerifyReport
 
 
 @dataclass(frozen=True)
 class LayerInfo:
-    """One row of `inspect`."""
+    """One row of `inspect`.
+
+    Attributes
+    ----------
+    layer : Layer
+        The layer.
+    schemes : tuple of str
+        Names of the schemes that it can take.
+    reason : str or None
+        Why there is none.
+    forms : tuple of str
+        Names of the forms that it, as it is or by one of these schemes, can have.
+    """
 
     layer: Layer
     schemes: tuple[str, ...]
     reason: str | None
+    forms: tuple[str, ...] = ()
 
     @property
     def bytes(self) -> int | None:
@@ -55,6 +68,7 @@ class LayerInfo:
             "params": self.layer.params,
             "bytes": self.bytes,
             "schemes": list(self.schemes),
+            "forms": list(self.forms),
             "reason": self.reason,
         }
 

@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 
 from onnx_lowrank.graph.edit import GraphEditor
-from onnx_lowrank.graph.gate import read_model
+from onnx_lowrank.graph.gate import open_model
 from onnx_lowrank.graph.layers import find_layers, layer_weight
 
 Array = NDArray[np.float64]
@@ -71,7 +71,7 @@ def layer_spectra(model: str | os.PathLike[str] | bytes | onnx.ModelProto) -> tu
     ModelError
         If the model cannot be read.
     """
-    loaded = read_model(model).model
+    loaded = open_model(model)
     editor = GraphEditor(loaded)
     found = []
     for layer in find_layers(loaded, check_values=True):

@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import tempfile
 import warnings
+import weakref
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
+from shutil import rmtree
 from typing import IO, Any, TypeVar
 
 import numpy as np
@@ -28,6 +32,15 @@ _DIGEST = 64  # characters at the end of an entry, of all before them and of the
 UNREADABLE = (
     *(OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError),
     *(zipfile.BadZipFile, zlib.error, RecursionError),
+)
+
+_DAMAGED = (
+    "entries kept from earlier runs are damaged or of another version; they are computed again"
+)
+_UNKEPT = (
+    "the folder of kept results cannot be written to, being full, read-only or out of reach: this "
+    "run goes on, and keeps nothing more for later ones; free space there or choose another "
+    "folder, for searches by ONNX_LOWRANK_CACHE"
 )
 
 
@@ -65,29 +78,38 @@ class Store:
 
     Writing is atomic: a killed run leaves whole entries only, and the next one goes on from them.
     Every entry ends with a digest of its content and its name: one that was damaged, exchanged or
-    not written by this class is not used, and a `CacheWarning` is given, once for each object.
+    not written by this class is not used. Where the folder cannot be written to, what follows is
+    kept in a temporary one, which goes with this object. Of both a `CacheWarning` is given, once
+    for each object, and none by its copies in other processes.
 
     Parameters
     ----------
     folder : path
         Made if it is missing.
 
+    Attributes
+    ----------
+    folder : path
+        As given.
+    place : path
+        Where entries are written: the folder, or the temporary one.
+
     Raises
     ------
     OutputError
-        The folder cannot be made, or an entry not written.
+        An entry can be written to neither.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._warned = False
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(
-                f"cannot make the folder {folder}: {error.strerror}; choose another, "
-                "for searches by ONNX_LOWRANK_CACHE"
-            ) from None
+        self.folder = self.place = folder
+        self._said: set[str] = set()
+        # Named at once, so that other processes write to the same.
+        self._spare = f"onnx_lowrank-{secrets.token_hex(8)}"
+        weakref.finalize(self, _remove, self._spare)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy in another process is made of, which says nothing."""
+        return {**vars(self), "_said": {_DAMAGED, _UNKEPT}}
 
     def arrays(self, key: str, decode: Callable[[Arrays], T]) -> T | None:
         """Return what an entry of arrays stands for, or None.
@@ -105,62 +127,88 @@ class Store:
             with np.load(file, allow_pickle=False) as data:
                 return decode({name: data[name] for name in data.files})
 
-        return self._read(self._path(key, "npz"), read)
+        return self._read(f"{key}.npz", read)
 
     def put_arrays(self, key: str, arrays: Arrays) -> None:
         """Write an entry of arrays."""
         named: dict[str, Any] = dict(arrays)
-        self._write(self._path(key, "npz"), lambda file: np.savez(file, **named))
+        self._write(f"{key}.npz", lambda file: np.savez(file, **named))
 
     def data(self, key: str, decode: Callable[[Any], T]) -> T | None:
         """Return what an entry of JSON data stands for, or None; `decode` as of `arrays`."""
-        return self._read(
-            self._path(key, "json"), lambda file, size: decode(parse_json(file.read(size)))
-        )
+        return self._read(f"{key}.json", lambda file, size: decode(parse_json(file.read(size))))
 
     def put_data(self, key: str, data: Any) -> None:
         """Write an entry of JSON data."""
         text = json.dumps(data, allow_nan=False).encode()
-        self._write(self._path(key, "json"), lambda file: file.write(text))
+        self._write(f"{key}.json", lambda file: file.write(text))
 
     def drop_arrays(self, key: str) -> None:
         """Remove an entry of arrays, if there is one."""
-        self._path(key, "npz").unlink(missing_ok=True)
+        for folder in self._folders():
+            with suppress(OSError):  # it is of no use any more, and does no harm
+                (folder / f"{key}.npz").unlink()
 
-    def _path(self, key: str, suffix: str) -> Path:
-        return self.folder / f"{key}.{suffix}"
+    def _folders(self) -> Iterator[Path]:
+        yield self.folder
+        with suppress(OSError):  # there is no place for temporary files
+            if (spare := _temporary(self._spare)).is_dir():
+                self._warn(_UNKEPT)
+                yield spare
 
-    def _read(self, path: Path, read: Callable[[IO[bytes], int], T]) -> T | None:
+    def _warn(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            # Of whatever folder: the command line says the same only once.
+            warnings.warn(text, CacheWarning, stacklevel=4)
+
+    def _read(self, name: str, read: Callable[[IO[bytes], int], T]) -> T | None:
+        for folder in self._folders():
+            try:
+                with (folder / name).open("rb") as file:
+                    return read(file, check_digest(file, name))
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except UNREADABLE:
+                self._warn(_DAMAGED)
+        return None
+
+    def _write(self, name: str, write: Callable[[IO[bytes]], object]) -> None:
         try:
-            with path.open("rb") as file:
-                return read(file, check_digest(file, path.name))
-        except FileNotFoundError:
-            return None
-        except UNREADABLE:
-            if not self._warned:
-                self._warned = True
-                warnings.warn(
-                    "entries kept from earlier runs are damaged or of another version; they are "
-                    "computed again",  # of whatever folder: it is said once
-                    CacheWarning,
-                    stacklevel=3,
-                )
-            return None
-
-    def _write(self, path: Path, write: Callable[[IO[bytes]], object]) -> None:
+            _write_in(self.place, name, write)
+            return
+        except OSError as error:
+            path, cause = self.place / name, error.strerror or error
         try:
-            with tempfile.TemporaryDirectory(dir=self.folder, prefix=".partial-") as scratch:
-                partial = Path(scratch) / path.name
-                with partial.open("w+b") as file:
-                    write(file)
-                    add_digest(file, path.name)
-                partial.replace(path)
+            self.place = _temporary(self._spare)
+            self.place.mkdir(mode=0o700, exist_ok=True)
+            _write_in(self.place, name, write)
         except OSError as error:
             raise OutputError(
-                f"cannot write {path}: {error.strerror or error}; free space or choose "
-                "another folder, for searches by ONNX_LOWRANK_CACHE; what is kept is not computed "
-                "again"
+                f"cannot write {path}: {cause}, nor a temporary file: {error.strerror or error}; "
+                "free space or choose other folders by TMPDIR and, for searches, "
+                "ONNX_LOWRANK_CACHE; what is kept is not computed again"
             ) from None
+        self._warn(_UNKEPT)
+
+
+def _temporary(name: str) -> Path:
+    return Path(tempfile.gettempdir(), name)
+
+
+def _remove(name: str) -> None:
+    with suppress(OSError):
+        rmtree(_temporary(name), ignore_errors=True)
+
+
+def _write_in(folder: Path, name: str, write: Callable[[IO[bytes]], object]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as scratch:
+        partial = Path(scratch) / name
+        with partial.open("w+b") as file:
+            write(file)
+            add_digest(file, name)
+        partial.replace(folder / name)
 
 
 def add_digest(file: IO[bytes], name: str) -> None:

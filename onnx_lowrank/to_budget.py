@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,24 +15,27 @@ import onnx
 from onnx_lowrank.data import Dataset, Preprocess, open_dataset
 from onnx_lowrank.data.split import fewest_samples, split
 from onnx_lowrank.errors import DataError, PlanError
-from onnx_lowrank.graph.check import check_model
 from onnx_lowrank.graph.gate import read_model
 from onnx_lowrank.graph.layers import find_layers
-from onnx_lowrank.passes.normalize import normalised
-from onnx_lowrank.passes.replacement import replacement
 from onnx_lowrank.planning.budget import Budget
 from onnx_lowrank.planning.cost import plan_costs, uncounted, untouched
-from onnx_lowrank.planning.latency import LatencyTable, SavedLatencies
+from onnx_lowrank.planning.latency import SavedLatencies
 from onnx_lowrank.results import CompressReport, CompressResult, CostReport, FileBytes
+from onnx_lowrank.rewriting.forms import AUTO, STANDARD, allowed_forms
+from onnx_lowrank.rewriting.passes.normalize import normalised
+from onnx_lowrank.rewriting.rewrite import rewrite
 from onnx_lowrank.runtime import Provider, fix_shapes, model_inputs, require_provider
-from onnx_lowrank.runtime.library import Lowering, is_portable
+from onnx_lowrank.runtime.library import Lowering, loads
 from onnx_lowrank.score import Score
 from onnx_lowrank.searching.cluster import check_scheduler
-from onnx_lowrank.searching.ladder import searched
-from onnx_lowrank.searching.outlook import Prediction
+from onnx_lowrank.searching.context import RunOptions, SearchContext, SearchSamples
+from onnx_lowrank.searching.latency_source import LatencySource, MeasuredElsewhere, MeasuredHere
+from onnx_lowrank.searching.latency_table import measure_latencies, model_key
+from onnx_lowrank.searching.prediction import Prediction
 from onnx_lowrank.searching.result import SearchResult
-from onnx_lowrank.searching.run import Search
-from onnx_lowrank.searching.tabulate import measure_latencies, model_key
+from onnx_lowrank.searching.run import search
+from onnx_lowrank.searching.search_space import searched
+from onnx_lowrank.searching.settings import SETTINGS, SearchSettings
 from onnx_lowrank.searching.timing import Stopwatch
 from onnx_lowrank.store import Store, default_folder
 from onnx_lowrank.verification import Tolerance
@@ -157,11 +160,12 @@ def compress_to_budget(
     provider: Provider = "cpu",
     jobs: int = 1,
     dask: str | None = None,
-    latency: SavedLatencies | None = None,
-    lowering: Lowering = "standard",
+    latency: SavedLatencies | LatencySource | None = None,
+    lowering: Lowering = "auto",
     keep: Sequence[str] = (),
     cache_dir: Path | None = None,
     seed: int = 0,
+    settings: SearchSettings = SETTINGS,
     progress: Progress = lambda step, done, total: None,
 ) -> BudgetResult:
     """Find and build the fastest model within a budget.
@@ -196,20 +200,21 @@ def compress_to_budget(
     dask : str, optional
         Address of a Dask scheduler whose workers make the fits instead; extra ``dask``. Everything
         else, timing above all, is done here.
-    latency : SavedLatencies, optional
+    latency : SavedLatencies or LatencySource, optional
         Latencies measured on another machine, for which the model is then made: nothing is timed
-        here, and threads, provider and input shapes are those of that measurement.
+        here, and threads, provider and input shapes are those of that measurement. Or another
+        source of latencies than this machine's clock.
     lowering : {"standard", "portable", "auto"}
-        Candidates are timed in the form they will have; ``auto`` searches among standard ops and
-        then, where the kernels load, among portable nodes, and takes the faster model: next to
-        nodes other layers lose onnxruntime's own layouts. Latencies of another machine are those
-        of standard ops.
+        The forms that candidates may have, each timed in its own; ``auto``: all that can be fast
+        here, side by side in one model. Latencies of another machine are those of standard ops.
     keep : sequence of str
         Names or globs of layers that the search leaves as they are.
     cache_dir : path, optional
         Where results are kept; the user's cache folder by default.
     seed : int
         Fixes every random choice.
+    settings : SearchSettings
+        How long the search measures, how far it looks, and when it stops.
     progress : callable
         Called with a sentence, the number of steps done, and their total.
 
@@ -219,7 +224,8 @@ def compress_to_budget(
         If an input is at fault; the message names the remedy.
     """
     # By latencies of another machine nothing runs on its provider here.
-    here: Provider = "cpu" if latency is not None else provider
+    table = latency if isinstance(latency, SavedLatencies) else None
+    here: Provider = "cpu" if table is not None else provider
     require_provider(here)
     if dask is not None:
         check_scheduler(dask)
@@ -228,17 +234,25 @@ def compress_to_budget(
     original = source.model
     names, kept = searched(original, keep)
     prepared, _ = normalised(original, names)
-    forms = _forms(lowering, latency)
-    if latency is not None:
-        if forms == (True,):
+    if table is None:
+        forms = allowed_forms(lowering, kernels=lowering == AUTO and loads())
+    else:
+        forms = (STANDARD,)
+        if lowering not in (AUTO, STANDARD.name):
             raise PlanError(
                 "saved latencies are of standard ops; leave out the lowering, or the latencies"
             )
-        input_shapes = input_shapes or latency.input_shapes or None
-        _check_latency(latency, original, threads, provider, input_shapes, seed)
+        input_shapes = input_shapes or table.input_shapes or None
+        _check_latency(table, original, threads, provider, input_shapes, seed)
     layers = find_layers(original, input_shapes=input_shapes)
-    budget.check_countable(uncounted(plan_costs(layers, untouched(layers))))
     inputs = fix_shapes(model_inputs(original), input_shapes or {})
+    budget.check_countable(
+        uncounted(plan_costs(layers, untouched(layers))),
+        open_sizes=any(
+            info.shape is None or not all(isinstance(size, int) for size in info.shape[1:])
+            for info in inputs
+        ),
+    )
 
     def opened(source: Any, limit: int | None) -> Dataset:
         return open_dataset(
@@ -261,36 +275,33 @@ def compress_to_budget(
         )
         verdict = opened(data, limit)
 
-    search = Search(
-        original=original,
-        normalised=prepared,
-        layers=find_layers(prepared, input_shapes=input_shapes, check_values=True),
-        budget=budget,
-        calibration=fitting,
-        selection=selection,
-        stopwatch=Stopwatch(here, threads, seed),
-        store=Store((cache_dir or default_folder()) / "search"),
-        table=latency or LatencyTable(),
-        input_shapes=input_shapes,
-        seed=seed,
-        jobs=jobs,
-        progress=progress,
-        score=score,
-        cluster=dask,
-        unseen=verdict.samples,
-        kept=kept,
-    )
-    tried = {portable: replace(search, portable=portable).run() for portable in forms}
-    portable, found = min(
-        tried.items(), key=lambda item: (bool(item[1].failures), item[1].latency.ratio)
+    store = Store((cache_dir or default_folder()) / "search")
+    if isinstance(latency, SavedLatencies):
+        latency = MeasuredElsewhere(latency)
+    elif latency is None:
+        latency = MeasuredHere(Stopwatch(here, threads, seed), store, settings)
+    found = search(
+        SearchContext(
+            original=original,
+            normalised=prepared,
+            layers=find_layers(prepared, input_shapes=input_shapes, check_values=True),
+            budget=budget,
+            forms=forms,
+            samples=SearchSamples(calibration=fitting, search=selection, verdict=verdict.samples),
+            latencies=latency,
+            store=store,
+            options=RunOptions(provider=here, threads=threads, jobs=jobs, cluster=dask, seed=seed),
+            input_shapes=input_shapes,
+            score=score,
+            kept=kept,
+            settings=settings,
+            progress=progress,
+        )
     )
 
     progress("rewriting", 0, 1)
-    chosen = frozenset(found.plan.chosen)
-    rewritten, cleaned = normalised(original, chosen)
-    values = {name: (fit.factors, fit.bias) for name, fit in found.fits.items()}
-    lowered = replacement(values, input_shapes=input_shapes, portable=portable).run(rewritten)
-    check_model(rewritten)
+    replacements = {name: candidate.replacement for name, candidate in found.chosen.items()}
+    rewritten, changed = rewrite(original, replacements, forms=forms, input_shapes=input_shapes)
     progress("verifying on samples that the search did not see", 0, 1)
     report = verify_models(
         original,
@@ -306,15 +317,14 @@ def compress_to_budget(
         model=rewritten,
         report=CompressReport(
             cost=costs,
-            fits=dict(found.fits),
-            changes=cleaned.changes + lowered.changes,
-            refusals=cleaned.refusals + lowered.refusals,
+            fits={name: candidate.fit for name, candidate in found.chosen.items()},
+            changes=changed.changes,
+            refusals=changed.refusals,
             verification=report,
             notes=(
                 *source.notes,
-                *cleaned.notes,
+                *changed.notes,
                 *(f"calibration: {note}" for note in fitting.notes),
-                *_told(tried),
             ),
             file_bytes=sizes,
         ),
@@ -324,30 +334,13 @@ def compress_to_budget(
     failures = (*found.failures, *report.failures, *missed)
     if found.latency.high >= 1:
         why = f"it is not faster: it takes {found.latency.ratio:.3f} of the time"
-        if latency is not None:
+        if table is not None:
             why = f"it is not faster for certain: up to {found.latency.high:.3f} of the time"
+        if budget.objective != "latency":
+            why += f"; a search for few {budget.objective} asks for a faster model too"
         failures = (*failures, why)
     expected = None if found.outlook is None else found.outlook.predict(report.samples)
-    return BudgetResult(result, found, failures, latency, expected, missed)
-
-
-def _forms(lowering: Lowering, latency: SavedLatencies | None) -> tuple[bool, ...]:
-    """Return whether to search among portable nodes: no, yes, or one after the other."""
-    portable = is_portable(lowering)
-    if lowering != "auto":
-        return (portable,)
-    return (False, True) if portable and latency is None else (False,)
-
-
-def _told(tried: Mapping[bool, SearchResult]) -> tuple[str, ...]:
-    """Return what the searches of both forms found; nothing where there was one."""
-    if len(tried) == 1:
-        return ()
-    standard, portable = (tried[form].latency.ratio for form in (False, True))
-    return (
-        f"the best among standard ops takes {standard:.3f} of the original's time, "
-        f"among portable nodes {portable:.3f}",
-    )
+    return BudgetResult(result, found, failures, table, expected, missed)
 
 
 def _divided(dataset: Dataset, shares: Sequence[float], uses: str) -> tuple[Dataset, ...]:

@@ -16,7 +16,7 @@ from onnx_lowrank.data import Preprocess, open_dataset, random_dataset
 from onnx_lowrank.data.dataset import batched_inputs
 from onnx_lowrank.errors import DataError, ModelError
 from onnx_lowrank.graph.batch import set_batch
-from onnx_lowrank.graph.gate import read_model
+from onnx_lowrank.graph.gate import open_model
 from onnx_lowrank.graph.io import save_model
 from onnx_lowrank.runtime import fix_shapes, model_inputs
 from onnx_lowrank.runtime.runner import Feeds, OrtRunner
@@ -51,10 +51,10 @@ class Workload:
     @classmethod
     def open(cls, source: ModelSource) -> Workload:
         """Read a model; raise ModelError where that is not possible."""
-        model = read_model(source).model
         if isinstance(source, str | os.PathLike):
             path = Path(source)
-            return cls(path.name, model, path, _file_size(path))
+            return cls(path.name, open_model(path, path.name), path, _file_size(path))
+        model = open_model(source)
         return cls(model.graph.name or "model", model, None, model.ByteSize())
 
     def file(self, folder: str | os.PathLike[str], stem: str) -> Path:

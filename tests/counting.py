@@ -8,14 +8,16 @@ import numpy as np
 import onnx
 
 from onnx_lowrank.graph.layers import find_layers
-from onnx_lowrank.passes.normalize import normalised
 from onnx_lowrank.planning.latency import SavedLatencies, Timed
+from onnx_lowrank.rewriting.forms import STANDARD
+from onnx_lowrank.rewriting.passes.normalize import normalised
 from onnx_lowrank.runtime.machine import describe_machine
-from onnx_lowrank.searching.ladder import ladder
+from onnx_lowrank.searching.candidate import Candidate
+from onnx_lowrank.searching.latency_source import ELSEWHERE, Group
+from onnx_lowrank.searching.latency_table import model_key
+from onnx_lowrank.searching.search_space import search_space
 from onnx_lowrank.searching.single_layer import replaced, single_layer_model
 from onnx_lowrank.searching.synthetic import synthetic_fits
-from onnx_lowrank.searching.tabulate import model_key
-from onnx_lowrank.searching.timing import ELSEWHERE, Group
 from onnx_lowrank.workload import make_feeds
 
 
@@ -27,7 +29,7 @@ def latencies(
     prepared, _ = normalised(model, names)
     known = {}
     dense = 0.0
-    for name, (layer, schemes) in ladder(find_layers(prepared, input_shapes=input_shapes))[
+    for name, (layer, schemes) in search_space(find_layers(prepared, input_shapes=input_shapes))[
         0
     ].items():
         spec = layer.spec
@@ -35,7 +37,12 @@ def latencies(
         assert spec.macs is not None
         fits = [fit for scheme in schemes for fit in synthetic_fits(name, scheme, spec)]
         single = single_layer_model(prepared, layer, batch=1)
-        group = Group(single, [replaced(single, fit) for fit in fits], np.zeros(len(fits)))
+        group = Group(
+            single,
+            [replaced(single, Candidate(fit, STANDARD)) for fit in fits],
+            np.zeros(len(fits)),
+            [STANDARD.name] * len(fits),
+        )
         ratios = [1.0, *((fit.scheme.macs(spec) or 0) / spec.macs for fit in fits)]
         seconds = 1e-10 * spec.macs
         for key, ratio in zip(group.keys(ELSEWHERE), ratios, strict=True):

@@ -26,12 +26,12 @@ ALLOWED: dict[str, set[str]] = {
     "text": set(),
     "layer_errors": {"errors"},
     "json_input": {"errors"},
+    "processes": set(),
     "metrics": BASE,
     "schemes": BASE | {"metrics"},
     "planning": NUMERICS,
     "graph": BASE,
-    "lowering": NUMERICS | {"graph"},
-    "passes": NUMERICS | {"graph", "lowering"},
+    "rewriting": NUMERICS | {"graph", "planning"},
     "runtime": BASE | {"graph"},
     "documents": BASE | {"runtime"},
     "data": BASE | {"runtime"},
@@ -43,24 +43,24 @@ ALLOWED: dict[str, set[str]] = {
     "profiling": BASE | {"graph", "runtime", "data", "workload"},
     "finetune": NUMERICS | {"calibrate", "graph", "runtime", "data", "verification", "store"},
     "fit_model": NUMERICS
-    | {"calibrate", "data", "finetune", "graph", "lowering", "passes", "planning", "runtime"},
+    | {"calibrate", "data", "finetune", "graph", "rewriting", "planning", "runtime"},
     "sweeping": NUMERICS
-    | {"planning", "graph", "passes", "runtime", "data", "verification", "calibrate"}
-    | {"documents", "fit_model", "store"},
+    | {"planning", "graph", "rewriting", "runtime", "data", "verification", "calibrate"}
+    | {"documents", "fit_model", "processes", "store"},
     "store": BASE,
     "searching": NUMERICS
-    | {"planning", "graph", "lowering", "passes", "runtime", "data", "calibrate", "store"}
-    | {"fit_model", "score", "verification", "workload"},
+    | {"planning", "graph", "rewriting", "runtime", "data", "calibrate", "store"}
+    | {"fit_model", "processes", "score", "verification", "workload"},
     "to_budget": NUMERICS
-    | {"planning", "graph", "passes", "runtime", "data", "verification", "results"}
+    | {"planning", "graph", "rewriting", "runtime", "data", "verification", "results"}
     | {"score", "searching", "store", "workload"},
-    "results": NUMERICS | {"planning", "graph", "passes", "verification"},
+    "results": NUMERICS | {"planning", "graph", "rewriting", "verification"},
     "spectra": BASE | {"graph"},
     "report": NUMERICS
     | {"planning", "results", "runtime", "verification", "benchmarking", "profiling"}
     | {"sweeping", "graph", "searching", "to_budget", "spectra", "documents"},
     "api": NUMERICS
-    | {"planning", "graph", "lowering", "passes", "runtime", "data", "verification", "results"}
+    | {"planning", "graph", "rewriting", "runtime", "data", "verification", "results"}
     | {"calibrate", "fit_model", "score"},
     "cascade": BASE
     | {"api", "calibrate", "data", "finetune", "graph", "planning", "runtime", "store"},
@@ -86,8 +86,7 @@ EXCLUSIVE = {
         "finetune",
         "fit_model",
         "graph",
-        "lowering",
-        "passes",
+        "rewriting",
         "profiling",
         "results",
         "runtime",

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import gc
+import pickle
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -101,7 +104,58 @@ def test_an_entry_is_removed(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+def unwritable(folder: Path, kind: str) -> Path:
+    if kind == "below a file":
+        folder.write_text("")
+        return folder / "below"
+    folder.mkdir()
+    (folder / "old.json").write_bytes((folder.parent / "sound/old.json").read_bytes())
+    if kind == "a name taken":  # of a folder that anyone, root too, finds no room in
+        for suffix in ("npz", "json"):
+            (folder / f"k.{suffix}" / "full").mkdir(parents=True)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["below a file", "a name taken"])
+def test_without_a_place_to_keep_entries_they_last_as_long_as_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+    Store(tmp_path / "sound").put_data("old", 1.5)
+    store = Store(unwritable(tmp_path / "folder", kind))
+    with pytest.warns(CacheWarning, match="keeps nothing more for later ones; free space"):
+        store.put_arrays("k", {"a": np.arange(3.0)})
+    store.put_data("l", [1])  # and here a warning would be an error
+    assert store.data("l", list) == [1]
+    assert store.data("old", float) == (1.5 if kind == "a name taken" else None)
+    copy = pickle.loads(pickle.dumps(store))  # as of another process
+    copy.put_arrays("m", {"b": np.ones(2)})
+    found = store.arrays("m", dict)
+    assert found is not None
+    assert found["b"].tolist() == [1, 1]
+    del copy
+    gc.collect()
+    assert store.data("l", list) == [1]
+    store.drop_arrays("m")
+    assert store.arrays("m", dict) is None
+    del store
+    gc.collect()
+    assert not list((tmp_path / "scratch").iterdir())
+
+
+def test_what_only_a_copy_could_not_keep_is_said_by_the_store(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="choose another"):
-        Store(tmp_path / "file/below")
+    store = Store(tmp_path / "file/below")
+    pickle.loads(pickle.dumps(store)).put_data("k", 2.5)
+    with pytest.warns(CacheWarning, match="keeps nothing more"):
+        assert store.data("k", float) == 2.5
+
+
+def test_without_any_place_there_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file/scratch"))
+    with pytest.raises(OutputError, match="free space or choose other folders by TMPDIR and"):
+        Store(tmp_path / "file/below").put_data("k", 1)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, helper, numpy_helper
 
-from onnx_lowrank.lowering.functions import DOMAIN, VERSION, functions
+from onnx_lowrank.rewriting.lowering.functions import DOMAIN, VERSION, functions
 
 OPSET = 13
 Arrays = dict[str, NDArray[Any]]

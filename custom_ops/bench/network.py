@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx_lowrank.rewriting.passes.approximate_conv import ApproximateConvPass
 
 from onnx_lowrank import api
 from onnx_lowrank.graph.layers import find_layers
-from onnx_lowrank.passes.absorb_permutations import AbsorbPermutationsPass
-from onnx_lowrank.passes.approximate_conv import ApproximateConvPass
-from onnx_lowrank.passes.base import Pass, PassManager
-from onnx_lowrank.passes.fuse_activation import FuseActivationPass
-from onnx_lowrank.passes.normalize import normalisation
-from onnx_lowrank.passes.portable_lrn import PortableLrnPass
+from onnx_lowrank.rewriting.passes.absorb_permutations import AbsorbPermutationsPass
+from onnx_lowrank.rewriting.passes.base import Pass, PassManager
+from onnx_lowrank.rewriting.passes.fuse_activation import FuseActivationPass
+from onnx_lowrank.rewriting.passes.normalize import normalisation
+from onnx_lowrank.rewriting.passes.portable_lrn import PortableLrnPass
 from onnx_lowrank.searching.synthetic import synthetic_fits
 
 SIDE, CLASSES = 224, 1000

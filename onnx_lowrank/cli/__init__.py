@@ -21,9 +21,10 @@ from onnx_lowrank.errors import OnnxLowRankError
 from onnx_lowrank.text import printable
 
 _CLOSED_PIPE = 141  # as of a program that SIGPIPE ends
+_NO_ROOM = "free space, or set TMPDIR and ONNX_LOWRANK_CACHE to folders with room"
 _REMEDIES = {
-    errno.ENOSPC: "free space there, or set TMPDIR and ONNX_LOWRANK_CACHE to other folders",
-    errno.EDQUOT: "free space there, or set TMPDIR and ONNX_LOWRANK_CACHE to other folders",
+    errno.ENOSPC: _NO_ROOM,
+    errno.EDQUOT: _NO_ROOM,
     errno.EFBIG: "raise the limit of file sizes (ulimit -f)",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
     errno.ENOMEM: "use a smaller batch or fewer samples",
@@ -100,9 +101,10 @@ def _run(signals: Signals) -> int:
 
 
 def _describe(error: OSError) -> str:
+    if error.errno is None:  # as numpy says of a file that it could write in part only
+        return f"a file cannot be read or written in whole: {error}; {_NO_ROOM}"
     place = f": {error.filename}" if error.filename else ""
-    remedy = _REMEDIES.get(error.errno or 0, _REMEDY)
-    return f"{error.strerror or error}{place}; {remedy}"
+    return f"{error.strerror}{place}; {_REMEDIES.get(error.errno, _REMEDY)}"
 
 
 def _print_error(message: str) -> None:

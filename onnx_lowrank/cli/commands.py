@@ -16,6 +16,7 @@ from onnx_lowrank.cli.doctor import doctor
 from onnx_lowrank.cli.finetune import finetune
 from onnx_lowrank.cli.gate import guarded
 from onnx_lowrank.cli.inspect import inspect
+from onnx_lowrank.cli.output import noted
 from onnx_lowrank.cli.profile import profile
 from onnx_lowrank.cli.report import report
 from onnx_lowrank.cli.sweep import sweep
@@ -48,7 +49,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for _command in COMMANDS:
-    app.command()(guarded(_command))
+    app.command()(noted(guarded(_command)))
 
 
 def _print_version(wanted: bool) -> None:

@@ -94,13 +94,14 @@ def compress(
     limit: Limit = None,
     input_shape: InputShapes = None,
     lowering: Annotated[
-        Literal["standard", "portable", "auto"],
+        Literal["standard", "portable", "auto"] | None,
         typer.Option(
             "--lowering",
-            help="Standard ops; portable nodes, which run anywhere and faster with the kernels; "
-            "or auto: after a plan, portable where the kernels load; within a budget, the faster.",
+            help="The form of new layers: standard ops; portable nodes, which run anywhere and "
+            "faster with the kernels; or auto, the faster for each layer. By default auto within a "
+            "budget, and standard after a plan, in which @FORM says it for a layer.",
         ),
-    ] = "standard",
+    ] = None,
     min_sqnr: MinSqnr = None,
     max_drop: MaxDrop = None,
     min_top1: MinTop1 = None,
@@ -138,7 +139,10 @@ def compress(
         ),
     ] = None,
     objective: Annotated[
-        str, typer.Option("--objective", metavar="latency|macs|params", help="What to minimise.")
+        str,
+        typer.Option(
+            "--objective", metavar="latency|macs|params", help="What to minimise, of faster models."
+        ),
     ] = "latency",
     threads: Annotated[int | None, workers("--threads", "Intra-op threads to search for.")] = None,
     provider: Provider = "cpu",
@@ -233,7 +237,7 @@ def compress(
             jobs=jobs,
             dask=dask,
             latency=None if latency is None else read_latency(latency),
-            lowering=lowering,
+            lowering=lowering or "auto",
             keep=keep,
             seed=seed,
         )
@@ -256,7 +260,7 @@ def compress(
             limit=limit,
             input_shapes=read_shapes(input_shape),
             tolerance=read_tolerance(min_sqnr, max_drop, min_top1),
-            lowering=lowering,
+            lowering=lowering or "standard",
             provider=cast("Any", provider),
             seed=seed,
             progress=progress,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from typing import TYPE_CHECKING, Any, cast
 
 from onnx_lowrank.text import printable
@@ -48,8 +49,7 @@ def show_progress(*, quiet: bool = False) -> Iterator[Progress]:
 
     console = open_console(stderr=True)
     if quiet or not console.is_terminal:
-        with _notes(quiet=quiet):
-            yield lambda step, done, total: None
+        yield lambda step, done, total: None
         return
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -59,12 +59,9 @@ def show_progress(*, quiet: bool = False) -> Iterator[Progress]:
         TimeRemainingColumn(),
         TextColumn("left"),
     )
-    with (
-        Progress(
-            *columns, console=console, transient=True, speed_estimate_period=_SPEED_OVER
-        ) as bar,
-        _notes(quiet=quiet),
-    ):
+    with Progress(
+        *columns, console=console, transient=True, speed_estimate_period=_SPEED_OVER
+    ) as bar:
         task = bar.add_task("reading the model", total=None)
         reached = 0
 
@@ -78,10 +75,21 @@ def show_progress(*, quiet: bool = False) -> Iterator[Progress]:
         yield show
 
 
+def noted(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the command with what the library warns of, such as repairs, as notes on stderr."""
+
+    @wraps(command)
+    def run(**options: Any) -> Any:
+        with _notes(quiet=bool(options.get("quiet"))):
+            return command(**options)
+
+    return run
+
+
 @contextmanager
 def _notes(*, quiet: bool) -> Iterator[None]:
     """Print what Python warns of as notes on stderr, each once; nothing where that is wanted."""
-    from onnx_lowrank.errors import CacheWarning
+    from onnx_lowrank.errors import CacheWarning, RepairWarning
     from onnx_lowrank.report.console import open_console, say
 
     said = set()
@@ -92,6 +100,7 @@ def _notes(*, quiet: bool) -> Iterator[None]:
             say(f"note: {message}", console=open_console(stderr=True))
 
     with warnings.catch_warnings():
-        warnings.simplefilter("always", CacheWarning)
+        for kind in (CacheWarning, RepairWarning):
+            warnings.simplefilter("always", kind)
         warnings.showwarning = cast("Any", show)
         yield

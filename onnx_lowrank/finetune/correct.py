@@ -17,7 +17,7 @@ from onnx_lowrank.errors import DataError, ModelError
 from onnx_lowrank.files import Input, Output, check_outputs
 from onnx_lowrank.graph.check import check_model
 from onnx_lowrank.graph.edit import GraphEditor
-from onnx_lowrank.graph.gate import read_model
+from onnx_lowrank.graph.gate import open_model
 from onnx_lowrank.graph.io import save_model
 from onnx_lowrank.graph.layers import attribute
 from onnx_lowrank.graph.ops import is_op
@@ -145,13 +145,12 @@ def correct_files(
         [written], [Input("is the input itself", compressed), Input("is the original", original)]
     )
     require_provider(provider)
-    student = read_model(compressed).model
+    student = open_model(compressed, "the compressed model")
     dataset = open_dataset(
         data, model_inputs(student), preprocess=preprocess, limit=limit, batch=BATCH, seed=seed
     )
-    done = correct_statistics(
-        read_model(original).model, student, dataset, provider=provider, progress=progress
-    )
+    reference = open_model(original, "the original")
+    done = correct_statistics(reference, student, dataset, provider=provider, progress=progress)
     check_model(student)
     save_model(student, output, source=compressed, force=force)
     return done

@@ -18,7 +18,7 @@ from onnx_lowrank.errors import ModelError
 from onnx_lowrank.finetune.context import Context
 from onnx_lowrank.finetune.ops import OPS
 from onnx_lowrank.finetune.parts import cut
-from onnx_lowrank.finetune.plain_ops import as_tensor
+from onnx_lowrank.finetune.plain_ops import as_tensor, of_one_output
 from onnx_lowrank.graph.edit import opset_version
 from onnx_lowrank.graph.ops import standard_op
 
@@ -71,7 +71,8 @@ class Network:
         flat = inline_local_functions(model) if model.functions else model
         opset = opset_version(model)
         self.dtype, self.device, self._recompute = dtype, device, recompute
-        self._steps = [Context(node, opset, dtype) for node in flat.graph.node]
+        nodes = [part for node in flat.graph.node for part in of_one_output(node)]
+        self._steps = [Context(node, opset, dtype) for node in nodes]
         for step in self._steps:
             if standard_op(step.node) not in OPS:
                 raise step.refuse("there is no such op")

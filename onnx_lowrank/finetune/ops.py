@@ -58,6 +58,7 @@ OPS: dict[str, Op] = {
     "Sigmoid": _plain(torch.sigmoid),
     "Slice": plain_ops.slices,
     "Softmax": plain_ops.softmax,
+    "Split": plain_ops.split,
     "Squeeze": plain_ops.squeeze,
     "Sub": _plain(torch.sub),
     "Sum": plain_ops.total,

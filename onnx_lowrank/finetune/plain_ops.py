@@ -6,11 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch.nn import functional
 
 from onnx_lowrank.finetune.context import Context, Inputs
+from onnx_lowrank.graph.ops import is_op
 
 
 def gemm(inputs: Inputs, context: Context) -> torch.Tensor:
@@ -149,6 +151,33 @@ def slices(inputs: Inputs, context: Context) -> torch.Tensor:
             raise context.refuse("it goes backwards")
         parts[axes[index] % x.dim() if axes else index] = slice(start, end, step)
     return x[tuple(parts)]
+
+
+def of_one_output(node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """Return a Split as a node for each of its outputs, and any other node as it is."""
+    if not is_op(node, "Split"):
+        return [node]
+    nodes = []
+    for index, output in enumerate(node.output):
+        part = onnx.NodeProto()
+        part.CopyFrom(node)
+        part.output[:] = [output]
+        part.attribute.append(helper.make_attribute("part", [index, len(node.output)]))
+        nodes.append(part)
+    return nodes
+
+
+def split(inputs: Inputs, context: Context) -> torch.Tensor:
+    """Return the part of a Split that `of_one_output` has made the node for."""
+    x: torch.Tensor = inputs[0]
+    axis = context.get("axis", 0)
+    index, count = context.get("part")
+    sizes = inputs[1].tolist() if len(inputs) > 1 and inputs[1] is not None else None
+    sizes = context.get("split") if sizes is None else sizes
+    if sizes is None:  # equal parts, of which the last may be smaller
+        size = -(-x.shape[axis] // count)
+        return x.narrow(axis, index * size, min(size, x.shape[axis] - index * size))
+    return x.narrow(axis, sum(sizes[:index]), sizes[index])
 
 
 def pad(inputs: Inputs, context: Context) -> torch.Tensor:

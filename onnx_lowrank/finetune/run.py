@@ -23,7 +23,7 @@ from onnx_lowrank.finetune.losses import Loss, LossName
 from onnx_lowrank.finetune.parameters import Part, trainable
 from onnx_lowrank.finetune.train import RATES, Optimiser, Schedule, Score, train
 from onnx_lowrank.graph.check import check_model
-from onnx_lowrank.graph.gate import read_model
+from onnx_lowrank.graph.gate import open_model
 from onnx_lowrank.graph.io import save_model
 from onnx_lowrank.runtime import TensorInfo, model_inputs
 
@@ -152,7 +152,8 @@ def finetune(
     if device == "cuda" and not torch.cuda.is_available():
         raise ProviderError("torch finds no CUDA device; take --device cpu")
     _check_choices(part, loss, optimiser, device)
-    teacher, student = read_model(original).model, read_model(compressed).model
+    teacher = open_model(original, "the original")
+    student = open_model(compressed, "the compressed model")
     inputs = model_inputs(student)
     if [info.name for info in model_inputs(teacher)] != [info.name for info in inputs]:
         raise ModelError("the models have different inputs; give the original, then the compressed")

@@ -160,7 +160,7 @@ def _pads(
     sizes: tuple[int, ...],
 ) -> list[int]:
     """Return the pads, begin of every axis, then end of every axis, whatever names them."""
-    auto = context.get("auto_pad", "NOTSET")
+    auto = context.get("auto_pad", "NOTSET") or "NOTSET"
     axes = len(kernel)
     if auto == "NOTSET":
         return [int(v) for v in context.get("pads", [0] * (2 * axes))]

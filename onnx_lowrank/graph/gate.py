@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass
 
 import onnx
 
-from onnx_lowrank.errors import ModelError
+from onnx_lowrank.errors import ModelError, RepairWarning
 from onnx_lowrank.graph.check import check_model
 from onnx_lowrank.graph.guard import reading
 from onnx_lowrank.graph.io import load_model
@@ -56,6 +57,34 @@ def read_model(source: str | os.PathLike[str] | bytes | onnx.ModelProto) -> Chec
         notes += _check_dropping(model)
         check_convs(model)
     return CheckedModel(model, tuple(notes))
+
+
+def open_model(
+    source: str | os.PathLike[str] | bytes | onnx.ModelProto, name: str = ""
+) -> onnx.ModelProto:
+    """Read a model by `read_model`, where the result has no place for notes: they are warnings.
+
+    Parameters
+    ----------
+    source : path, bytes or ModelProto
+        A ModelProto is not changed.
+    name : str
+        What the notes call the model, where there are several.
+
+    Raises
+    ------
+    ModelError
+        As of `read_model`.
+
+    Warns
+    -----
+    RepairWarning
+        For each thing that was repaired.
+    """
+    found = read_model(source)
+    for note in found.notes:
+        warnings.warn(f"{name}: {note}" if name else note, RepairWarning, stacklevel=3)
+    return found.model
 
 
 def _check_dropping(model: onnx.ModelProto) -> list[str]:

@@ -32,7 +32,7 @@ def conv_spec(
         strides=tuple(attribute(node, "strides", (1,) * axes)),
         dilations=tuple(attribute(node, "dilations", (1,) * axes)),
         pads=tuple(attribute(node, "pads", (0,) * (2 * axes))),
-        auto_pad=attribute(node, "auto_pad", "NOTSET"),
+        auto_pad=attribute(node, "auto_pad", "NOTSET") or "NOTSET",  # as onnxruntime takes ""
         group=group,
         bias=bias_name(node) is not None,
         input_size=sizes_of(x[2:]) if x and len(x) == axes + 2 else None,

@@ -38,6 +38,7 @@ _ALL_FIELDS = (
 )
 _POSITIVE = {"strides", "dilations", "kernel_shape", "group", "blocksize", "num_outputs"}
 _BOUNDED = {"pads", "output_padding"}
+_AUTO_PADS = {b"", b"NOTSET", b"VALID", b"SAME_UPPER", b"SAME_LOWER"}  # none is NOTSET, too
 # Domains in which these names mean what they mean in the standard one.
 _WINDOWED = (*STANDARD_DOMAINS, "com.microsoft", "com.microsoft.nchwc", "onnx_lowrank")
 
@@ -54,6 +55,8 @@ def validate(model: onnx.ModelProto) -> None:
     4. Inputs and outputs of an unknown type, or of more elements than any memory holds.
     5. Windows, groups and blocks of a size that is none.
     6. Conv whose weight, bias and attributes contradict each other.
+    7. A version of the standard operators that the installed onnx does not know, an input of the
+       model without a type, and an auto_pad that there is none of.
 
     Parameters
     ----------
@@ -68,6 +71,8 @@ def validate(model: onnx.ModelProto) -> None:
     _check_depth(model)
     for graph in _graphs(model):
         _check_names(graph)
+    _check_version(model)
+    _check_typed(model.graph)
     _check_functions(model)
     for tensor in all_tensors(model):
         check_tensor(tensor)
@@ -280,6 +285,24 @@ def _check_value(value: onnx.ValueInfoProto) -> None:
         )
 
 
+def _check_version(model: onnx.ModelProto) -> None:
+    known = defs.onnx_opset_version()
+    for each in model.opset_import:
+        if each.domain in STANDARD_DOMAINS and each.version > known:
+            raise ModelError(
+                f"the model is of opset {each.version}, and the installed onnx knows opsets up to "
+                f"{known}; export it with one of these, or install a newer onnx"
+            )
+
+
+def _check_typed(graph: onnx.GraphProto) -> None:
+    constant = {tensor.name for tensor in graph.initializer}
+    constant |= {tensor.values.name for tensor in graph.sparse_initializer}
+    for value in graph.input:
+        if value.type.WhichOneof("value") is None and value.name not in constant:
+            raise ModelError(f"the model's input '{value.name}' has no type; export it again")
+
+
 def _check_references(node: onnx.NodeProto) -> None:
     for attribute in node.attribute:
         if attribute.ref_attr_name:
@@ -289,10 +312,21 @@ def _check_references(node: onnx.NodeProto) -> None:
             )
 
 
+def _check_auto_pad(node: onnx.NodeProto, attribute: onnx.AttributeProto) -> None:
+    if attribute.s not in _AUTO_PADS:
+        given = attribute.s.decode(errors="replace")
+        raise ModelError(
+            f"node '{_place(node)}' ({node.op_type}) has the auto_pad '{given[:40]}'; it takes "
+            "NOTSET, VALID, SAME_UPPER or SAME_LOWER"
+        )
+
+
 def _check_sizes(node: onnx.NodeProto) -> None:
     if node.domain not in _WINDOWED:
         return
     for attribute in node.attribute:
+        if attribute.name == "auto_pad" and not attribute.ref_attr_name:
+            _check_auto_pad(node, attribute)
         values = [attribute.i] if attribute.type == attribute.INT else attribute.ints
         if attribute.ref_attr_name or attribute.name not in _POSITIVE | _BOUNDED:
             continue

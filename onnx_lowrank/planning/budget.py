@@ -78,17 +78,21 @@ class Budget:
                 "or what must be gained (min_speedup, macs, params, size_mb)"
             )
 
-    def check_countable(self, uncounted: Mapping[str, Sequence[str]]) -> None:
+    def check_countable(self, uncounted: Mapping[str, Sequence[str]], *, open_sizes: bool) -> None:
         """Raise PlanError where a bound cannot be checked.
 
         Parameters
         ----------
         uncounted : mapping of str to sequence of str
             Names of the layers whose "macs" and "params" are unknown.
+        open_sizes : bool
+            Whether there are inputs of unknown size, of which a user may know more.
         """
+        other = "--min-speedup" if uncounted["params"] else "--params or --min-speedup"
+        shapes = "give --input-shape, or " if open_sizes else ""
         for bound, what, remedy in (
-            ("macs", "multiply-adds", "give --input-shape, or bound something else"),
-            ("params", "number of weights", "bound something else, such as the size of the file"),
+            ("macs", "multiply-adds", f"{shapes}bound something else, such as {other}"),
+            ("params", "number of weights", "bound something else, such as --size-mb"),
         ):
             names = uncounted[bound]
             if getattr(self, bound) is not None and names:

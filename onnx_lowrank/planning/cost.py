@@ -99,7 +99,7 @@ def plan_costs(layers: Sequence[CountedLayer], plan: Plan) -> tuple[Cost, ...]:
         costs.append(
             Cost(
                 name=layer.name,
-                scheme=scheme.spec if scheme else None,
+                scheme=decision.spec,
                 macs=layer.macs,
                 macs_new=macs_new,
                 params=layer.params,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnx_lowrank.metrics.base import Metric
 from onnx_lowrank.schemes import Factors, Scheme
 from onnx_lowrank.schemes.base import Weight
+from onnx_lowrank.schemes.dense import Dense, DenseFactors
 from onnx_lowrank.schemes.fitting import fit_ladder
 
 Bias = NDArray[np.float64]
@@ -81,6 +82,11 @@ class LayerFit:
         Float32 loses about this many times 6e-8 to it.
         """
         return self.factors.cancellation()
+
+
+def exact_fit(layer: str, weight: Weight, bias: Bias | None) -> LayerFit:
+    """Return a layer as it is, its weight ``(F, C / group, *kernel)``, as a fit without error."""
+    return LayerFit(layer, Dense(), "none", DenseFactors(weight), bias, 0.0, 0.0, 0.0)
 
 
 def layer_rng(seed: int, layer: str) -> np.random.Generator:

@@ -15,6 +15,7 @@ from onnx_lowrank.errors import PlanError, SchemeError, suggest
 from onnx_lowrank.json_input import JsonError, check_json, parse_json, read_json
 from onnx_lowrank.schemes import SCHEMES, Scheme, SchemeSpec
 from onnx_lowrank.schemes.base import Weight
+from onnx_lowrank.schemes.dense import Dense
 
 KEEP = "keep"
 _REMEDY = 'write {"version": 1, "layers": [{"name": ..., "scheme": ...}]}'
@@ -44,14 +45,39 @@ class PlannableLayer(Protocol):
 
 @dataclass(frozen=True)
 class Rule:
-    """A layer's name or glob, and the scheme asked for; None keeps the layer as it is."""
+    """What is asked for the layers of a name or glob.
+
+    Attributes
+    ----------
+    pattern : str
+        The name or glob.
+    scheme : SchemeSpec or None
+        The scheme; None keeps the layer as it is.
+    form : str or None
+        Name of the form in which it is written; None leaves that open.
+    """
 
     pattern: str
     scheme: SchemeSpec | None
+    form: str | None = None
+
+    @classmethod
+    def of(cls, pattern: str, text: str | None) -> Rule:
+        """Read what follows the name: ``"mono:C=6"``, ``"cp:R=400@portable"``, ``"keep"``.
+
+        Raises
+        ------
+        SchemeError
+            If the scheme is unknown or its ranks are malformed.
+        """
+        if text is None or text == KEEP:
+            return cls(pattern, None)
+        spec, _, form = text.partition("@")
+        return cls(pattern, SchemeSpec.parse(spec), form or None)
 
     @classmethod
     def parse(cls, text: str) -> Rule:
-        """Read ``"NAME=SCHEME"``, e.g. ``"conv1=mono:C=6"`` or ``"fc*=keep"``.
+        """Read ``"NAME=SCHEME[@FORM]"``, e.g. ``"conv1=mono:C=6"`` or ``"fc*=keep"``.
 
         Raises
         ------
@@ -60,20 +86,20 @@ class Rule:
         SchemeError
             If the scheme is unknown or its ranks are malformed.
         """
-        match = re.fullmatch(r"(.+?)=([A-Za-z][\w-]*(?::.*)?)", text, re.DOTALL)
+        match = re.fullmatch(r"(.+?)=([A-Za-z][\w-]*(?::.*?)?(?:@[\w-]+)?)", text, re.DOTALL)
         if not match:
             raise PlanError(
                 f"cannot read the layer choice '{text}'; "
                 "write NAME=SCHEME, such as 'conv1=mono:C=6'"
             )
-        return cls(match[1], None if match[2] == KEEP else SchemeSpec.parse(match[2]))
+        return cls.of(match[1], match[2])
 
     def matches(self, name: str) -> bool:
         """Whether the rule speaks of the layer called `name`."""
         return name == self.pattern or fnmatchcase(name, self.pattern)
 
     def __str__(self) -> str:
-        return f"{self.pattern}={self.scheme or KEEP}"
+        return f"{self.pattern}={self.scheme or KEEP}{_suffix(self.form)}"
 
 
 @dataclass(frozen=True)
@@ -88,6 +114,8 @@ class Decision:
         What replaces it.
     reason : str or None
         Why it is kept.
+    form : str or None
+        Name of the form in which it is written; None leaves that open.
     named : bool
         Whether a rule names it exactly: then a failure of its fit is an error. Otherwise it is kept
         with the reason.
@@ -96,7 +124,13 @@ class Decision:
     layer: str
     scheme: Scheme | None
     reason: str | None = None
+    form: str | None = None
     named: bool = field(default=False, compare=False)
+
+    @property
+    def spec(self) -> str | None:
+        """The specification a user would type, e.g. ``"cp:R=400@portable"``; None if kept."""
+        return None if self.scheme is None else f"{self.scheme.spec}{_suffix(self.form)}"
 
 
 @dataclass(frozen=True)
@@ -110,6 +144,11 @@ class Plan:
         """The schemes of the layers that are replaced, by layer name."""
         return {d.layer: d.scheme for d in self.decisions if d.scheme is not None}
 
+    @property
+    def forms(self) -> dict[str, str | None]:
+        """The names of their forms, by layer name; None where that is open."""
+        return {d.layer: d.form for d in self.decisions if d.scheme is not None}
+
     def keeping(self, reasons: Mapping[str, str]) -> Plan:
         """Return the plan in which some layers, by name, are kept for a reason."""
         return Plan(
@@ -121,10 +160,7 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as JSON-ready data; `rules_from_dict` reads it back."""
-        layers = [
-            {"name": d.layer, "scheme": d.scheme.spec if d.scheme else None, "reason": d.reason}
-            for d in self.decisions
-        ]
+        layers = [{"name": d.layer, "scheme": d.spec, "reason": d.reason} for d in self.decisions]
         return {"version": 1, "layers": layers}
 
 
@@ -152,11 +188,7 @@ def read_plan(path: Path) -> tuple[Rule, ...]:
 
 
 def _rules(data: Any) -> tuple[Rule, ...]:
-    pairs = [(entry["name"], entry["scheme"]) for entry in data["layers"]]
-    return tuple(
-        Rule(name, None if scheme in (None, KEEP) else SchemeSpec.parse(scheme))
-        for name, scheme in pairs
-    )
+    return tuple(Rule.of(entry["name"], entry["scheme"]) for entry in data["layers"])
 
 
 def decide(
@@ -221,13 +253,20 @@ def _decide_layer(
         return Decision(layer.name, None, "the plan keeps it")
     try:
         scheme = _resolve(layer, rule.scheme, weights)
-        if not exact and (reason := no_gain(scheme, layer.spec)):
+        if isinstance(scheme, Dense):
+            if rule.form is None:
+                return Decision(layer.name, None, "the plan keeps it")
+        elif not exact and (reason := no_gain(scheme, layer.spec)):
             raise SchemeError(reason)
     except SchemeError as error:
         if exact:
             raise PlanError(f"layer '{layer.name}' cannot take {rule.scheme}: {error}") from None
         return Decision(layer.name, None, str(error))
-    return Decision(layer.name, scheme, named=bool(exact))
+    return Decision(layer.name, scheme, form=rule.form, named=bool(exact))
+
+
+def _suffix(form: str | None) -> str:
+    return "" if form is None else f"@{form}"
 
 
 def _resolve(layer: PlannableLayer, spec: SchemeSpec, weights: Weights | None) -> Scheme:

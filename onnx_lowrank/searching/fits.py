@@ -11,12 +11,14 @@ import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
+from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.errors import OutputError
 from onnx_lowrank.layer_errors import LAYER_ERRORS, layer_reason
 from onnx_lowrank.metrics.moments import LayerStatistics
 from onnx_lowrank.metrics.target import fit_target
 from onnx_lowrank.planning.fit import FitProblem, LayerFit, fit_layer_ladder
-from onnx_lowrank.schemes import Scheme
+from onnx_lowrank.processes import without_interrupts
+from onnx_lowrank.schemes import Factors, Scheme
 from onnx_lowrank.schemes.base import Weight
 from onnx_lowrank.store import Store, key_of
 
@@ -53,6 +55,21 @@ class LayerProblem:
     statistics: Mapping[str, LayerStatistics]
     digest: str
     schemes: tuple[Scheme, ...]
+
+    @property
+    def conv(self) -> ConvSpec:
+        """What the layer's weight says of it; windows and sizes are not in it."""
+        outputs, inputs, *kernel = self.weight.shape
+        axes = len(kernel)
+        return ConvSpec(
+            in_channels=inputs * self.group,
+            out_channels=outputs,
+            kernel=tuple(kernel),
+            strides=(1,) * axes,
+            dilations=(1,) * axes,
+            pads=(0,) * 2 * axes,
+            group=self.group,
+        )
 
     def keys(self, seed: int) -> tuple[str, ...]:
         """Return the key of every scheme's fit."""
@@ -102,7 +119,9 @@ def fit_all(
     stored = len(problems) - len(missing)
     progress("fitting candidates", stored, len(problems))
     reasons: dict[str, str] = {}
-    for done, (name, reason) in enumerate(runner(work), start=stored + 1):
+    with without_interrupts():
+        results = runner(work)
+    for done, (name, reason) in enumerate(results, start=stored + 1):
         progress("fitting candidates", done, len(problems))
         if reason is not None:
             reasons[name] = reason
@@ -122,7 +141,7 @@ def unfitted(problems: Sequence[LayerProblem], store: Store, seed: int) -> tuple
     found = []
     for problem in problems:
         pairs = zip(problem.keys(seed), problem.schemes, strict=True)
-        schemes = [s for key, s in pairs if _stored(store, key, problem.name, s) is None]
+        schemes = [s for key, s in pairs if _stored(store, key, problem, s) is None]
         if schemes:
             found.append(replace(problem, schemes=tuple(schemes)))
     return tuple(found)
@@ -166,13 +185,13 @@ def fit_each(
 
 def _read(store: Store, problem: LayerProblem, seed: int) -> Iterator[LayerFit]:
     for key, scheme in zip(problem.keys(seed), problem.schemes, strict=True):
-        fit = _stored(store, key, problem.name, scheme)
+        fit = _stored(store, key, problem, scheme)
         if fit is not None:
             yield fit
 
 
-def _stored(store: Store, key: str, layer: str, scheme: Scheme) -> LayerFit | None:
-    return store.arrays(key, partial(from_arrays, layer, scheme))
+def _stored(store: Store, key: str, problem: LayerProblem, scheme: Scheme) -> LayerFit | None:
+    return store.arrays(key, partial(from_arrays, problem.name, scheme, problem.conv))
 
 
 def to_arrays(fit: LayerFit) -> dict[str, NDArray[Any]]:
@@ -186,8 +205,16 @@ def to_arrays(fit: LayerFit) -> dict[str, NDArray[Any]]:
     return values
 
 
-def from_arrays(layer: str, scheme: Scheme, arrays: Mapping[str, NDArray[Any]]) -> LayerFit:
-    """Return the fit that `to_arrays` gave; raise ValueError, TypeError or KeyError for others."""
+def from_arrays(
+    layer: str, scheme: Scheme, conv: ConvSpec, arrays: Mapping[str, NDArray[Any]]
+) -> LayerFit:
+    """Return the fit of a layer that `to_arrays` gave.
+
+    Raises
+    ------
+    ValueError, TypeError, KeyError
+        The arrays are no fit, or that of another layer or of other ranks.
+    """
     if any(value.dtype.kind == "f" and not np.isfinite(value).all() for value in arrays.values()):
         raise ValueError("a fit with NaN or infinity")
     values = {
@@ -197,14 +224,32 @@ def from_arrays(layer: str, scheme: Scheme, arrays: Mapping[str, NDArray[Any]]) 
     }
     classes = {each.__name__: each for each in scheme.structures}
     factors = classes[str(arrays["kind"])](**values)
+    if not any(_alike(factors, each) for each in scheme.instances(conv, None)):
+        raise ValueError(f"no fit of {scheme.spec} to a weight {conv.weight_shape}")
+    bias = arrays.get("bias")
+    if bias is not None and (bias.dtype != np.float64 or bias.shape != (conv.out_channels,)):
+        raise ValueError("a bias of another layer")
     start_error, error, seconds = map(float, arrays["figures"])
     return LayerFit(
         layer=layer,
         scheme=scheme,
         metric=str(arrays["metric"]),
         factors=factors,
-        bias=arrays.get("bias"),
+        bias=bias,
         start_error=start_error,
         error=error,
         seconds=seconds,
+    )
+
+
+def _alike(factors: Factors, structure: Factors) -> bool:
+    """Whether factors are of the class, types and shapes of others, and sort channels likewise."""
+    if type(factors) is not type(structure):
+        return False
+    pairs = zip(factors.arrays().values(), structure.arrays().values(), strict=True)
+    return all(
+        (ours.dtype, ours.shape) == (other.dtype, other.shape)
+        # Clusters are of one size, and every channel is in one of them.
+        and (ours.dtype.kind == "f" or np.array_equal(np.sort(ours, None), np.sort(other, None)))
+        for ours, other in pairs
     )

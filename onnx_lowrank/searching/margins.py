@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from onnx_lowrank.searching.outlook import DRAWS, design_effect
+from onnx_lowrank.searching.prediction import DRAWS, design_effect
 
 Array = NDArray[np.float64]
 # How many times more samples change sides than margins tell, as a Gamma distribution: over trained

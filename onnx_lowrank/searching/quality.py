@@ -14,10 +14,10 @@ from onnx_lowrank.errors import DataError, ModelError
 from onnx_lowrank.planning.budget import Budget
 from onnx_lowrank.runtime import Provider, Session, open_session
 from onnx_lowrank.score import Outputs, Score
-from onnx_lowrank.searching.judge import Judge, rows_of
 from onnx_lowrank.searching.margins import Margins
-from onnx_lowrank.searching.outlook import CountedOutlook, MeanOutlook, Outlook
-from onnx_lowrank.searching.seen import Seen
+from onnx_lowrank.searching.observed import Seen
+from onnx_lowrank.searching.prediction import CountedOutlook, MeanOutlook, Outlook
+from onnx_lowrank.searching.user_score import Judge, rows_of
 from onnx_lowrank.verification.classifier import (
     are_probabilities,
     centred_logits,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from onnx_lowrank.planning.fit import LayerFit
 from onnx_lowrank.planning.latency import Timed
 from onnx_lowrank.planning.plan import Plan
-from onnx_lowrank.searching.outlook import Outlook
+from onnx_lowrank.searching.candidate import Chosen
+from onnx_lowrank.searching.prediction import Outlook
 from onnx_lowrank.searching.quality import Quality
 
 
@@ -22,7 +21,7 @@ class LayerChoice:
     name : str
         The layer.
     scheme : str
-        Specification of the scheme.
+        Specification of the scheme and its form.
     error : float
         Relative error of its output over the calibration samples.
     ratio, low, high : float
@@ -70,14 +69,14 @@ class Explored:
 
 @dataclass(frozen=True, eq=False)
 class SearchResult:
-    """The plan of a search, its fits, and how they came about.
+    """The plan of a search, its candidates, and how they came about.
 
     Attributes
     ----------
     plan : Plan
         A decision for every layer.
-    fits : mapping of str to LayerFit
-        The fits of the layers that are replaced.
+    chosen : mapping of str to Candidate
+        What the layers that are replaced become, by name.
     layers : tuple of LayerChoice
         Of those layers.
     explored : tuple of Explored
@@ -95,7 +94,7 @@ class SearchResult:
     """
 
     plan: Plan
-    fits: Mapping[str, LayerFit]
+    chosen: Chosen
     layers: tuple[LayerChoice, ...]
     explored: tuple[Explored, ...]
     quality: Quality

@@ -2,282 +2,225 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-import onnx
-from numpy.typing import NDArray
 
 from onnx_lowrank.calibrate import calibrate
-from onnx_lowrank.data import Dataset
 from onnx_lowrank.errors import PlanError
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.io import serialised_size
-from onnx_lowrank.graph.layers import Layer, layer_bias, layer_weight
-from onnx_lowrank.layer_errors import LAYER_ERRORS, layer_reason
-from onnx_lowrank.passes.normalize import normalised
-from onnx_lowrank.planning.budget import Budget
+from onnx_lowrank.graph.layers import find_layers, layer_bias, layer_weight
 from onnx_lowrank.planning.fit import LayerFit
-from onnx_lowrank.planning.latency import LatencyTable, SavedLatencies, Timed
+from onnx_lowrank.planning.latency import Timed
 from onnx_lowrank.planning.plan import Decision, Plan
-from onnx_lowrank.planning.search import worth_trying
-from onnx_lowrank.score import Score
-from onnx_lowrank.searching.assembly import Fits, assemble
+from onnx_lowrank.searching.candidate import Chosen, Option
 from onnx_lowrank.searching.cluster import fit_on_cluster
+from onnx_lowrank.searching.context import SearchContext
+from onnx_lowrank.searching.evaluator import Evaluator
 from onnx_lowrank.searching.fits import LayerProblem, fit_all
-from onnx_lowrank.searching.ladder import Ladder, ladder
+from onnx_lowrank.searching.options import Options, timed_options
+from onnx_lowrank.searching.problem import Picks, Problem
 from onnx_lowrank.searching.quality import Quality, QualityMeter
-from onnx_lowrank.searching.result import SearchResult
-from onnx_lowrank.searching.selection import Option, Selection
-from onnx_lowrank.searching.single_layer import replaced, single_layer_model, structure
-from onnx_lowrank.searching.sizes import added_bytes
-from onnx_lowrank.searching.timing import Group, Stopwatch, time_layers
-from onnx_lowrank.store import Store, key_of
-from onnx_lowrank.workload import batch_of, make_feeds
-
-SLACK = 1.5  # how much faster per operation one structure may run than another
-Progress = Callable[[str, int, int], None]
+from onnx_lowrank.searching.result import LayerChoice, SearchResult
+from onnx_lowrank.searching.search_space import SearchSpace, search_space
+from onnx_lowrank.searching.sizes import freed
+from onnx_lowrank.searching.strategies import choose_picks
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Search:
-    """Everything a search works with.
+def search(context: SearchContext) -> SearchResult:
+    """Find the plan of least cost within a budget.
 
-    Attributes
-    ----------
-    original : onnx.ModelProto
-        The model as the user has it.
-    normalised : onnx.ModelProto
-        The same, its constants folded and its Convs in one form.
-    layers : sequence of Layer
-        Of `normalised`, their sizes known.
-    budget : Budget
-        What may be lost and must be gained.
-    calibration, selection : Dataset
-        Samples for the statistics, and for the search's own measurements; not those of the verdict.
-    stopwatch : Stopwatch
-        How models are timed.
-    store : Store
-        Where fits, latencies and measurements are kept.
-    table : LatencyTable or SavedLatencies
-        Latencies known already; or all there are, where those of another machine count.
-    input_shapes : mapping, optional
-        Shapes of inputs that the model leaves open.
-    seed : int
-        Fixes every random choice.
-    jobs : int
-        Processes for fits; timing never runs beside them.
-    progress : callable
-        Called with a sentence, the number of steps done, and their total.
-    score : Score, optional
-        A user's figure of merit, of which the budget bounds the loss.
-    cluster : str, optional
-        Address of a Dask scheduler whose workers make the fits; timing is done here.
-    portable : bool
-        Whether layers become portable nodes, and are timed as such.
-    unseen : int, optional
-        Number of samples of the verdict; that of `selection` by default.
-    kept : mapping of str to str
-        Why layers are left out of the search, by name.
+    Candidates of every layer are fitted to the samples' inputs and timed in all forms; a knapsack
+    chooses among them, and whole models correct it.
+
+    Raises
+    ------
+    PlanError
+        The budget asks for classes that the model has not.
+    DataError, ModelError, ProviderError
+        As of calibration, onnxruntime and the data.
     """
-
-    original: onnx.ModelProto
-    normalised: onnx.ModelProto
-    layers: Sequence[Layer]
-    budget: Budget
-    calibration: Dataset
-    selection: Dataset
-    stopwatch: Stopwatch
-    store: Store
-    table: LatencyTable | SavedLatencies
-    input_shapes: Mapping[str, tuple[int, ...]] | None
-    seed: int
-    jobs: int
-    progress: Progress
-    score: Score | None = None
-    cluster: str | None = None
-    portable: bool = False
-    unseen: int | None = None
-    kept: Mapping[str, str] = field(default_factory=dict)
-
-    def run(self) -> SearchResult:
-        """Search.
-
-        Raises
-        ------
-        PlanError
-            The budget asks for classes that the model has not.
-        DataError, ModelError, ProviderError
-            As of calibration, onnxruntime and the data.
-        """
-        found, reasons = ladder(self.layers, kept=self.kept)
-        problems = self._problems(found, reasons) if found else {}
-        if not problems:
-            return self._nothing(reasons, "no layer can be approximated")
-        if self.cluster is not None:
-            fit_on_cluster(
-                self.cluster,
-                list(problems.values()),
-                self.store,
-                seed=self.seed,
-                progress=self.progress,
-            )
-        fits, failed = fit_all(
-            list(problems.values()),
-            self.store,
-            seed=self.seed,
-            jobs=self.jobs,
-            progress=self.progress,
+    space, reasons = search_space(
+        context.layers, kept=context.kept, forms=context.forms, settings=context.settings
+    )
+    if not space:
+        return _nothing(context, reasons, "no layer can be approximated")
+    problems = _problems(context, space, reasons)
+    fits = _fits(context, problems, reasons)
+    options = timed_options(context, space, fits, reasons)
+    if not options.by_layer:
+        why = "no layer has a candidate that is measurably faster"
+        return _nothing(context, reasons, why if problems else "no layer can be approximated")
+    context.progress("measuring the original", 0, 1)
+    meter = QualityMeter(
+        context.original,
+        context.samples.search,
+        score=context.score,
+        provider=context.options.provider,
+    )
+    if context.budget.max_drop is not None and not meter.has_drop:
+        raise PlanError(
+            "max_drop needs one output with a score for each class, or a score of your own; "
+            "give min_sqnr, or leave max_drop out"
         )
-        reasons |= failed
-        base, saved, options = self._options(fits, reasons) if fits else (0.0, 0.0, {})
-        if not options:
-            return self._nothing(reasons, "no layer has a candidate that is measurably faster")
-        self.progress("measuring the original", 0, 1)
-        meter = QualityMeter(
-            self.original, self.selection, score=self.score, provider=self.stopwatch.provider
+    evaluator = Evaluator(context, options.by_layer, problems, meter)
+    found = choose_picks(context, evaluator, build_problem(context, options, evaluator))
+    chosen, quality = evaluator.best(found.picks)
+    return SearchResult(
+        plan=_plan(context, chosen, reasons),
+        chosen=chosen,
+        layers=_choices(options.by_layer, found.picks),
+        explored=tuple(evaluator.explored),
+        quality=quality,
+        latency=found.timed,
+        predicted_ratio=found.predicted,
+        failures=found.failures,
+        outlook=evaluator.outlook(chosen),
+    )
+
+
+def build_problem(context: SearchContext, options: Options, evaluator: Evaluator) -> Problem:
+    """Return all options in numbers; damages from how a probe of each layer carries through.
+
+    Parameters
+    ----------
+    context : SearchContext
+        What the search works with.
+    options : Options
+        Some for every layer.
+    evaluator : Evaluator
+        Measures the probes.
+    """
+    specs = {layer.name: layer.spec for layer in context.layers}
+    original = find_layers(context.original, input_shapes=context.input_shapes)
+    gone = freed(original, tuple(options.by_layer))
+    damage, latency, macs, params, sizes = [], [], [], [], []
+    for done, (name, tried) in enumerate(options.by_layer.items()):
+        context.progress("probing layers", done, len(options.by_layer))
+        damage.append(_damages(context, evaluator, name, tried))
+        spec = specs[name]
+        assert spec is not None
+        latency.append(np.array([0.0, *(o.timed.seconds for o in tried)]))
+        macs.append(np.array([0.0, *(o.macs - (spec.macs or 0) for o in tried)]))
+        params.append(np.array([0.0, *(float(o.params - gone.params[done]) for o in tried)]))
+        sizes.append(np.array([0.0, *(float(o.added_bytes - gone.bytes[done]) for o in tried)]))
+    assert options.in_network is not None
+    return Problem(
+        damage=tuple(damage),
+        latency=tuple(latency),
+        macs=tuple(macs),
+        params=tuple(params),
+        bytes=tuple(sizes),
+        base_latency=options.in_network.whole,
+        base_macs=float(sum(layer.macs or 0 for layer in original)),
+        base_params=float(gone.base_params),
+        base_bytes=float(serialised_size(context.original)),
+        shared_params=gone.shared_params,
+        shared_bytes=gone.shared_bytes,
+        saved_latency=options.in_network.whole - options.in_network.bare,
+        conflicts=options.conflicts,
+    )
+
+
+def _damages(
+    context: SearchContext, evaluator: Evaluator, name: str, tried: Sequence[Option]
+) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Return the predicted noise of each option, as that of a probe carries through."""
+    errors = np.array([0.0, *(option.candidate.fit.error for option in tried)])
+    inexact = [option.candidate for option in tried if option.candidate.fit.error > 0]
+    if not inexact:
+        return errors
+    away = [abs(np.log(max(c.fit.error, 1e-9) / context.settings.probe_error)) for c in inexact]
+    probe = inexact[int(np.argmin(away))]
+    carried = evaluator.noise({name: probe}) / max(probe.fit.error**2, 1e-12)
+    return np.asarray(carried * errors**2)
+
+
+def _problems(
+    context: SearchContext, space: SearchSpace, reasons: dict[str, str]
+) -> dict[str, LayerProblem]:
+    """Return what to fit; reasons are added for layers that the data do not suit."""
+    fitted = {name: found for name, found in space.items() if found[1]}
+    options = context.options
+    statistics = calibrate(
+        context.normalised,
+        context.samples.calibration,
+        list(fitted),
+        cache_dir=context.store.folder / "statistics",
+        seed=options.seed,
+        provider=options.provider,
+        threads=options.threads if options.jobs == 1 else None,
+        progress=context.progress,
+    )
+    reasons |= statistics.refused
+    editor = GraphEditor(context.normalised)
+    return {
+        name: LayerProblem(
+            name=name,
+            weight=layer_weight(editor, layer),
+            bias=layer_bias(editor, layer),
+            group=layer.spec.group if layer.spec else 1,
+            statistics=statistics,
+            digest=statistics.entry(name),
+            schemes=schemes,
         )
-        if self.budget.max_drop is not None and not meter.has_drop:
-            raise PlanError(
-                "max_drop needs one output with a score for each class, or a score of your own; "
-                "give min_sqnr, or leave max_drop out"
-            )
-        return Selection(self, base, saved, options, problems, meter).result(reasons)
+        for name, (layer, schemes) in fitted.items()
+        if name not in statistics.refused
+    }
 
-    def _nothing(self, reasons: Mapping[str, str], why: str) -> SearchResult:
-        """Return the original as what the search found."""
-        same = Quality(0.0, float("inf"), None, None, 0)
-        plan = Plan(tuple(Decision(x.name, None, reasons.get(x.name, why)) for x in self.layers))
-        return SearchResult(plan, {}, (), (), same, Timed(0.0, 1.0, 1.0, 1.0), 1.0, (why,))
 
-    def _problems(self, found: Ladder, reasons: dict[str, str]) -> dict[str, LayerProblem]:
-        """Return what to fit; reasons are added for layers that the data do not suit."""
-        statistics = calibrate(
-            self.normalised,
-            self.calibration,
-            list(found),
-            cache_dir=self.store.folder / "statistics",
-            seed=self.seed,
-            provider=self.stopwatch.provider,
-            threads=self.stopwatch.threads if self.jobs == 1 else None,
-            progress=self.progress,
+def _fits(
+    context: SearchContext, problems: Mapping[str, LayerProblem], reasons: dict[str, str]
+) -> dict[str, tuple[LayerFit, ...]]:
+    """Return the fits of every layer; reasons are added for layers without any."""
+    options, wanted = context.options, list(problems.values())
+    if options.cluster is not None:
+        fit_on_cluster(
+            options.cluster, wanted, context.store, seed=options.seed, progress=context.progress
         )
-        reasons |= statistics.refused
-        editor = GraphEditor(self.normalised)
-        return {
-            name: LayerProblem(
-                name=name,
-                weight=layer_weight(editor, layer),
-                bias=layer_bias(editor, layer),
-                group=layer.spec.group if layer.spec else 1,
-                statistics=statistics,
-                digest=statistics.entry(name),
-                schemes=schemes,
-            )
-            for name, (layer, schemes) in found.items()
-            if name not in statistics.refused
-        }
+    fits, failed = fit_all(
+        wanted, context.store, seed=options.seed, jobs=options.jobs, progress=context.progress
+    )
+    reasons |= failed
+    return fits
 
-    def _options(
-        self, fits: Mapping[str, Sequence[LayerFit]], reasons: dict[str, str]
-    ) -> tuple[float, float, dict[str, tuple[Option, ...]]]:
-        """Return the original's latency, what it loses unasked, and each layer's candidates.
 
-        The candidates are faster than the layer and not dominated.
-        """
-        by_name = {layer.name: layer for layer in self.layers}
-        batch = batch_of(self.original, self.feeds())
-        chosen: dict[str, list[tuple[LayerFit, int, int]]] = {}
-        groups = []
-        added: dict[str, list[int]] = {}
-        for name, tried in fits.items():
-            spec = by_name[name].spec
-            assert spec is not None
-            counted = [(fit, fit.scheme.macs(spec) or 0, fit.scheme.params(spec)) for fit in tried]
-            kept = worth_trying(
-                [macs for _, macs, _ in counted], [fit.error for fit, *_ in counted], slack=SLACK
-            )
-            try:
-                single = single_layer_model(self.normalised, by_name[name], batch=batch)
-                models = [replaced(single, counted[i][0], portable=self.portable) for i in kept]
-            except LAYER_ERRORS as error:
-                reasons[name] = layer_reason(error)
-                continue
-            chosen[name] = [counted[i] for i in kept]
-            weight = by_name[name].weight
-            added[name] = [added_bytes(single, model, weight) for model in models]
-            errors = np.array([fit.error for fit, *_ in chosen[name]])
-            groups.append(Group(single, models, errors))
-        times = time_layers(groups, self.stopwatch, self.store, self.table, progress=self.progress)
-        base, saved, layers = self._shares([group.dense for group in groups], [t[0] for t in times])
-        options = {}
-        for (name, counted), (dense, timed), layer in zip(
-            chosen.items(), times, layers, strict=True
-        ):
-            scale = layer / dense.seconds
-            found = [
-                Option(
-                    counted[place][0],
-                    replace(each, seconds=scale * (each.seconds - dense.seconds)),
-                    *counted[place][1:],
-                    added_bytes=added[name][place],
-                )
-                for place, each in timed.items()
-                if each.pays
-            ]
-            if found:
-                options[name] = tuple(found)
-            else:
-                reasons[name] = "no candidate is measurably faster"
-        return base, saved, options
+def _nothing(context: SearchContext, reasons: Mapping[str, str], why: str) -> SearchResult:
+    """Return the original as what the search found."""
+    same = Quality(0.0, float("inf"), None, None, 0)
+    plan = _plan(context, {}, {**{layer.name: why for layer in context.layers}, **reasons})
+    return SearchResult(plan, {}, (), (), same, Timed(0.0, 1.0, 1.0, 1.0), 1.0, (why,))
 
-    def _shares(
-        self, singles: Sequence[onnx.ModelProto], timed: Sequence[Timed]
-    ) -> tuple[float, float, list[float]]:
-        """Return the latency of the original, what it loses unasked, and those of its layers.
 
-        All are measured together. Without any layer replaced, the passes of portable nodes may
-        speed up other nodes.
-        """
-        if isinstance(self.table, SavedLatencies):
-            return self.table.whole.seconds, 0.0, [each.seconds for each in timed]
-        wholes = [self.original, *([self.assemble({})] if self.portable else [])]
-        key = key_of(
-            *("side by side", self.stopwatch.settings),
-            *(structure(model) for model in (*wholes, *singles)),
+def _plan(context: SearchContext, chosen: Chosen, reasons: Mapping[str, str]) -> Plan:
+    """Return a decision for every layer."""
+    decisions = []
+    for layer in context.layers:
+        if (candidate := chosen.get(layer.name)) is not None:
+            form = None if candidate.form.name == "standard" else candidate.form.name
+            decisions.append(Decision(layer.name, candidate.fit.scheme, form=form))
+        else:
+            why = reasons.get(layer.name, "within the budget it is best left as it is")
+            decisions.append(Decision(layer.name, None, why))
+    return Plan(tuple(decisions))
+
+
+def _choices(options: Mapping[str, Sequence[Option]], picks: Picks) -> tuple[LayerChoice, ...]:
+    """Return the candidates that were chosen, with their latencies beside the layers."""
+    chosen = [
+        (name, tried[pick - 1])
+        for (name, tried), pick in zip(options.items(), picks, strict=True)
+        if pick
+    ]
+    return tuple(
+        LayerChoice(
+            name=name,
+            scheme=option.candidate.spec,
+            error=option.candidate.fit.error,
+            ratio=option.timed.ratio,
+            low=option.timed.low,
+            high=option.timed.high,
         )
-        count = len(wholes) + len(singles)
-
-        def decode(rows: Any) -> list[Timed]:
-            if len(rows) != count:
-                raise ValueError(f"{len(rows)} latencies, not {count}")
-            return [Timed.from_list(row) for row in rows]
-
-        timings = self.store.data(key, decode)
-        if timings is None:
-            self.progress("timing layers beside the model", 0, 1)
-            timings = list(self.stopwatch.side_by_side(wholes, self.feeds(), singles))
-            self.store.put_data(key, [each.to_list() for each in timings])
-        seconds = [each.seconds for each in timings]
-        base, layers = seconds[0], seconds[len(wholes) :]
-        return base, base - seconds[len(wholes) - 1], layers
-
-    def assemble(self, fits: Fits) -> onnx.ModelProto:
-        """Return the model with the layers of some fits replaced."""
-        return assemble(
-            self.normalised, fits, input_shapes=self.input_shapes, portable=self.portable
-        )
-
-    def file_bytes(self, fits: Fits) -> int:
-        """Return the size of the file with the layers of some fits replaced, the others as is."""
-        prepared, _ = normalised(self.original, frozenset(fits))
-        return serialised_size(
-            assemble(prepared, fits, input_shapes=self.input_shapes, portable=self.portable)
-        )
-
-    def feeds(self) -> dict[str, NDArray[Any]]:
-        """Return random inputs of the size that is timed."""
-        batch = self.table.batch if isinstance(self.table, SavedLatencies) else None
-        return make_feeds(self.original, batch, input_shapes=self.input_shapes, seed=self.seed)
+        for name, option in chosen
+    )

@@ -14,9 +14,9 @@ from onnx import helper, numpy_helper
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.layers import Layer
 from onnx_lowrank.graph.ops import is_op
-from onnx_lowrank.lowering.functions import DOMAIN
-from onnx_lowrank.passes.replacement import replacement
-from onnx_lowrank.planning.fit import LayerFit
+from onnx_lowrank.rewriting.lowering.functions import DOMAIN
+from onnx_lowrank.rewriting.rewrite import replace_layers
+from onnx_lowrank.searching.candidate import Candidate
 
 
 def single_layer_model(model: onnx.ModelProto, layer: Layer, *, batch: int) -> onnx.ModelProto:
@@ -68,12 +68,9 @@ def single_layer_model(model: onnx.ModelProto, layer: Layer, *, batch: int) -> o
     return single
 
 
-def replaced(single: onnx.ModelProto, fit: LayerFit, *, portable: bool = False) -> onnx.ModelProto:
-    """Return a copy of a model of one layer with the layer replaced, as `replacement` does."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(single)
-    replacement({fit.layer: (fit.factors, fit.bias)}, portable=portable).run(copy)
-    return copy
+def replaced(single: onnx.ModelProto, candidate: Candidate) -> onnx.ModelProto:
+    """Return a copy of a model of one layer with the layer replaced."""
+    return replace_layers(single, {candidate.fit.layer: candidate.replacement})[0]
 
 
 def structure(model: onnx.ModelProto) -> bytes:

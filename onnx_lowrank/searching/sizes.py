@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import onnx
 
 from onnx_lowrank.graph.layers import Layer
-from onnx_lowrank.planning.knapsack import Together
+from onnx_lowrank.searching.knapsack import Together
 from onnx_lowrank.storage import count_stored, freed_by
 
 

@@ -1,10 +1,10 @@
-"""Times layers and whole models against each other, in onnxruntime on this machine."""
+"""Times layers and whole models against each other, on this machine."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,24 +13,18 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnx_lowrank.errors import PlanError
-from onnx_lowrank.planning.latency import LatencyTable, SavedLatencies, Timed, Timer
+from onnx_lowrank.planning.latency import Timed
 from onnx_lowrank.runtime import Provider
 from onnx_lowrank.runtime.bench import Contender, Progress, measure
 from onnx_lowrank.runtime.machine import describe_machine
 from onnx_lowrank.runtime.runner import OrtRunner
 from onnx_lowrank.runtime.session import custom_ops_library
 from onnx_lowrank.runtime.statistics import MIN_REPEATS, log_ratios, ratio_interval
-from onnx_lowrank.searching.single_layer import layer_feeds, structure
-from onnx_lowrank.store import Store, key_of
+from onnx_lowrank.searching.single_layer import layer_feeds
 
-LAYER_SECONDS = 0.1  # of runs of each structure in a round of repeats
-PART_SECONDS = 1.0  # of runs of a model and of each of its layers, side by side
 NARROW = 0.05  # half the interval of a ratio, relative, at which it is known well enough
 MAX_REPEATS = 2 * MIN_REPEATS
 GLANCE_REPEATS = 2
-ELSEWHERE = ""  # the settings in the keys of saved latencies: the table as a whole tells them
-CLEAR = 1.15  # ratio of two latencies at a glance that is no chance
 Feeds = Mapping[str, NDArray[Any]]
 
 
@@ -96,7 +90,12 @@ class Stopwatch:
         return self._compare([(model, feeds) for model in models], seconds, narrow, progress)
 
     def side_by_side(
-        self, wholes: Sequence[onnx.ModelProto], feeds: Feeds, parts: Sequence[onnx.ModelProto]
+        self,
+        wholes: Sequence[onnx.ModelProto],
+        feeds: Feeds,
+        parts: Sequence[onnx.ModelProto],
+        *,
+        seconds: float,
     ) -> list[Timed]:
         """Time whole models and layers, as models of their own, in one interleaved run.
 
@@ -111,6 +110,8 @@ class Stopwatch:
             Their input.
         parts : sequence of onnx.ModelProto
             Its layers.
+        seconds : float
+            Time for the runs of each, roughly.
 
         Returns
         -------
@@ -119,7 +120,12 @@ class Stopwatch:
         """
         models = [(whole, feeds) for whole in wholes]
         models += [(part, layer_feeds(part, seed=self.seed)) for part in parts]
-        return self._compare(models, PART_SECONDS, NARROW, None)
+        return self._compare(models, seconds, NARROW, None)
+
+    def beside(self, parts: Sequence[onnx.ModelProto], *, seconds: float) -> list[Timed]:
+        """Time models of one input each against the first."""
+        models = [(part, layer_feeds(part, seed=self.seed)) for part in parts]
+        return self._compare(models, seconds, NARROW, None)
 
     def _compare(
         self,
@@ -174,142 +180,3 @@ class Stopwatch:
             )
             for index, (model, feeds) in enumerate(models)
         ]
-
-
-@dataclass(frozen=True, eq=False)
-class Group:
-    """A layer and its candidates, as models of one layer each.
-
-    Attributes
-    ----------
-    dense : onnx.ModelProto
-        The layer.
-    candidates : sequence of onnx.ModelProto
-        What could replace it.
-    errors : ndarray
-        The candidates' errors; NaN where they are unknown, which beats nothing.
-    """
-
-    dense: onnx.ModelProto
-    candidates: Sequence[onnx.ModelProto]
-    errors: NDArray[np.float64]
-
-    def keys(self, settings: str) -> list[str]:
-        """Return the key of the layer and those of the candidates, under some settings."""
-        dense = key_of("latency", settings, structure(self.dense))
-        return [dense, *(key_of(dense, structure(model)) for model in self.candidates)]
-
-
-def time_layers(
-    groups: Sequence[Group],
-    stopwatch: Stopwatch,
-    store: Store,
-    table: LatencyTable | SavedLatencies,
-    *,
-    progress: Progress,
-) -> list[tuple[Timed, dict[int, Timed]]]:
-    """Time the candidates of every layer beside it; what is known is not timed again.
-
-    All get a glance; those that another one beats in error and clearly in latency are left out of
-    the measurement proper. With latencies saved on another machine, nothing is timed: candidates
-    that are not among them are left out.
-
-    Parameters
-    ----------
-    groups : sequence of Group
-        The layers.
-    stopwatch : Stopwatch
-        How to time.
-    store : Store
-        Where latencies are kept, layer by layer.
-    table : LatencyTable or SavedLatencies
-        What is known, to which measurements are added; or all that may be known.
-    progress : callable
-        Called with a sentence, the number of layers done, and their total.
-
-    Returns
-    -------
-    list of (Timed, dict of int to Timed)
-        For every layer its own latency, and those of the candidates that are worth it, by place.
-
-    Raises
-    ------
-    PlanError
-        The saved latencies lack a layer.
-    """
-    if isinstance(table, SavedLatencies):
-        return [_saved(group, table) for group in groups]
-    found = []
-    settings = stopwatch.settings
-    for done, group in enumerate(groups):
-        progress("timing candidates", done, len(groups))
-        feeds = layer_feeds(group.dense, seed=stopwatch.seed)
-        dense, *keys = group.keys(settings)
-        models = {dense: group.dense, **dict(zip(keys, group.candidates, strict=True))}
-
-        def glance(
-            wanted: Sequence[str],
-            models: Mapping[str, onnx.ModelProto] = models,
-            feeds: Feeds = feeds,
-        ) -> dict[str, Timed]:
-            ratios = stopwatch.glance([models[key] for key in wanted], feeds)
-            return {k: Timed(0.0, r, r, r) for k, r in zip(wanted, ratios.tolist(), strict=True)}
-
-        def timer(
-            wanted: Sequence[str],
-            models: Mapping[str, onnx.ModelProto] = models,
-            feeds: Feeds = feeds,
-        ) -> dict[str, Timed]:
-            timed = stopwatch.compare([models[k] for k in wanted], feeds, seconds=LAYER_SECONDS)
-            return dict(zip(wanted, timed, strict=True))
-
-        rough = _kept("glance", [dense, *keys], store, LatencyTable(), glance)
-        ratios = np.array([each.ratio for each in rough[1:]])
-        chosen = [
-            place
-            for place in range(len(keys))
-            if not np.any((ratios * CLEAR <= ratios[place]) & (group.errors <= group.errors[place]))
-            and ratios[place] < CLEAR
-        ]
-        first, *timed = _kept(
-            "latency", [dense, *(keys[place] for place in chosen)], store, table, timer
-        )
-        found.append((first, dict(zip(chosen, timed, strict=True))))
-    progress("timing candidates", len(groups), len(groups))
-    return found
-
-
-def _saved(group: Group, table: SavedLatencies) -> tuple[Timed, dict[int, Timed]]:
-    """Return what a table made elsewhere says of a layer, savings scaled to those of models."""
-    layer, *keys = group.keys(ELSEWHERE)
-    if layer not in table.known:
-        raise PlanError(
-            f"the latencies of {table.name} lack the layer '{group.dense.graph.node[0].name}': "
-            "they are of another model, input shape or opset; make them anew from this model"
-        )
-    dense = table.known[layer]
-    found = {}
-    for place, key in enumerate(keys):
-        if (timed := table.known.get(key)) is not None:
-            saved = table.scale * (dense.seconds - timed.seconds)
-            found[place] = replace(timed, seconds=dense.seconds - saved)
-    return dense, found
-
-
-def _kept(
-    kind: str, keys: Sequence[str], store: Store, table: LatencyTable, timer: Timer
-) -> list[Timed]:
-    """Return the latencies of `keys`, from the table, the store, or the timer."""
-    for key in keys:
-        if key in table.known:
-            continue
-        if (timed := store.data(key_of(kind, key), Timed.from_list)) is not None:
-            table.known[key] = timed
-
-    def storing(wanted: Sequence[str]) -> Mapping[str, Timed]:
-        timed = timer(wanted)
-        for key, each in timed.items():
-            store.put_data(key_of(kind, key), each.to_list())
-        return timed
-
-    return table.measured(keys, storing)

@@ -19,8 +19,10 @@ from onnx_lowrank.graph.layers import find_layers, layer_bias, layer_weight
 from onnx_lowrank.metrics.mahalanobis import Mahalanobis
 from onnx_lowrank.metrics.moments import LayerStatistics
 from onnx_lowrank.metrics.output_error import squared_output
-from onnx_lowrank.passes.approximate_conv import ApproximateConvPass
 from onnx_lowrank.planning.fit import LayerFit, fit_layer
+from onnx_lowrank.rewriting.form import Replacement
+from onnx_lowrank.rewriting.forms import STANDARD
+from onnx_lowrank.rewriting.rewrite import replace_layers
 from onnx_lowrank.runtime import Provider
 from onnx_lowrank.schemes.base import relative_error
 from onnx_lowrank.sweeping.grid import Point
@@ -169,8 +171,8 @@ def _held_out_error(
 def _network(setting: Setting, fit: LayerFit) -> dict[str, Any]:
     """Run the network with this layer alone replaced, beside the original."""
     original = load_model(setting.model)
-    changed = load_model(setting.model)
-    ApproximateConvPass({fit.layer: (fit.factors, fit.bias)}).run(changed)
+    replacement = Replacement(fit.factors, fit.bias, STANDARD)
+    changed, _ = replace_layers(original, {fit.layer: replacement})
     report = verify(
         original,
         changed,

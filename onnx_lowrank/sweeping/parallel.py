@@ -9,6 +9,7 @@ from joblib import Parallel, cpu_count, delayed
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from onnx_lowrank.errors import DataError, OnnxLowRankError
+from onnx_lowrank.processes import without_interrupts
 from onnx_lowrank.sweeping.evaluate import Setting, evaluate
 from onnx_lowrank.sweeping.grid import Point
 from onnx_lowrank.sweeping.result import PointResult
@@ -34,7 +35,9 @@ def evaluate_all(
     """
     parallel = Parallel(n_jobs=jobs, return_as="generator_unordered", pre_dispatch="2*n_jobs")
     try:
-        yield from parallel(delayed(evaluate)(setting, point, key) for point, key in points)
+        with without_interrupts():
+            results = parallel(delayed(evaluate)(setting, point, key) for point, key in points)
+        yield from results
     except TerminatedWorkerError:
         raise OnnxLowRankError(
             "a process of the sweep died, most likely for want of memory; run it again with fewer "

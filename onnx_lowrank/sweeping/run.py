@@ -18,10 +18,10 @@ from onnx_lowrank.errors import DataError, OutputError, PlanError, suggest
 from onnx_lowrank.files import write_text
 from onnx_lowrank.fit_model import layer_gradients
 from onnx_lowrank.graph.edit import GraphEditor
-from onnx_lowrank.graph.gate import read_model
+from onnx_lowrank.graph.gate import open_model
 from onnx_lowrank.graph.io import save_model
 from onnx_lowrank.graph.layers import find_layers, layer_weight
-from onnx_lowrank.passes.normalize import normalisation
+from onnx_lowrank.rewriting.passes.normalize import normalisation
 from onnx_lowrank.runtime import Provider, require_provider
 from onnx_lowrank.sweeping.evaluate import NEEDS, Setting, save_gradients
 from onnx_lowrank.sweeping.grid import Point, Skipped, expand_rules, make_grid, select_layers
@@ -95,7 +95,7 @@ def sweep(
     rules = expand_rules(schemes)
     if not rules:
         raise PlanError("no scheme is given; choose one or more with --scheme")
-    original = read_model(model).model
+    original = open_model(model)
     normalised = _normalise(original)
     selected = [layer.name for layer in select_layers(find_layers(original), layers)]
     needs = frozenset().union(*(NEEDS[metric] for metric in metrics))

@@ -84,6 +84,9 @@ def failures_of(measured: Measured, asked: Tolerance, *, runnable: bool) -> list
 
 
 _UNMEASURED = "not measured: "
+_ONE_SAMPLE = (
+    "on one sample, top-1 agreement cannot tell a good model from one with one answer for all"
+)
 
 
 def _drop(measured: Measured, asked: Tolerance) -> str | None:
@@ -125,6 +128,8 @@ def _top1(measured: Measured, asked: Tolerance) -> str | None:
     ratio, wanted = classes.varying_sqnr_db, _scores_bound(asked)
     if ratio >= wanted:
         return None
+    if classes.samples == 1:
+        return f"{_UNMEASURED}{_ONE_SAMPLE}; give more samples, or bound --min-sqnr alone"
     return (
         f"top-1 agreement of {least:g} is asked for, but {_one_class(classes)}; the scores instead "
         f"have an SQNR of {ratio:.2f} dB against how they vary over the samples, below {wanted:g} "
@@ -169,7 +174,10 @@ def notes_of(measured: Measured, asked: Tolerance) -> tuple[str, ...]:
         return ()
     notes = []
     least = asked.min_top1
-    if least is not None and agreement_is_void(classes, least):
+    if classes.samples == 1:
+        if least is not None or not measured.labelled:
+            notes.append(f"top-1 agreement says nothing here: {_ONE_SAMPLE}")
+    elif least is not None and agreement_is_void(classes, least):
         notes.append(
             f"top-1 agreement says nothing here: {_one_class(classes)}; the scores count instead: "
             f"SQNR {classes.varying_sqnr_db:.2f} dB against how they vary over the samples, at "

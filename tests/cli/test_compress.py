@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 SEARCH = ("--max-drop", 1, "--data", "data.npz")
@@ -37,3 +38,25 @@ def test_options_that_nothing_would_read_are_refused(
     assert outcome.err.count("\n") == 1
     assert said in outcome.err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("objective", ["latency", "macs"])
+def test_a_search_asks_for_a_faster_model_whatever_it_minimises(
+    cli: Callable[..., Any],
+    classifier: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    objective: str,
+) -> None:
+    monkeypatch.setenv("ONNX_LOWRANK_CACHE", str(tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    image = rng.standard_normal((24, 3, 12, 12)).astype(np.float32)
+    np.savez(tmp_path / "data.npz", image=image)
+    result = cli(
+        *("compress", classifier, "-o", tmp_path / "new.onnx", "--data", tmp_path / "data.npz"),
+        *("--macs", "0.8", "--objective", objective, "--layer", "conv*=keep"),
+    )
+    assert result.code == 1, result.err
+    (line,) = (line for line in result.out.splitlines() if "it is not faster" in line)
+    assert ("; a search for few macs asks for a faster model too" in line) == (objective == "macs")
+    assert not (tmp_path / "new.onnx").exists()

@@ -87,3 +87,44 @@ def test_what_cannot_be_done_is_one_line(
     (line,) = outcome.err.splitlines()
     assert message in line
     assert not folder.exists()
+
+
+def test_the_report_of_a_killed_sweep_shows_what_was_finished(
+    cli: Cli, classifier: Path, data: dict[str, Path], tmp_path: Path
+) -> None:
+    """A kill may cut off the last line anywhere."""
+    pytest.importorskip("matplotlib")
+    folder = tmp_path / "out"
+    cli("sweep", classifier, *LAYERS, *SCHEMES, "--data", data["held_out"], "-o", folder)
+    journal, page = folder / "points.jsonl", tmp_path / "page.html"
+    first, second, *_ = whole = journal.read_bytes().splitlines(keepends=True)
+    assert len(whole) > 2
+    layer = json.loads(first)["point"]["scheme"]
+    for left, points in (
+        (first + second[:1], 1),
+        (first + second[: len(second) // 2], 1),
+        (first + second[:-1], 2),  # all but its end
+        (first[:-1], 1),
+        (first, 1),
+    ):
+        journal.write_bytes(left)
+        outcome = cli("report", journal, "-o", page, "--json")
+        assert (outcome.code, outcome.err) == (0, "")
+        text = page.read_text()
+        assert text.rstrip().endswith("</html>")
+        assert "an incomplete run" in text
+        assert "is not measured" in text
+        assert layer in text
+        assert (json.loads(second)["point"]["scheme"] in text) == (points == 2)
+    page.unlink()
+    for left in (b"", first[:1], first[: len(first) // 2]):
+        journal.write_bytes(left)
+        outcome = cli("report", journal, "-o", page)
+        assert outcome.code == 2
+        assert outcome.err == (
+            f"error: {journal} has no finished point of a sweep; "
+            "give what a command printed with --json\n"
+        )
+        assert not page.exists()
+    outcome = cli("report", folder, "-o", page)
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)

@@ -17,7 +17,7 @@ from bench import build, name, points
 from network import PLAN, rewritten, zfnet512
 from test_cuda import LACKS_GPU
 
-from onnx_lowrank.lowering.functions import DOMAIN
+from onnx_lowrank.rewriting.lowering.functions import DOMAIN
 from onnx_lowrank.runtime import open_session
 
 SCRIPT = Path(cuda_bench.__file__)

@@ -12,13 +12,15 @@ from onnx import numpy_helper, parser
 from onnx_lowrank import compress_to_budget
 from onnx_lowrank.errors import PlanError
 from onnx_lowrank.graph.layers import find_layers
-from onnx_lowrank.lowering.functions import DOMAIN
 from onnx_lowrank.metrics.frobenius import Frobenius
 from onnx_lowrank.planning.budget import Budget
 from onnx_lowrank.planning.fit import FitProblem, fit_layer
+from onnx_lowrank.rewriting.forms import PORTABLE
+from onnx_lowrank.rewriting.lowering.functions import DOMAIN
 from onnx_lowrank.runtime import open_session
 from onnx_lowrank.runtime.library import PATH_VARIABLE
 from onnx_lowrank.schemes import Monochromatic
+from onnx_lowrank.searching.candidate import Candidate
 from onnx_lowrank.searching.single_layer import replaced, single_layer_model, structure
 
 SIDE, CHANNELS, RANK = 28, 64, 8
@@ -121,5 +123,5 @@ def test_which_colour_an_output_sees_is_no_structure(network: onnx.ModelProto) -
         weight = np.random.default_rng(seed).standard_normal((CHANNELS, 3, 3, 3))
         problem = FitProblem(weight, Frobenius(), lambda fitted: None)
         fit = fit_layer("conv1", Monochromatic(C=2), problem, seed=0)
-        digests.add(structure(replaced(single, fit, portable=True)))
+        digests.add(structure(replaced(single, Candidate(fit, PORTABLE))))
     assert len(digests) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ from onnx_lowrank.fit_model import ModelFits, fit_model
 from onnx_lowrank.planning import candidates
 from onnx_lowrank.planning.budget import Budget
 from onnx_lowrank.runtime import bench
-from onnx_lowrank.searching import selection, timing, whole
+from onnx_lowrank.searching import evaluator
+from onnx_lowrank.searching.settings import SETTINGS
 from onnx_lowrank.verification import Tolerance
 
 SPLIT = "a Split, a Concat, a residual, two outputs"
 LEAST = 12.0
+SHORT = replace(SETTINGS, layer_seconds=0.01, part_seconds=0.05, model_seconds=0.05)
 
 
 @pytest.fixture(autouse=True)
@@ -30,9 +33,6 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two ranks of each scheme, and little time for what is timed: the steps are all taken."""
     monkeypatch.setattr(candidates, "SHARES", (0.5, 0.2))
     monkeypatch.setattr(bench, "BLOCK_SECONDS", 0.0005)
-    monkeypatch.setattr(selection, "MODEL_SECONDS", 0.05)
-    monkeypatch.setattr(timing, "LAYER_SECONDS", 0.01)
-    monkeypatch.setattr(timing, "PART_SECONDS", 0.05)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -47,7 +47,7 @@ def test_a_search_ends_with_a_verdict_that_holds(
         refits.append(fit_model(*args, **options))
         return refits[-1]
 
-    monkeypatch.setattr(whole, "fit_model", recorded)
+    monkeypatch.setattr(evaluator, "fit_model", recorded)
     result = compress_to_budget(
         model,
         Budget(min_sqnr_db=LEAST),
@@ -55,6 +55,7 @@ def test_a_search_ends_with_a_verdict_that_holds(
         input_shapes=network.sizes or None,
         latency=latencies(model, network.sizes or None),
         cache_dir=tmp_path,
+        settings=SHORT,
     )
     report = result.compressed.report
     for layer, reason in network.kept.items():
@@ -73,7 +74,7 @@ def test_a_search_ends_with_a_verdict_that_holds(
     assert new.passed, new.failures
 
 
-@pytest.mark.parametrize("lowering", ["standard", "portable"])
+@pytest.mark.parametrize("lowering", ["standard", "portable", "auto"])
 def test_a_search_by_the_clock_ends_with_a_verdict(lowering: Any, tmp_path: Path) -> None:
     network = NETWORKS[SPLIT]()
     result = compress_to_budget(
@@ -84,6 +85,7 @@ def test_a_search_by_the_clock_ends_with_a_verdict(lowering: Any, tmp_path: Path
         threads=1,
         lowering=lowering,
         keep=["c1", "y"],
+        settings=SHORT,
     )
     report = result.compressed.report.verification
     assert report is not None

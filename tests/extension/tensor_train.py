@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.graph.fragment import Fragment
-from onnx_lowrank.lowering.standard import lower
 from onnx_lowrank.metrics.base import Metric
+from onnx_lowrank.rewriting.lowering.standard import lower
 from onnx_lowrank.schemes import Factors, Fit, Scheme
 from onnx_lowrank.schemes.base import Weight, check_finite, relative_error
 from onnx_lowrank.schemes.instances import Random, uniform

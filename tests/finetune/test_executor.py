@@ -224,3 +224,51 @@ def test_values_are_written_back_and_nothing_else() -> None:
     for name, shape in (("b", (4,)), ("q", (5,))):
         with pytest.raises(ValueError, match=f"no initializer '{name}'"):
             write_back(model, {name: np.ones(shape, np.float32)})
+
+
+SPLIT = """
+net (float[N,3,8,8] x) => (float[N,4] y)
+{{
+    a = Conv<pads=[1,1,1,1]>(x, w1)
+    {split}
+    s = Sigmoid(p)
+    m = Mul(s, q)
+    c = Concat<axis=1>(m, r)
+    b = Conv(c, w2)
+    g = GlobalAveragePool(b)
+    f = Flatten(g)
+    y = Gemm(f, w3)
+}}
+"""
+
+
+# With the channels that it splits, and those that the Concat makes of its parts.
+@pytest.mark.parametrize(
+    ("split", "opset", "channels", "joined"),
+    [
+        ("p, q, r = Split<axis=1, split=[3,3,5]>(a)", 11, 11, 8),
+        ("p, q, r = Split<axis=1>(a)", 11, 9, 6),
+        ("p, q, r = Split<axis=-3>(a, sizes)", 13, 11, 8),
+        ("p, q, r = Split<axis=1, num_outputs=3>(a)", 18, 11, 7),  # parts of 4, 4 and 3
+        ("p, q, r, unused = Split<axis=1, split=[2,2,5,2]>(a)", 11, 11, 7),
+    ],
+)
+@pytest.mark.parametrize("recompute", [False, True])
+def test_parts_of_a_split_are_those_of_onnxruntime(
+    split: str, opset: int, channels: int, joined: int, recompute: bool
+) -> None:
+    shapes = {"w1": (channels, 3, 3, 3), "w2": (8, joined, 3, 3), "w3": (8, 4)}
+    rng = np.random.default_rng(0)
+    weights = {k: rng.standard_normal(shape).astype(np.float32) for k, shape in shapes.items()}
+    if "sizes" in split:
+        weights["sizes"] = np.array([3, 3, 5])
+    model = text_model(SPLIT.format(split=split), weights, opset=opset)
+    feeds = {"x": images(2, 3, 8, 8)}
+    network = Network(model, trainable=["w1"], recompute=recompute)
+    check_forward(network, model, feeds)
+    network.run(feeds)["y"].sum().backward()
+    gradient = network.weights["w1"].grad
+    assert gradient is not None
+    reached = (gradient.abs().sum(dim=(1, 2, 3)) > 0).tolist()
+    used = channels - 2 if "unused" in split else channels
+    assert reached == [True] * used + [False] * (channels - used)

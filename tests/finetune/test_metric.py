@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from builders import run
+from builders import run, text_model
 
 pytest.importorskip("torch", reason="torch is not installed: extra finetune")
 
@@ -95,3 +95,34 @@ def test_on_the_command_line(
         main()
     assert ended.value.code == 0
     assert "combined" in json.dumps(json.loads(capsys.readouterr().out))
+
+
+def test_a_network_with_a_split(
+    images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    shapes = {"w1": (8, 3, 3, 3), "w2": (8, 4, 3, 3), "w3": (8, 4)}
+    model = text_model(
+        """net (float[N,3,32,32] image) => (float[N,4] y) {
+            a = Conv<pads=[1,1,1,1]>(image, w1)
+            p, q = Split<axis=1>(a)
+            s = Sigmoid(p)
+            m = Mul(s, q)
+            [conv2] b = Conv<pads=[1,1,1,1]>(m, w2)
+            g = GlobalAveragePool(b)
+            f = Flatten(g)
+            y = Gemm(f, w3)
+        }""",
+        {k: rng.standard_normal(shape).astype(np.float32) for k, shape in shapes.items()},
+    )
+    save_model(model, tmp_path / "net.onnx")
+    np.savez(tmp_path / "images.npz", image=images)
+    source, output = str(tmp_path / "images.npz"), tmp_path / "out.onnx"
+    command = ["compress", str(tmp_path / "net.onnx"), "-o", str(output), "--calibrate", source]
+    options = ["--layer", "conv2=tucker2:R1=2,R2=2", "--metric", "mahalanobis"]
+    options += ["--min-sqnr", "-20", "--quiet"]
+    monkeypatch.setattr(sys, "argv", ["onnx-lowrank", *command, *options])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    assert run(onnx.load(output), {"image": images})[0].shape == (24, 4)

@@ -326,6 +326,26 @@ HOSTILE: dict[str, tuple[Change, str]] = {
         lambda m: setattr(m.graph.input[0].type.tensor_type, "elem_type", -1),
         "unknown type (-1)",
     ),
+    "input without a type": (
+        lambda m: m.graph.input[0].ClearField("type"),
+        "input 'x' has no type",
+    ),
+    "opset of the future": (
+        lambda m: setattr(m.opset_import[0], "version", 99),
+        "is of opset 99, and the installed onnx knows opsets up to",
+    ),
+    "opset of the future in another spelling": (
+        lambda m: m.opset_import.append(helper.make_opsetid("ai.onnx", 99)),
+        "is of opset 99",
+    ),
+    "misspelt auto_pad": (
+        lambda m: first(m).attribute.append(helper.make_attribute("auto_pad", "same_upper")),
+        "node 'c' (Conv) has the auto_pad 'same_upper'; it takes NOTSET, VALID, SAME_UPPER or",
+    ),
+    "auto_pad of another type": (
+        lambda m: first(m).attribute.append(helper.make_attribute("auto_pad", 1)),
+        "auto_pad",
+    ),
     "function twice": (with_function(("my", "F0", []), ("my", "F0", [])), "twice"),
     "recursive function": (with_function(("my", "F0", ["F0"])), "calls itself"),
     "functions in a circle": (
@@ -415,6 +435,15 @@ def test_double_and_string_and_narrow_tensors_pass() -> None:
     model.ir_version = 10
     add_weights(model, {"d": np.zeros((2, 2))})
     assert read_model(model).notes == ()
+
+
+def test_an_empty_auto_pad_is_none() -> None:
+    """As onnxruntime takes it: the pads count."""
+    model = build(lambda m: first(m).attribute.append(helper.make_attribute("auto_pad", "")))
+    assert np.array_equal(run(model, FEED)[0], run(build(), FEED)[0])
+    (layer,) = find_layers(read_model(model).model)
+    assert layer.spec is not None
+    assert (layer.spec.auto_pad, layer.spec.pads) == ("NOTSET", (1, 1, 1, 1))
 
 
 PACKAGE = Path(__file__).parents[2] / "onnx_lowrank"

@@ -13,7 +13,7 @@ from onnx_lowrank.errors import DataError, ModelError
 from onnx_lowrank.planning.budget import Budget
 from onnx_lowrank.runtime import model_inputs
 from onnx_lowrank.score import Score
-from onnx_lowrank.searching.outlook import CountedOutlook, MeanOutlook
+from onnx_lowrank.searching.prediction import CountedOutlook, MeanOutlook
 from onnx_lowrank.searching.quality import Quality, QualityMeter
 from onnx_lowrank.verification import Tolerance, verify
 

@@ -8,8 +8,10 @@ from onnx import parser
 
 from onnx_lowrank.graph.layers import find_layers
 from onnx_lowrank.planning.fit import LayerFit
+from onnx_lowrank.rewriting.forms import STANDARD
 from onnx_lowrank.schemes.channel import Channel
 from onnx_lowrank.schemes.two_stage import TwoStageFactors
+from onnx_lowrank.searching.candidate import Candidate
 from onnx_lowrank.searching.single_layer import (
     layer_feeds,
     replaced,
@@ -86,7 +88,7 @@ def test_structure_tells_ranks_apart_but_not_values(net: onnx.ModelProto) -> Non
     renamed = single_layer_model(other, find_layers(other)[0], batch=1)
     renamed.graph.node[0].name = "elsewhere"
     assert structure(single) == structure(renamed)
-    digests = {structure(replaced(single, fit(rank))) for rank in (2, 3)}
+    digests = {structure(replaced(single, Candidate(fit(rank), STANDARD))) for rank in (2, 3)}
     assert len(digests | {structure(single)}) == 3
     assert structure(single) != structure(single_layer_model(net, layer, batch=2))
-    assert len(replaced(single, fit(2)).graph.node) > len(single.graph.node)
+    assert len(replaced(single, Candidate(fit(2), STANDARD)).graph.node) > len(single.graph.node)

@@ -16,7 +16,7 @@ from onnx_lowrank.errors import PlanError
 from onnx_lowrank.graph.io import serialised_size
 from onnx_lowrank.graph.layers import find_layers
 from onnx_lowrank.planning.budget import Budget
-from onnx_lowrank.planning.knapsack import Together
+from onnx_lowrank.searching.knapsack import Together
 from onnx_lowrank.searching.sizes import freed
 from onnx_lowrank.to_budget import BudgetResult, compress_to_budget
 

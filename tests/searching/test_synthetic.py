@@ -10,7 +10,9 @@ from onnx import numpy_helper, parser
 from onnx_lowrank.graph.layers import find_layers
 from onnx_lowrank.metrics.frobenius import Frobenius
 from onnx_lowrank.planning.fit import FitProblem, fit_layer_ladder
+from onnx_lowrank.rewriting.forms import STANDARD
 from onnx_lowrank.schemes import SCHEMES, SchemeSpec
+from onnx_lowrank.searching.candidate import Candidate
 from onnx_lowrank.searching.single_layer import (
     layer_feeds,
     replaced,
@@ -68,9 +70,10 @@ def test_the_structure_is_that_of_a_fit(text: str, op: str, shape: tuple[int, ..
     (fit,) = fit_layer_ladder("layer", [scheme], problem, seed=0)
     single = single_layer_model(model, layer, batch=2)
     ours = {
-        structure(replaced(single, each)) for each in synthetic_fits("layer", scheme, layer.spec)
+        structure(replaced(single, Candidate(each, STANDARD)))
+        for each in synthetic_fits("layer", scheme, layer.spec)
     }
-    assert structure(replaced(single, fit)) in ours
+    assert structure(replaced(single, Candidate(fit, STANDARD))) in ours
     assert len(ours) == (2 if text.startswith("spatial") and shape[2] == shape[3] else 1)
 
 
@@ -83,7 +86,7 @@ def test_no_value_comes_near_a_denormal(text: str, op: str, shape: tuple[int, ..
     x = layer_feeds(single, seed=0)["x"]
     assert np.abs(x[x != 0]).min() > 1e-30
     for fit in synthetic_fits("layer", SchemeSpec.parse(text).resolve(layer.spec), layer.spec):
-        for tensor in replaced(single, fit).graph.initializer:
+        for tensor in replaced(single, Candidate(fit, STANDARD)).graph.initializer:
             value = numpy_helper.to_array(tensor)
             if value.dtype.kind == "f":
                 # The zeros of dense forms of 1x1 stages are exact: they are no denormals.

@@ -60,10 +60,16 @@ def environment(folder: Path, **changes: str | None) -> dict[str, str]:
 
 
 def start(
-    folder: Path, *arguments: str, ignored: Iterable[int] = (), **changes: str
+    folder: Path,
+    *arguments: str,
+    ignored: Iterable[int] = (),
+    start_new_session: bool = False,
+    **changes: str,
 ) -> subprocess.Popen[bytes]:
     """Start a command in the folder, which listens to all signals that are not `ignored`.
 
+    In a session of its own, signals reach it and all that it starts by `os.killpg`, as a terminal
+    sends them.
     What ignores signals passes that on to all that it starts, as nohup does with these tests.
     """
     handlers = dict.fromkeys((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), signal.SIG_DFL)
@@ -79,6 +85,7 @@ def start(
         env=environment(folder, **changes),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        start_new_session=start_new_session,
         preexec_fn=listen,
     )
 
@@ -99,6 +106,6 @@ def run(
         text=True,
         errors="backslashreplace",
         check=False,
-        timeout=120,
+        timeout=options.pop("timeout", 120),
         **options,
     )

@@ -170,3 +170,18 @@ def test_the_variation_is_that_of_all_samples_whatever_the_batches() -> None:
     a, b = (each - each.mean(axis=1, keepdims=True) for each in (ours, theirs))
     expected = 10 * np.log10(np.square(a - a.mean(axis=0)).sum() / np.square(b - a).sum())
     assert found.varying_sqnr_db == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("asked", [{"min_top1": 0.9}, {"min_top1": 0.9, "min_sqnr_db": 10.0}])
+def test_one_sample_says_nothing_of_the_classes(asked: dict[str, float]) -> None:
+    source = [{"x": X[:1]}]
+    model, other = net(), net(WEIGHT * 1.1, 0.01 * np.arange(4))
+    data = open_dataset(source, model_inputs(model))
+    found = verify(model, other, data, providers=["cpu"], tolerance=Tolerance(**asked))
+    assert not found.passed
+    (failure,) = found.failures
+    assert failure == (
+        "CPU: not measured: on one sample, top-1 agreement cannot tell a good model from one with "
+        "one answer for all; give more samples, or bound --min-sqnr alone"
+    )
+    assert verify(model, model, data, providers=["cpu"], tolerance=Tolerance(**asked)).passed

@@ -1,0 +1,64 @@
+"""A candidate: what one layer could become."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from onnx_lowrank.planning.fit import LayerFit
+from onnx_lowrank.planning.latency import Timed
+from onnx_lowrank.rewriting.form import Form, Replacement
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A layer, a scheme with its fit, and the form in which it is written.
+
+    Attributes
+    ----------
+    fit : LayerFit
+        The layer's name, the scheme and its factors.
+    form : Form
+        How they are written.
+    """
+
+    fit: LayerFit
+    form: Form
+
+    @property
+    def replacement(self) -> Replacement:
+        """What stands in the layer's place."""
+        return Replacement(self.fit.factors, self.fit.bias, self.form)
+
+    @property
+    def spec(self) -> str:
+        """The specification a user would type; without a form where that is standard ops."""
+        suffix = "" if self.form.name == "standard" else f"@{self.form.name}"
+        return f"{self.fit.scheme.spec}{suffix}"
+
+
+Chosen = Mapping[str, Candidate]
+"""The candidates of the layers that are replaced, by layer name."""
+
+
+@dataclass(frozen=True, eq=False)
+class Option:
+    """A candidate that was timed.
+
+    Attributes
+    ----------
+    candidate : Candidate
+        What it is.
+    timed : Timed
+        Its latency beside the layer's, alone; its seconds are those it adds to the layer's.
+    macs, params : int
+        Of all its stages.
+    added_bytes : int
+        Added to the file of a model that no longer stores the layer's own weight.
+    """
+
+    candidate: Candidate
+    timed: Timed
+    macs: int
+    params: int
+    added_bytes: int = 0

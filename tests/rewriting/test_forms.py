@@ -1,0 +1,55 @@
+"""Every form of a layer computes what its factors stand for, or says why not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from builders import conv_model
+from form_conformance import check_form
+
+from onnx_lowrank.errors import PlanError
+from onnx_lowrank.graph.layers import find_layers
+from onnx_lowrank.rewriting.forms import (
+    FORMS,
+    PORTABLE,
+    STANDARD,
+    allowed_forms,
+    default_form,
+    find_form,
+    forms_for,
+    layer_forms,
+)
+from onnx_lowrank.schemes import SCHEMES
+from onnx_lowrank.schemes.factors import BlockCPFactors, SpatialFactors
+
+
+@pytest.mark.parametrize("name", FORMS.names)
+def test_conformance(name: str) -> None:
+    check_form(FORMS[name])
+
+
+def test_names() -> None:
+    assert find_form("portable") is PORTABLE
+    with pytest.raises(PlanError, match="there is no form 'portabel'; did you mean 'portable'"):
+        find_form("portabel")
+
+
+def test_what_a_search_may_use() -> None:
+    assert allowed_forms("auto", kernels=True) == (STANDARD, PORTABLE)
+    assert allowed_forms("auto", kernels=False) == (STANDARD,)
+    assert allowed_forms("portable", kernels=False) == (PORTABLE,)
+    assert default_form("auto", kernels=True) is PORTABLE
+    assert default_form("auto", kernels=False) is STANDARD
+    with pytest.raises(PlanError, match="choose one of standard, portable, auto"):
+        allowed_forms("nonsense", kernels=True)
+
+
+def test_standard_ops_stand_in_where_no_form_serves() -> None:
+    (layer,) = find_layers(conv_model(np.ones((4, 4, 3, 3)), None))
+    assert layer.spec is not None
+    given = (layer.spec, layer.dtype)
+    assert forms_for(BlockCPFactors, *given, [PORTABLE]) == (PORTABLE,)
+    assert forms_for(BlockCPFactors, *given, FORMS) == (STANDARD, PORTABLE)
+    assert forms_for(SpatialFactors, *given, [PORTABLE]) == (STANDARD,)
+    assert layer_forms([SCHEMES["cp"]], *given) == ("standard", "portable")
+    assert layer_forms([SCHEMES["spatial"]], *given) == ("standard",)
