@@ -12,6 +12,7 @@ from typing import Any
 
 import onnx
 
+from onnx_lowrank.cache import Cache, default_folder
 from onnx_lowrank.data import Dataset, Preprocess, open_dataset
 from onnx_lowrank.data.split import fewest_samples, split
 from onnx_lowrank.errors import DataError, PlanError
@@ -34,7 +35,6 @@ from onnx_lowrank.searching.result import SearchResult
 from onnx_lowrank.searching.run import Search
 from onnx_lowrank.searching.tabulate import measure_latencies, model_key
 from onnx_lowrank.searching.timing import Stopwatch
-from onnx_lowrank.store import Store, default_folder
 from onnx_lowrank.verification import Tolerance
 from onnx_lowrank.verification import verify as verify_models
 from onnx_lowrank.workload import make_feeds
@@ -269,7 +269,7 @@ def compress_to_budget(
         calibration=fitting,
         selection=selection,
         stopwatch=Stopwatch(here, threads, seed),
-        store=Store((cache_dir or default_folder()) / "search"),
+        store=Cache((cache_dir or default_folder()) / "search"),
         table=latency or LatencyTable(),
         input_shapes=input_shapes,
         seed=seed,

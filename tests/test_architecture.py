@@ -13,11 +13,13 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "onnx_lowrank"
 
 # Module or package -> what it may import of this package besides itself.
-BASE = {"errors", "conv", "storage", "bounds", "files", "json_input", "text", "layer_errors"}
+BASE = {"errors", "conv", "cache", "storage", "bounds", "files", "json_input", "text"}
+BASE |= {"layer_errors"}
 NUMERICS = BASE | {"metrics", "schemes"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "conv": {"errors"},
+    "cache": {"errors", "files", "json_input"},
     "storage": set(),
     "bounds": {"errors"},
     "files": {"errors"},
@@ -35,23 +37,22 @@ ALLOWED: dict[str, set[str]] = {
     "data": BASE | {"runtime"},
     "score": BASE | {"data"},
     "verification": BASE | {"runtime", "data", "score"},
-    "calibrate": BASE | {"metrics", "graph", "runtime", "data", "store"},
+    "calibrate": BASE | {"metrics", "graph", "runtime", "data"},
     "workload": BASE | {"graph", "runtime", "data", "verification"},
     "benchmarking": BASE | {"runtime", "data", "workload"},
     "profiling": BASE | {"graph", "runtime", "data", "workload"},
-    "finetune": NUMERICS | {"calibrate", "graph", "runtime", "data", "verification", "store"},
+    "finetune": NUMERICS | {"calibrate", "graph", "runtime", "data", "verification"},
     "fit_model": NUMERICS
     | {"calibrate", "data", "finetune", "graph", "lowering", "passes", "planning", "runtime"},
     "sweeping": NUMERICS
     | {"planning", "graph", "passes", "runtime", "data", "verification", "calibrate"}
-    | {"documents", "fit_model", "store"},
-    "store": BASE,
+    | {"documents", "fit_model"},
     "searching": NUMERICS
-    | {"planning", "graph", "lowering", "passes", "runtime", "data", "calibrate", "store"}
+    | {"planning", "graph", "lowering", "passes", "runtime", "data", "calibrate"}
     | {"fit_model", "score", "verification", "workload"},
     "to_budget": NUMERICS
     | {"planning", "graph", "passes", "runtime", "data", "verification", "results"}
-    | {"score", "searching", "store", "workload"},
+    | {"score", "searching", "workload"},
     "results": NUMERICS | {"planning", "graph", "passes", "verification"},
     "spectra": BASE | {"graph"},
     "report": NUMERICS
@@ -60,8 +61,7 @@ ALLOWED: dict[str, set[str]] = {
     "api": NUMERICS
     | {"planning", "graph", "lowering", "passes", "runtime", "data", "verification", "results"}
     | {"calibrate", "fit_model", "score"},
-    "cascade": BASE
-    | {"api", "calibrate", "data", "finetune", "graph", "planning", "runtime", "store"},
+    "cascade": BASE | {"api", "calibrate", "data", "finetune", "graph", "planning", "runtime"},
     "cli": {"__init__", "api", "benchmarking", "bounds", "cascade", "errors", "files", "finetune"}
     | {"profiling", "report", "text"}
     | {"spectra", "sweeping"}

@@ -11,6 +11,7 @@ import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
+from onnx_lowrank.cache import Cache, key_of
 from onnx_lowrank.errors import OutputError
 from onnx_lowrank.layer_errors import LAYER_ERRORS, layer_reason
 from onnx_lowrank.metrics.moments import LayerStatistics
@@ -25,7 +26,6 @@ from onnx_lowrank.schemes.factors import (
     SpatialFactors,
     TwoStageFactors,
 )
-from onnx_lowrank.store import Store, key_of
 
 FORMAT = 3  # of stored fits and of the arithmetic behind them
 _CLASSES: dict[str, type[Any]] = {
@@ -85,7 +85,7 @@ class LayerProblem:
 
 
 def fit_all(
-    problems: Sequence[LayerProblem], store: Store, *, seed: int, jobs: int, progress: Progress
+    problems: Sequence[LayerProblem], store: Cache, *, seed: int, jobs: int, progress: Progress
 ) -> tuple[dict[str, tuple[LayerFit, ...]], dict[str, str]]:
     """Fit every scheme of every layer; what the store holds is not fitted again.
 
@@ -95,7 +95,7 @@ def fit_all(
     ----------
     problems : sequence of LayerProblem
         What to fit.
-    store : Store
+    store : Cache
         Where fits are kept, each as soon as it is done.
     seed : int
         Fixes every random choice.
@@ -134,7 +134,7 @@ def fit_all(
     return fits, {name: reasons[name] for name in found if name not in fits}
 
 
-def unfitted(problems: Sequence[LayerProblem], store: Store, seed: int) -> tuple[LayerProblem, ...]:
+def unfitted(problems: Sequence[LayerProblem], store: Cache, seed: int) -> tuple[LayerProblem, ...]:
     """Return the problems with those of their schemes of which the store has no fit."""
     found = []
     for problem in problems:
@@ -145,7 +145,7 @@ def unfitted(problems: Sequence[LayerProblem], store: Store, seed: int) -> tuple
     return tuple(found)
 
 
-def _fit_layer(problem: LayerProblem, store: Store, seed: int) -> tuple[str, str | None]:
+def _fit_layer(problem: LayerProblem, store: Cache, seed: int) -> tuple[str, str | None]:
     """Keep the fits of a layer in the store; return its name, and why some are not there."""
     schemes = list(zip(problem.keys(seed), problem.schemes, strict=True))
     reasons: list[str] = []
@@ -181,14 +181,14 @@ def fit_each(
             reasons.append(layer_reason(error))
 
 
-def _read(store: Store, problem: LayerProblem, seed: int) -> Iterator[LayerFit]:
+def _read(store: Cache, problem: LayerProblem, seed: int) -> Iterator[LayerFit]:
     for key, scheme in zip(problem.keys(seed), problem.schemes, strict=True):
         fit = _stored(store, key, problem.name, scheme)
         if fit is not None:
             yield fit
 
 
-def _stored(store: Store, key: str, layer: str, scheme: Scheme) -> LayerFit | None:
+def _stored(store: Cache, key: str, layer: str, scheme: Scheme) -> LayerFit | None:
     return store.arrays(key, partial(from_arrays, layer, scheme))
 
 

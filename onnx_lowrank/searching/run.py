@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from onnx_lowrank.cache import Cache, key_of
 from onnx_lowrank.calibrate import calibrate
 from onnx_lowrank.data import Dataset
 from onnx_lowrank.errors import PlanError
@@ -34,7 +35,6 @@ from onnx_lowrank.searching.selection import Option, Selection
 from onnx_lowrank.searching.single_layer import replaced, single_layer_model, structure
 from onnx_lowrank.searching.sizes import added_bytes
 from onnx_lowrank.searching.timing import Group, Stopwatch, time_layers
-from onnx_lowrank.store import Store, key_of
 from onnx_lowrank.workload import batch_of, make_feeds
 
 SLACK = 1.5  # how much faster per operation one structure may run than another
@@ -59,7 +59,7 @@ class Search:
         Samples for the statistics, and for the search's own measurements; not those of the verdict.
     stopwatch : Stopwatch
         How models are timed.
-    store : Store
+    store : Cache
         Where fits, latencies and measurements are kept.
     table : LatencyTable or SavedLatencies
         Latencies known already; or all there are, where those of another machine count.
@@ -90,7 +90,7 @@ class Search:
     calibration: Dataset
     selection: Dataset
     stopwatch: Stopwatch
-    store: Store
+    store: Cache
     table: LatencyTable | SavedLatencies
     input_shapes: Mapping[str, tuple[int, ...]] | None
     seed: int

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from onnx_lowrank.cache import Cache, key_of
 from onnx_lowrank.errors import PlanError
 from onnx_lowrank.planning.latency import LatencyTable, SavedLatencies, Timed, Timer
 from onnx_lowrank.runtime import Provider
@@ -22,7 +23,6 @@ from onnx_lowrank.runtime.runner import OrtRunner
 from onnx_lowrank.runtime.session import custom_ops_library
 from onnx_lowrank.runtime.statistics import MIN_REPEATS, log_ratios, ratio_interval
 from onnx_lowrank.searching.single_layer import layer_feeds, structure
-from onnx_lowrank.store import Store, key_of
 
 LAYER_SECONDS = 0.1  # of runs of each structure in a round of repeats
 PART_SECONDS = 1.0  # of runs of a model and of each of its layers, side by side
@@ -203,7 +203,7 @@ class Group:
 def time_layers(
     groups: Sequence[Group],
     stopwatch: Stopwatch,
-    store: Store,
+    store: Cache,
     table: LatencyTable | SavedLatencies,
     *,
     progress: Progress,
@@ -220,7 +220,7 @@ def time_layers(
         The layers.
     stopwatch : Stopwatch
         How to time.
-    store : Store
+    store : Cache
         Where latencies are kept, layer by layer.
     table : LatencyTable or SavedLatencies
         What is known, to which measurements are added; or all that may be known.
@@ -297,7 +297,7 @@ def _saved(group: Group, table: SavedLatencies) -> tuple[Timed, dict[int, Timed]
 
 
 def _kept(
-    kind: str, keys: Sequence[str], store: Store, table: LatencyTable, timer: Timer
+    kind: str, keys: Sequence[str], store: Cache, table: LatencyTable, timer: Timer
 ) -> list[Timed]:
     """Return the latencies of `keys`, from the table, the store, or the timer."""
     for key in keys:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from onnx_lowrank.cache import key_of
 from onnx_lowrank.calibrate.jobs import Survey
 from onnx_lowrank.fit_model import Calibration, fit_model
 from onnx_lowrank.graph.digest import model_digest
@@ -16,7 +17,6 @@ from onnx_lowrank.searching.assembly import Fits
 from onnx_lowrank.searching.fits import FORMAT, LayerProblem, from_arrays, to_arrays
 from onnx_lowrank.searching.outlook import Outlook
 from onnx_lowrank.searching.quality import Quality, QualityMeter
-from onnx_lowrank.store import key_of
 
 if TYPE_CHECKING:
     from onnx_lowrank.searching.run import Search

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from small_networks import low
 
+from onnx_lowrank.cache import Cache
 from onnx_lowrank.metrics.moments import DenseMoments, LayerStatistics
 from onnx_lowrank.schemes import Scheme
 from onnx_lowrank.schemes.channel import Channel
 from onnx_lowrank.schemes.one_block import Tucker2
 from onnx_lowrank.searching.fits import LayerProblem, fit_all
-from onnx_lowrank.store import Store
 
 SCHEMES: tuple[Scheme, ...] = (Channel(2), Tucker2(2, 3), Channel(3))
 
@@ -46,7 +46,7 @@ def test_a_fit_that_fails_is_left_out(tmp_path: Path, monkeypatch: pytest.Monkey
     steps: list[int] = []
     fits, failed = fit_all(
         problems,
-        Store(tmp_path),
+        Cache(tmp_path),
         seed=0,
         jobs=1,
         progress=lambda step, done, total: steps.append(done),

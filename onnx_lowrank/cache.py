@@ -1,4 +1,4 @@
-"""Results kept on disk by the content of what they were computed from."""
+"""What may be computed again, kept on disk by the content of what it was computed from."""
 
 from __future__ import annotations
 
@@ -7,28 +7,22 @@ import json
 import os
 import tempfile
 import warnings
-import zipfile
-import zlib
+import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from shutil import rmtree
 from typing import IO, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from platformdirs import user_cache_path
 
 from onnx_lowrank.errors import CacheWarning, OutputError
+from onnx_lowrank.files import UNREADABLE, add_digest, check_digest, temporary
 from onnx_lowrank.json_input import parse_json
 
 Arrays = Mapping[str, NDArray[Any]]
 T = TypeVar("T")
-
-_BLOCK = 1 << 20
-_DIGEST = 64  # characters at the end of an entry, of all before them and of the entry's name
-# What reading a damaged entry raises, or decoding one of another form.
-UNREADABLE = (
-    *(OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError),
-    *(zipfile.BadZipFile, zlib.error, RecursionError),
-)
 
 
 def default_folder() -> Path:
@@ -41,9 +35,9 @@ def default_folder() -> Path:
     """
     if chosen := os.environ.get("ONNX_LOWRANK_CACHE"):
         return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME")
     try:
-        return (Path(base) if base else Path.home() / ".cache") / "onnx_lowrank"
+        # Where there is no home, some versions of platformdirs return "~" and others raise.
+        return user_cache_path("onnx_lowrank", appauthor=False).expanduser()
     except RuntimeError:  # neither HOME nor an entry among the users, as in some containers
         raise OutputError(
             "there is no home folder to keep results in; set ONNX_LOWRANK_CACHE to a folder"
@@ -51,7 +45,10 @@ def default_folder() -> Path:
 
 
 def key_of(*parts: object) -> str:
-    """Return the key of what `parts` describe: bytes, or anything with a faithful ``str``."""
+    """Return the key of what `parts` describe: bytes, or anything with a faithful ``str``.
+
+    A key may be a part of another: what is too large for the memory is taken piece by piece.
+    """
     digest = hashlib.sha256()
     for part in parts:
         data = part if isinstance(part, bytes) else str(part).encode()
@@ -60,7 +57,7 @@ def key_of(*parts: object) -> str:
     return digest.hexdigest()
 
 
-class Store:
+class Cache:
     """Entries of arrays and plain data, one file each; what cannot be read counts as missing.
 
     Writing is atomic: a killed run leaves whole entries only, and the next one goes on from them.
@@ -88,6 +85,19 @@ class Store:
                 f"cannot make the folder {folder}: {error.strerror}; choose another, "
                 "for searches by ONNX_LOWRANK_CACHE"
             ) from None
+
+    @classmethod
+    def in_temporary_folder(cls) -> Cache:
+        """Return a cache in a temporary folder, which goes with the object."""
+        try:
+            folder = Path(tempfile.mkdtemp(prefix="onnx_lowrank-"))
+        except OSError as error:
+            raise OutputError(
+                f"cannot make a temporary folder: {error.strerror}; free space"
+            ) from None
+        cache = cls(folder)
+        weakref.finalize(cache, rmtree, folder, ignore_errors=True)
+        return cache
 
     def arrays(self, key: str, decode: Callable[[Arrays], T]) -> T | None:
         """Return what an entry of arrays stands for, or None.
@@ -148,49 +158,13 @@ class Store:
             return None
 
     def _write(self, path: Path, write: Callable[[IO[bytes]], object]) -> None:
-        try:
-            with tempfile.TemporaryDirectory(dir=self.folder, prefix=".partial-") as scratch:
-                partial = Path(scratch) / path.name
-                with partial.open("w+b") as file:
-                    write(file)
-                    add_digest(file, path.name)
-                partial.replace(path)
-        except OSError as error:
-            raise OutputError(
-                f"cannot write {path}: {error.strerror or error}; free space or choose "
-                "another folder, for searches by ONNX_LOWRANK_CACHE; what is kept is not computed "
-                "again"
-            ) from None
-
-
-def add_digest(file: IO[bytes], name: str) -> None:
-    """Append the digest of a file's content and of a name that it goes by."""
-    size = file.seek(0, os.SEEK_END)
-    digest = _digest(file, size, name)
-    file.seek(size)
-    file.write(digest)
-
-
-def check_digest(file: IO[bytes], name: str) -> int:
-    """Return the size of the content before the digest, and go to its start.
-
-    Raises
-    ------
-    ValueError
-        The file does not end with the digest of what comes before.
-    """
-    size = file.seek(0, os.SEEK_END) - _DIGEST
-    if size < 0 or _digest(file, size, name) != file.read(_DIGEST):
-        raise ValueError("it is damaged, or was written by something else")
-    file.seek(0)
-    return size
-
-
-def _digest(file: IO[bytes], size: int, name: str) -> bytes:
-    """Return the digest of an entry's name and content, and leave the file at the content's end."""
-    digest = hashlib.blake2b(name.encode(), digest_size=_DIGEST // 2)
-    file.seek(0)
-    while size > 0 and (block := file.read(min(size, _BLOCK))):
-        digest.update(block)
-        size -= len(block)
-    return digest.hexdigest().encode()
+        remedy = (
+            "free space or choose another folder, for searches by ONNX_LOWRANK_CACHE; what is kept "
+            "is not computed again"
+        )
+        # Not on the disk by force, which takes its time: what a crash tears apart is missing.
+        with temporary(path, remedy) as (file, partial):
+            write(file)
+            add_digest(file, path.name)
+            file.flush()
+            os.replace(partial, path)
