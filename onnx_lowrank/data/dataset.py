@@ -46,6 +46,17 @@ class Batch:
     samples: int
     labels: NDArray[np.int64] | None
 
+    def without_copies(self, outputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Return a model's tensors of this batch without the rows of copies.
+
+        One whose first axis is not that of the samples is returned as it is.
+        """
+        fed = max((len(value) for value in self.feeds.values() if value.ndim), default=0)
+        return {
+            name: value[: self.samples] if value.ndim and len(value) == fed else value
+            for name, value in outputs.items()
+        }
+
 
 class Source(Protocol):
     """Where samples come from."""

@@ -334,12 +334,7 @@ class QualityMeter:
         return seen
 
     def _run(self, session: Session, batch: Batch) -> Outputs:
-        outputs = session.run(batch.feeds, self._names)
-        fed = max((len(v) for v in batch.feeds.values() if v.ndim), default=0)
-        return {
-            name: value[: batch.samples] if value.ndim and len(value) == fed else value
-            for name, value in outputs.items()
-        }
+        return batch.without_copies(session.run(batch.feeds, self._names))
 
 
 def _scores_hold(common: float | None, varying: float | None, budget: Budget) -> bool:
