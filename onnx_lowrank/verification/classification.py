@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_lowrank.errors import DataError
-from onnx_lowrank.verification.classifier import are_probabilities, centred_logits, ratio_db
+from onnx_lowrank.verification.classifier import are_probabilities, centred_logits
+from onnx_lowrank.verification.sqnr import sqnr_of
 
 CONFIDENCE = 0.95
 
@@ -117,7 +118,7 @@ class Classification:
         """
         with np.errstate(over="ignore", invalid="ignore"):
             variation = self._squares - float(np.square(self._sum).sum()) / self.samples
-        return ratio_db(max(variation, 0.0), self._error)
+        return sqnr_of(max(variation, 0.0), self._error)
 
     def top1_interval(self) -> tuple[float, float]:
         """Return the Wilson score interval of the top-1 agreement at `CONFIDENCE`."""
