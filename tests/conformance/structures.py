@@ -18,7 +18,9 @@ from conformance.common import (
     resolved,
 )
 from onnx_lowrank.conv import ConvSpec
-from onnx_lowrank.passes.replacement import replacement
+from onnx_lowrank.rewriting.form import Form, Replacement
+from onnx_lowrank.rewriting.forms import PORTABLE, STANDARD
+from onnx_lowrank.rewriting.rewrite import replace_layers
 from onnx_lowrank.schemes import Factors, Scheme
 
 
@@ -80,9 +82,8 @@ def nodes_compute_what_the_factors_stand_for(
     scheme = resolved(cls, conv, 40.0)
     for factors in scheme.instances(conv, rng):
         model = one_layer(conv, factors.reconstruct(), bias, size)
-        changed = onnx.ModelProto()
-        changed.CopyFrom(model)
-        replacement({"layer": (factors, bias)}, portable=portable).run(changed)
+        form: Form = PORTABLE if portable else STANDARD
+        changed, _ = replace_layers(model, {"layer": Replacement(factors, bias, form)})
         onnx.checker.check_model(changed, full_check=True)
         (expected,), (actual,) = (run(each, {"x": x}) for each in (model, changed))
         # Every product and every partial sum rounds once, and no output is a sum of more products
