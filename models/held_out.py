@@ -23,6 +23,7 @@ import registry
 import train
 from PIL import Image
 
+from onnx_lowrank.cache import default_folder
 from onnx_lowrank.errors import OnnxLowRankError
 from onnx_lowrank.files import write_text
 from onnx_lowrank.graph.io import load_model
@@ -233,7 +234,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("networks", nargs="*", default=list(SUBJECTS), help=", ".join(SUBJECTS))
-    parser.add_argument("--folder", type=Path, default=registry.cache_root() / "held_out")
+    parser.add_argument("--folder", type=Path, default=default_folder() / "held_out")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("-o", "--output", type=Path, help="write the section there too")
     chosen = parser.parse_args(argv)

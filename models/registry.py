@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import io
-import os
 import shutil
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from onnx_lowrank.cache import default_folder
 from onnx_lowrank.errors import OnnxLowRankError
 
 CHUNK = 1 << 20
@@ -57,14 +57,6 @@ class Package:
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}"
-
-
-def cache_root() -> Path:
-    """Return the cache folder: ``$ONNX_LOWRANK_CACHE``, or ``onnx_lowrank`` in the user's cache."""
-    if chosen := os.environ.get("ONNX_LOWRANK_CACHE"):
-        return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "onnx_lowrank"
 
 
 def digest(path: Path) -> str:
@@ -186,13 +178,13 @@ def cached(name: str, build: Callable[[Path], None], *, sha256: str | None = Non
     Parameters
     ----------
     name : str
-        Path below `cache_root`.
+        Path below the cache folder.
     build : callable
         Writes a file or a folder at the path it is given.
     sha256 : str, optional
         Expected `digest`; also verified on every later use.
     """
-    target = cache_root() / name
+    target = default_folder() / name
 
     def whole() -> bool:
         return target.exists() and (sha256 is None or digest(target) == sha256)

@@ -14,6 +14,7 @@ import onnx
 from numpy.typing import NDArray
 
 from onnx_lowrank import api
+from onnx_lowrank.cache import Arrays, Cache, key_of
 from onnx_lowrank.calibrate.jobs import Survey
 from onnx_lowrank.data import Preprocess, open_dataset
 from onnx_lowrank.errors import ModelError, PlanError
@@ -23,7 +24,6 @@ from onnx_lowrank.graph.io import load_model, save_model
 from onnx_lowrank.graph.layers import find_layers
 from onnx_lowrank.planning.cost import plan_costs, total_cost
 from onnx_lowrank.runtime import model_inputs
-from onnx_lowrank.store import Arrays, Store, key_of
 
 if TYPE_CHECKING:
     from onnx_lowrank.finetune.losses import LossName
@@ -239,7 +239,7 @@ class _Kept:
     """
 
     def __init__(self, folder: Path, head: str) -> None:
-        self._store, self._key = Store(folder), head
+        self._store, self._key = Cache(folder), head
 
     def enter(self, rule: str) -> tuple[onnx.ModelProto, tuple[Score, Score]] | None:
         """Go to the next stage; return its model and scores if it is there."""

@@ -6,8 +6,11 @@ file (a device, a stream, a pipe) is refused.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
+import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,6 +20,13 @@ from typing import IO
 
 from onnx_lowrank.errors import OutputError
 
+# What reading a damaged file raises, or decoding one of another form.
+UNREADABLE = (
+    *(OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError),
+    *(zipfile.BadZipFile, zlib.error, RecursionError),
+)
+_BLOCK = 1 << 20
+_DIGEST = 64  # characters at the end of a file, of all before them and of the file's name
 _MOST_LINKS = 40  # as of Linux
 _STREAMS = (("dev",), ("proc",))  # of what is there, only /dev/shm holds files
 _IMAGES = {".jpg", ".jpeg", ".png"}  # what a folder of data is read for
@@ -219,9 +229,9 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 @contextmanager
-def atomic(target: Path) -> Iterator[IO[bytes]]:
+def atomic(target: Path, remedy: str = "free space or choose another place") -> Iterator[IO[bytes]]:
     """Give a file that takes the place of `target`, no link, once it is complete."""
-    with temporary(target) as (file, partial):
+    with temporary(target, remedy) as (file, partial):
         yield file
         flush(file)
         if target.exists():
@@ -236,23 +246,56 @@ def atomic(target: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def temporary(target: Path) -> Iterator[tuple[IO[bytes], Path]]:
+def temporary(
+    target: Path, remedy: str = "free space or choose another place"
+) -> Iterator[tuple[IO[bytes], Path]]:
     """Give a new file beside `target`, which is gone afterwards unless it was moved."""
     partial = target.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         try:
             # Not by the module tempfile: it makes files that only their owner can read.
-            with partial.open("xb") as file:
+            with partial.open("x+b") as file:
                 yield file, partial
         finally:
             partial.unlink(missing_ok=True)
     except OSError as error:
-        raise OutputError(
-            f"cannot write {target}: {error.strerror or error}; free space or choose another place"
-        ) from None
+        raise OutputError(f"cannot write {target}: {error.strerror or error}; {remedy}") from None
 
 
 def flush(file: IO[bytes]) -> None:
     """See to it that what was written is on the disk."""
     file.flush()
     os.fsync(file.fileno())
+
+
+def add_digest(file: IO[bytes], name: str) -> None:
+    """Append the digest of a file's content and of a name that it goes by."""
+    size = file.seek(0, os.SEEK_END)
+    digest = _digest(file, size, name)
+    file.seek(size)
+    file.write(digest)
+
+
+def check_digest(file: IO[bytes], name: str) -> int:
+    """Return the size of the content before the digest, and go to its start.
+
+    Raises
+    ------
+    ValueError
+        The file does not end with the digest of what comes before.
+    """
+    size = file.seek(0, os.SEEK_END) - _DIGEST
+    if size < 0 or _digest(file, size, name) != file.read(_DIGEST):
+        raise ValueError("it is damaged, or was written by something else")
+    file.seek(0)
+    return size
+
+
+def _digest(file: IO[bytes], size: int, name: str) -> bytes:
+    """Return the digest of a file's name and content, and leave it at the content's end."""
+    digest = hashlib.blake2b(name.encode(), digest_size=_DIGEST // 2)
+    file.seek(0)
+    while size > 0 and (block := file.read(min(size, _BLOCK))):
+        digest.update(block)
+        size -= len(block)
+    return digest.hexdigest().encode()

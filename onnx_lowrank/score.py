@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import re
 from collections.abc import Callable, Mapping
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_lowrank.cache import key_of
 from onnx_lowrank.data.feeds import import_callable
 from onnx_lowrank.errors import DataError
 
@@ -63,7 +63,7 @@ class Score:
             source = inspect.getsource(inspect.getmodule(self.function) or self.function)
         except (OSError, TypeError):
             return None
-        return hashlib.sha256(f"{self.name}\n{source}".encode()).hexdigest()
+        return key_of(self.name, source)
 
     def __call__(
         self, outputs: Outputs, reference: Outputs, labels: NDArray[np.int64] | None

@@ -12,6 +12,7 @@ from typing import Any
 
 import onnx
 
+from onnx_lowrank.cache import Cache, default_folder
 from onnx_lowrank.data import Dataset, Preprocess, open_dataset
 from onnx_lowrank.data.split import fewest_samples, split
 from onnx_lowrank.errors import DataError, PlanError
@@ -37,7 +38,6 @@ from onnx_lowrank.searching.run import search
 from onnx_lowrank.searching.search_space import searched
 from onnx_lowrank.searching.settings import SETTINGS, SearchSettings
 from onnx_lowrank.searching.timing import Stopwatch
-from onnx_lowrank.store import Store, default_folder
 from onnx_lowrank.verification import Tolerance
 from onnx_lowrank.verification import verify as verify_models
 from onnx_lowrank.workload import make_feeds
@@ -275,7 +275,7 @@ def compress_to_budget(
         )
         verdict = opened(data, limit)
 
-    store = Store((cache_dir or default_folder()) / "search")
+    store = Cache((cache_dir or default_folder()) / "search")
     if isinstance(latency, SavedLatencies):
         latency = MeasuredElsewhere(latency)
     elif latency is None:

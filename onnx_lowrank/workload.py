@@ -13,7 +13,7 @@ import onnx
 from numpy.typing import NDArray
 
 from onnx_lowrank.data import Preprocess, open_dataset, random_dataset
-from onnx_lowrank.data.dataset import batched_inputs
+from onnx_lowrank.data.dataset import batched_inputs, rows_of
 from onnx_lowrank.errors import DataError, ModelError
 from onnx_lowrank.graph.batch import set_batch
 from onnx_lowrank.graph.gate import open_model
@@ -170,8 +170,7 @@ def make_feeds(
 
 def batch_of(model: onnx.ModelProto, feeds: Feeds) -> int:
     """Return how many samples the inputs hold."""
-    batched = batched_inputs(model_inputs(model))
-    return next(int(value.shape[0]) for name, value in feeds.items() if batched[name])
+    return rows_of(model_inputs(model), feeds)
 
 
 def sqnr_db(reference: Mapping[str, Any], other: Mapping[str, Any]) -> float | None:

@@ -13,12 +13,13 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "onnx_lowrank"
 
 # Module or package -> what it may import of this package besides itself.
-BASE = {"errors", "conv", "storage", "bounds", "files", "json_input", "text", "layer_errors"}
-BASE |= {"registry"}
+BASE = {"errors", "conv", "cache", "storage", "bounds", "files", "json_input", "text"}
+BASE |= {"layer_errors", "registry"}
 NUMERICS = BASE | {"metrics", "schemes"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "conv": {"errors"},
+    "cache": {"errors", "files", "json_input"},
     "storage": set(),
     "registry": set(),
     "bounds": {"errors"},
@@ -37,23 +38,22 @@ ALLOWED: dict[str, set[str]] = {
     "data": BASE | {"runtime"},
     "score": BASE | {"data"},
     "verification": BASE | {"runtime", "data", "score"},
-    "calibrate": BASE | {"metrics", "graph", "runtime", "data", "store"},
+    "calibrate": BASE | {"metrics", "graph", "runtime", "data"},
     "workload": BASE | {"graph", "runtime", "data", "verification"},
     "benchmarking": BASE | {"runtime", "data", "workload"},
     "profiling": BASE | {"graph", "runtime", "data", "workload"},
-    "finetune": NUMERICS | {"calibrate", "graph", "runtime", "data", "verification", "store"},
+    "finetune": NUMERICS | {"calibrate", "graph", "runtime", "data", "verification"},
     "fit_model": NUMERICS
     | {"calibrate", "data", "finetune", "graph", "rewriting", "planning", "runtime"},
     "sweeping": NUMERICS
     | {"planning", "graph", "rewriting", "runtime", "data", "verification", "calibrate"}
-    | {"documents", "fit_model", "processes", "store"},
-    "store": BASE,
+    | {"documents", "fit_model", "processes"},
     "searching": NUMERICS
-    | {"planning", "graph", "rewriting", "runtime", "data", "calibrate", "store"}
+    | {"planning", "graph", "rewriting", "runtime", "data", "calibrate"}
     | {"fit_model", "processes", "score", "verification", "workload"},
     "to_budget": NUMERICS
     | {"planning", "graph", "rewriting", "runtime", "data", "verification", "results"}
-    | {"score", "searching", "store", "workload"},
+    | {"score", "searching", "workload"},
     "results": NUMERICS | {"planning", "graph", "rewriting", "verification"},
     "spectra": BASE | {"graph"},
     "report": NUMERICS
@@ -62,8 +62,7 @@ ALLOWED: dict[str, set[str]] = {
     "api": NUMERICS
     | {"planning", "graph", "rewriting", "runtime", "data", "verification", "results"}
     | {"calibrate", "fit_model", "score"},
-    "cascade": BASE
-    | {"api", "calibrate", "data", "finetune", "graph", "planning", "runtime", "store"},
+    "cascade": BASE | {"api", "calibrate", "data", "finetune", "graph", "planning", "runtime"},
     "cli": {"__init__", "api", "benchmarking", "bounds", "cascade", "errors", "files", "finetune"}
     | {"profiling", "report", "text"}
     | {"spectra", "sweeping"}

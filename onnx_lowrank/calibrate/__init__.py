@@ -2,7 +2,7 @@
 
 from onnx_lowrank.calibrate.jobs import Survey
 from onnx_lowrank.calibrate.run import calibrate, statistics_keys
+from onnx_lowrank.calibrate.statistics import StoredStatistics
 from onnx_lowrank.calibrate.stepwise import StepwiseStatistics
-from onnx_lowrank.calibrate.store import StoredStatistics
 
 __all__ = ["StepwiseStatistics", "StoredStatistics", "Survey", "calibrate", "statistics_keys"]

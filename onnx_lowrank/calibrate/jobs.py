@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import onnx
 
+from onnx_lowrank.cache import key_of
 from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.data import Batch, Dataset
 from onnx_lowrank.data.dataset import batched_inputs
@@ -25,52 +24,48 @@ class Survey:
 
     Attributes
     ----------
-    digest : bytes
-        Hash of all that is fed to the model.
+    digest : str
+        Key of all that is fed to the model.
     images : int
         Number of images.
     shapes : dict of str to tuple of int
         The largest size of every axis of every input.
-    samples : frozenset of bytes
-        Hash of each image on its own, whatever batch it is in.
-    labels : bytes
-        Hash of the labels; that of nothing where there are none.
+    samples : frozenset of str
+        Key of each image on its own, whatever batch it is in.
+    labels : str
+        Key of the labels; that of nothing where there are none.
     """
 
-    digest: bytes
+    digest: str
     images: int
     shapes: dict[str, tuple[int, ...]]
-    samples: frozenset[bytes]
-    labels: bytes
+    samples: frozenset[str]
+    labels: str
 
     @classmethod
     def of(cls, dataset: Dataset) -> Survey:
         """Read the data once; raise what the data set raises."""
-        digest, labels = hashlib.sha256(), hashlib.sha256()
+        digest, labels = key_of(), key_of()
         images = 0
         shapes: dict[str, tuple[int, ...]] = {}
-        samples: set[bytes] = set()
+        samples: set[str] = set()
         batched = [name for name, carries in batched_inputs(dataset.inputs).items() if carries]
         for batch in dataset:
             images += batch.samples
-            samples.update(_sample_digests(batch, sorted(batched)))
+            samples.update(_sample_keys(batch, sorted(batched)))
             if batch.labels is not None:
-                labels.update(batch.labels.tobytes())
-            digest.update(f"{batch.samples};".encode())
+                labels = key_of(labels, batch.labels.tobytes())
+            digest = key_of(digest, batch.samples)
             for name, value in sorted(batch.feeds.items()):
-                digest.update(f"{name};{value.dtype};{value.shape};".encode())
-                digest.update(np.ascontiguousarray(value).tobytes())
+                digest = key_of(digest, name, value.dtype, value.shape, value.tobytes())
                 shapes[name] = tuple(map(max, shapes.get(name, value.shape), value.shape))
-        return cls(digest.digest(), images, shapes, frozenset(samples), labels.digest())
+        return cls(digest, images, shapes, frozenset(samples), labels)
 
 
-def _sample_digests(batch: Batch, names: Sequence[str]) -> Iterator[bytes]:
+def _sample_keys(batch: Batch, names: Sequence[str]) -> Iterator[str]:
     for index in range(batch.samples):
-        digest = hashlib.sha256()
-        for name in names:
-            digest.update(f"{name};{batch.feeds[name].shape[1:]};".encode())
-            digest.update(np.ascontiguousarray(batch.feeds[name][index]).tobytes())
-        yield digest.digest()
+        values = ((name, batch.feeds[name][index]) for name in names)
+        yield key_of(*(part for name, x in values for part in (name, x.shape, x.tobytes())))
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import onnx
 
+from onnx_lowrank.cache import Cache, key_of
 from onnx_lowrank.calibrate.collect import collect, measure_sizes, open_with_outputs
 from onnx_lowrank.calibrate.jobs import LAYER_LIMIT, Job, Passes, Survey, find_jobs
-from onnx_lowrank.calibrate.store import Store, StoredStatistics
+from onnx_lowrank.calibrate.statistics import StoredStatistics, read_statistics
 from onnx_lowrank.data import Dataset
 from onnx_lowrank.errors import DataError
 from onnx_lowrank.graph.digest import model_digest
@@ -102,9 +102,13 @@ def calibrate(
     survey = survey or Survey.of(dataset)
     jobs = find_jobs(model, layers, survey.shapes)
     common = _common_key(model, survey, positions, seed, provider)
-    store = Store(cache_dir)
+    cache = Cache.in_temporary_folder() if cache_dir is None else Cache(cache_dir)
     entries = {job.key: _entry(common, job) for job in jobs.values()}
-    missing = [job for job in dict.fromkeys(jobs.values()) if not store.holds(entries[job.key])]
+    missing = [
+        job
+        for job in dict.fromkeys(jobs.values())
+        if read_statistics(cache, entries[job.key]) is None
+    ]
     refused: dict[bytes, str] = {}  # by the key of a job
     if missing:
         tensors = {job.tensor for job in missing}
@@ -136,10 +140,10 @@ def calibrate(
                 except LAYER_ERRORS as error:
                     failed[job] = layer_reason(error)
                 else:
-                    store.write(entries[job.key], found)
+                    cache.put_arrays(entries[job.key], found.to_arrays())
             refused |= {job.key: reason for job, reason in failed.items()}
     return StoredStatistics(
-        store,
+        cache,
         {layer: entries[job.key] for layer, job in jobs.items()},
         {layer: refused[job.key] for layer, job in jobs.items() if job.key in refused},
     )
@@ -175,10 +179,9 @@ def statistics_keys(
 
 def _common_key(
     model: onnx.ModelProto, survey: Survey, positions: int, seed: int, provider: Provider
-) -> bytes:
-    settings = f"{FORMAT} {positions} {seed} {provider}".encode()
-    return hashlib.sha256(b"".join((settings, survey.digest, model_digest(model)))).digest()
+) -> str:
+    return key_of(FORMAT, positions, seed, provider, survey.digest, model_digest(model))
 
 
-def _entry(common: bytes, job: Job) -> str:
-    return hashlib.sha256(common + job.key).hexdigest()
+def _entry(common: str, job: Job) -> str:
+    return key_of(common, job.key)

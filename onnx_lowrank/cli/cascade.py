@@ -74,7 +74,7 @@ def cascade(
         typer.Option(
             "--checkpoint", metavar="FOLDER", help="Keep the stages here, and go on from them."
         ),
-        Writes(("*.npz", "*.json", ".partial-*")),
+        Writes(("*.npz", "*.json", ".*.tmp")),
     ] = None,
     preprocess: Preset = None,
     limit: TrainLimit = None,

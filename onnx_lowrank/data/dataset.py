@@ -40,11 +40,30 @@ class Batch:
         with copies of its last sample: rows from `samples` on must not be counted.
     labels : ndarray of int64, shape (samples,), or None
         Class of every real sample.
+    rows : int
+        How many samples are fed, copies included.
     """
 
     feeds: dict[str, NDArray[Any]]
     samples: int
     labels: NDArray[np.int64] | None
+    rows: int
+
+    def without_copies(self, outputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Return a model's tensors of this batch without the rows of copies.
+
+        One whose first axis is not that of the samples is returned as it is.
+        """
+        return {
+            name: value[: self.samples] if value.ndim and len(value) == self.rows else value
+            for name, value in outputs.items()
+        }
+
+
+def rows_of(inputs: Sequence[TensorInfo], feeds: Mapping[str, NDArray[Any]]) -> int:
+    """Return how many samples the feeds of a model's inputs hold, copies included."""
+    batched = batched_inputs(inputs)
+    return next(len(value) for name, value in feeds.items() if batched[name])
 
 
 class Source(Protocol):
@@ -231,7 +250,8 @@ class Dataset:
             for name, batched in self._batched.items()
         }
         labels = [s.label for s in group if s.label is not None]
-        return Batch(feeds, count, np.array(labels, np.int64) if labels else None)
+        found = np.array(labels, np.int64) if labels else None
+        return Batch(feeds, count, found, rows=len(rows))
 
 
 def check_shape(found: Sequence[int], info: TensorInfo, where: str, *, batched: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_lowrank.errors import DataError, OutputError
-from onnx_lowrank.files import real_path
-from onnx_lowrank.store import UNREADABLE, add_digest, check_digest
+from onnx_lowrank.errors import DataError
+from onnx_lowrank.files import UNREADABLE, add_digest, atomic, check_digest, real_path
 
 Array = NDArray[Any]
 _KIND = "checkpoint"  # the file may be renamed
@@ -51,20 +49,9 @@ def write_checkpoint(path: Path, state: State, run: str) -> None:
     arrays |= {f"best.{i}": value for i, value in enumerate(state.best)}
     arrays |= {f"optimiser.{key}": value for key, value in state.optimiser.items()}
     arrays["notes"] = np.array(json.dumps({"run": run, **state.notes}))
-    path = real_path(path)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("w+b") as file:
-            np.savez(file, **arrays)
-            add_digest(file, _KIND)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OutputError(
-            f"cannot write the checkpoint {path}: {error.strerror}; choose another --checkpoint"
-        ) from None
+    with atomic(real_path(path), "free space or choose another --checkpoint") as file:
+        np.savez(file, **arrays)
+        add_digest(file, _KIND)
 
 
 def read_checkpoint(path: Path, run: str) -> State | None:

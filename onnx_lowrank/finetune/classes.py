@@ -12,8 +12,8 @@ from onnx_lowrank.graph.ops import is_op
 from onnx_lowrank.verification.classifier import holds_classes
 
 
-def class_output(outputs: Mapping[str, torch.Tensor]) -> str:
-    """Return the only output that holds scores of classes, of a model's outputs for some images.
+def class_output(outputs: Mapping[str, torch.Tensor], rows: int) -> str:
+    """Return the only output that holds scores of classes, of a model's outputs for `rows` images.
 
     Raises
     ------
@@ -23,7 +23,7 @@ def class_output(outputs: Mapping[str, torch.Tensor]) -> str:
     found = [
         name
         for name, value in outputs.items()
-        if value.is_floating_point() and holds_classes(value.shape)
+        if value.is_floating_point() and holds_classes(value.shape, rows)
     ]
     if len(found) != 1:
         shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in outputs.items())
@@ -51,7 +51,7 @@ def class_scores(scores: torch.Tensor) -> torch.Tensor:
     ModelError
         They are none.
     """
-    if not holds_classes(scores.shape):
+    if not holds_classes(scores.shape, len(scores)):
         raise ModelError(
             f"the model's output of shape {list(scores.shape)} is not one row of class scores an "
             "image; give a classifier"

@@ -192,10 +192,11 @@ def _moments(
     session = open_with_outputs(model, set(sites), provider, None)
     sums: dict[str, list[Any]] = {name: [0, 0.0, 0.0] for name in sites}
     for batch in dataset:
-        for name, value in session.run(batch.feeds, list(sites)).items():
+        found = batch.without_copies(session.run(batch.feeds, list(sites)))
+        for name, value in found.items():
             # Images x channels x positions; a fully connected layer has its channels last.
             axis = 1 if value.ndim == 4 or value.ndim == 2 else value.ndim - 1
-            rows = np.moveaxis(value[: batch.samples], axis, 0).reshape(value.shape[axis], -1)
+            rows = np.moveaxis(value, axis, 0).reshape(value.shape[axis], -1)
             if not np.isfinite(rows).all():
                 raise DataError(
                     f"NaN or Inf in tensor '{name}'; check the preprocessing, and the models on "

@@ -12,10 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from onnx_lowrank.data.dataset import rows_of
 from onnx_lowrank.errors import DataError, ModelError
 from onnx_lowrank.finetune.classes import class_output, class_scores, score_tensor
 from onnx_lowrank.finetune.executor import Network
 from onnx_lowrank.finetune.parameters import shared_features
+from onnx_lowrank.runtime import model_inputs
 
 LossName = Literal["labels", "distill", "both"]
 Feeds = dict[str, NDArray[Any]]
@@ -84,7 +86,8 @@ class Loss:
         self._others: list[str] = list(network.outputs)
         try:
             with torch.no_grad():
-                output = class_output(network.run(feeds, network.outputs))
+                found = network.run(feeds, network.outputs)
+            output = class_output(found, rows_of(model_inputs(original), feeds))
             self._scores = (score_tensor(original, output), score_tensor(compressed, output))
             self._others = [name for name in network.outputs if name != output]
         except ModelError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 import onnx
 import torch
 
+from onnx_lowrank.cache import key_of
 from onnx_lowrank.calibrate.jobs import Survey
 from onnx_lowrank.data import Dataset, Preprocess, open_dataset
 from onnx_lowrank.errors import DataError, ModelError, ProviderError
@@ -23,6 +23,7 @@ from onnx_lowrank.finetune.losses import Loss, LossName
 from onnx_lowrank.finetune.parameters import Part, trainable
 from onnx_lowrank.finetune.train import RATES, Optimiser, Schedule, Score, train
 from onnx_lowrank.graph.check import check_model
+from onnx_lowrank.graph.digest import model_digest
 from onnx_lowrank.graph.gate import open_model
 from onnx_lowrank.graph.io import save_model
 from onnx_lowrank.runtime import TensorInfo, model_inputs
@@ -234,14 +235,6 @@ def _run_key(
     models: Sequence[onnx.ModelProto], data: Sequence[Dataset], settings: list[str]
 ) -> str:
     """Return a hash of what a run depends on; the data are read for it."""
-    digest = hashlib.sha256()
-    for model in models:
-        for node in model.graph.node:
-            digest.update(node.SerializeToString(deterministic=True))
-        for tensor in model.graph.initializer:
-            digest.update(tensor.SerializeToString(deterministic=True))
-    for survey in map(Survey.of, data):
-        digest.update(survey.digest)
-        digest.update(survey.labels)
-    digest.update("\n".join(settings).encode())
-    return digest.hexdigest()
+    surveys = [Survey.of(each) for each in data]
+    seen = (part for each in surveys for part in (each.digest, each.labels))
+    return key_of(*map(model_digest, models), *seen, *settings)

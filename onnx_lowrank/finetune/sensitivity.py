@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from onnx_lowrank.data import Batch, Dataset
-from onnx_lowrank.data.dataset import batched_inputs
+from onnx_lowrank.data.dataset import batched_inputs, rows_of
 from onnx_lowrank.errors import DataError, PlanError, suggest
 from onnx_lowrank.finetune.check import check_forward
 from onnx_lowrank.finetune.classes import class_output, class_scores, score_tensor
@@ -80,7 +80,7 @@ def squared_gradients(
             check_forward(network, model, feeds)
             with torch.no_grad():
                 outputs = network.run(feeds, network.outputs)
-            scores = score_tensor(model, class_output(outputs))
+            scores = score_tensor(model, class_output(outputs, rows_of(dataset.inputs, feeds)))
         progress("gradients of the softmax output", images, dataset.samples or 0)
         logs = functional.log_softmax(class_scores(network.run(feeds, [scores])[scores])[0], dim=0)
         wrong = _wrong(logs.detach(), label, wrong_labels)

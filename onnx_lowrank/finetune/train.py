@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from onnx_lowrank.bounds import MOST_BATCH, MOST_REPEATS, MOST_SEED, check_count, check_number
 from onnx_lowrank.data import Dataset
 from onnx_lowrank.errors import DataError
+from onnx_lowrank.files import UNREADABLE
 from onnx_lowrank.finetune.batches import Rows, shuffled, steps_of, whole_batches
 from onnx_lowrank.finetune.checkpoint import State, damaged, read_checkpoint, write_checkpoint
 from onnx_lowrank.finetune.losses import Loss
-from onnx_lowrank.store import UNREADABLE
 
 Optimiser = Literal["adamw", "sgd"]
 RATES: dict[Optimiser, float] = {"adamw": 3e-4, "sgd": 1e-3}

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import onnx
 
+from onnx_lowrank.cache import key_of
 
-def model_digest(model: onnx.ModelProto) -> bytes:
-    """Return a hash of what a model computes, part by part: it may be beyond protobuf's 2 GB."""
-    digest = hashlib.sha256()
+
+def model_digest(model: onnx.ModelProto) -> str:
+    """Return a key of what a model computes, part by part: it may be beyond protobuf's 2 GB."""
+    key = ""
     graph = model.graph
     for parts in (
         model.opset_import,
@@ -20,7 +20,7 @@ def model_digest(model: onnx.ModelProto) -> bytes:
         graph.initializer,
         graph.sparse_initializer,
     ):
-        digest.update(f"{len(parts)};".encode())
+        key = key_of(key, len(parts))
         for part in parts:
-            digest.update(part.SerializeToString(deterministic=True))
-    return digest.digest()
+            key = key_of(key, part.SerializeToString(deterministic=True))
+    return key

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
+from onnx_lowrank.schemes.conjugate_gradients import Advance, conjugate_gradients
 from onnx_lowrank.schemes.problem import Reals, ridge_of, ridged
 from onnx_lowrank.schemes.reduced_rank import leading
 from onnx_lowrank.schemes.stages import Compressed
@@ -239,23 +240,19 @@ def _better_kernels(moment: Reals, cross: Array, outputs: Array, kernels: Array)
         return np.asarray(product.reshape(ranks, taps), np.float64)
 
     residual = right - times(kernels)
-    z = invert(residual)
-    direction, product = z, float(np.vdot(residual, z))
-    first = product
-    for _ in range(KERNEL_STEPS):
-        if product <= KERNEL_TOLERANCE**2 * first or product <= 0:
-            break
+
+    def look(direction: Array) -> tuple[float, Advance]:
         moved = times(direction)
-        bend = float(np.vdot(direction, moved))
-        if bend <= 0:
-            break
-        step = product / bend
-        kernels = kernels + step * direction
-        residual = residual - step * moved
-        z = invert(residual)
-        following = float(np.vdot(residual, z))
-        direction = z + following / product * direction
-        product = following
+
+        def advance(step: float) -> Array:
+            nonlocal kernels, residual
+            kernels = kernels + step * direction
+            residual = np.asarray(residual - step * moved)
+            return residual
+
+        return float(np.vdot(direction, moved)), advance
+
+    conjugate_gradients(residual, invert, look, steps=KERNEL_STEPS, tolerance=KERNEL_TOLERANCE)
     return kernels
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from onnx_lowrank.metrics.base import Metric
 from onnx_lowrank.schemes.base import Factors, Weight
+from onnx_lowrank.schemes.conjugate_gradients import Advance, conjugate_gradients
 from onnx_lowrank.schemes.preconditioner import Surrogate, preconditioner
 from onnx_lowrank.schemes.structure import Multilinear
 
@@ -100,27 +101,22 @@ def _half_step(
     The conjugate gradients carry the residual of the weight along, so that a step costs one
     contraction, one product with the metric, and one adjoint.
     """
-    invert = preconditioner(now, index, surrogate)
     x = now.arrays[index]
-    gradient = now.adjoint(index, moved)
-    z = invert(gradient)
-    direction, product = z, float(np.vdot(gradient, z))
-    first = product
-    for _ in range(steps):
-        if product <= tolerance**2 * first or product <= 0:
-            break
+
+    def look(direction: Array) -> tuple[float, Advance]:
         change = now.with_array(index, direction).dense()
         change_moved = metric.apply(change)
-        curvature = float(np.vdot(change, change_moved))
-        if curvature <= 0:
-            break
-        step = product / curvature
-        x = x + step * direction
-        residual = residual - step * change
-        moved = moved - step * change_moved
-        gradient = now.adjoint(index, moved)
-        z = invert(gradient)
-        following = float(np.vdot(gradient, z))
-        direction = z + following / product * direction
-        product = following
+
+        def advance(step: float) -> Array:
+            nonlocal x, residual, moved
+            x = x + step * direction
+            residual = residual - step * change
+            moved = moved - step * change_moved
+            return now.adjoint(index, moved)
+
+        return float(np.vdot(change, change_moved)), advance
+
+    invert = preconditioner(now, index, surrogate)
+    gradient = now.adjoint(index, moved)
+    conjugate_gradients(gradient, invert, look, steps=steps, tolerance=tolerance)
     return now.with_array(index, x), residual, moved

@@ -22,10 +22,10 @@ from typing import Any
 from numpy.typing import NDArray
 
 import onnx_lowrank
+from onnx_lowrank.cache import Cache
 from onnx_lowrank.errors import ClusterError, OnnxLowRankError, describe_error
 from onnx_lowrank.layer_errors import LAYER_ERRORS
 from onnx_lowrank.searching.fits import LayerProblem, fit_each, to_arrays, unfitted
-from onnx_lowrank.store import Store
 
 REACH = 3.0  # seconds to reach the scheduler
 PATIENCE = 30.0  # seconds without a worker
@@ -41,7 +41,7 @@ Progress = Callable[[str, int, int], None]
 def fit_on_cluster(
     scheduler: str,
     problems: Sequence[LayerProblem],
-    store: Store,
+    store: Cache,
     *,
     seed: int,
     progress: Progress,
@@ -54,7 +54,7 @@ def fit_on_cluster(
         Address of the scheduler, such as ``tcp://host:8786``.
     problems : sequence of LayerProblem
         What to fit; one task for each layer.
-    store : Store
+    store : Cache
         Where fits are kept, those of a layer as soon as they come back.
     seed : int
         Fixes every random choice.

@@ -9,6 +9,7 @@ from typing import Any
 import onnx
 from numpy.typing import NDArray
 
+from onnx_lowrank.cache import Cache
 from onnx_lowrank.data import Dataset
 from onnx_lowrank.graph.io import serialised_size
 from onnx_lowrank.graph.layers import Layer
@@ -21,7 +22,6 @@ from onnx_lowrank.score import Score
 from onnx_lowrank.searching.candidate import Chosen
 from onnx_lowrank.searching.latency_source import LatencySource
 from onnx_lowrank.searching.settings import SETTINGS, SearchSettings
-from onnx_lowrank.store import Store
 from onnx_lowrank.workload import make_feeds
 
 Progress = Callable[[str, int, int], None]
@@ -89,7 +89,7 @@ class SearchContext:
         For statistics and measurements.
     latencies : LatencySource
         Where latencies come from.
-    store : Store
+    store : Cache
         Where fits and measurements are kept.
     options : RunOptions
         Where and how it runs.
@@ -112,7 +112,7 @@ class SearchContext:
     forms: Sequence[Form]
     samples: SearchSamples
     latencies: LatencySource
-    store: Store
+    store: Cache
     options: RunOptions = RunOptions()
     input_shapes: Mapping[str, tuple[int, ...]] | None = None
     score: Score | None = None

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from onnx_lowrank.cache import key_of
 from onnx_lowrank.calibrate.jobs import Survey
 from onnx_lowrank.fit_model import Calibration, fit_model
 from onnx_lowrank.graph.digest import model_digest
@@ -24,7 +25,6 @@ from onnx_lowrank.searching.prediction import Outlook
 from onnx_lowrank.searching.problem import Picks, Problem
 from onnx_lowrank.searching.quality import Quality, QualityMeter
 from onnx_lowrank.searching.result import Explored
-from onnx_lowrank.store import key_of
 
 
 class Evaluator:

@@ -11,6 +11,7 @@ import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
+from onnx_lowrank.cache import Cache, key_of
 from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.errors import OutputError
 from onnx_lowrank.layer_errors import LAYER_ERRORS, layer_reason
@@ -20,7 +21,6 @@ from onnx_lowrank.planning.fit import FitProblem, LayerFit, fit_layer_ladder
 from onnx_lowrank.processes import without_interrupts
 from onnx_lowrank.schemes import Factors, Scheme
 from onnx_lowrank.schemes.base import Weight
-from onnx_lowrank.store import Store, key_of
 
 FORMAT = 3  # of stored fits and of the arithmetic behind them
 Progress = Callable[[str, int, int], None]
@@ -85,7 +85,7 @@ class LayerProblem:
 
 
 def fit_all(
-    problems: Sequence[LayerProblem], store: Store, *, seed: int, jobs: int, progress: Progress
+    problems: Sequence[LayerProblem], store: Cache, *, seed: int, jobs: int, progress: Progress
 ) -> tuple[dict[str, tuple[LayerFit, ...]], dict[str, str]]:
     """Fit every scheme of every layer; what the store holds is not fitted again.
 
@@ -95,7 +95,7 @@ def fit_all(
     ----------
     problems : sequence of LayerProblem
         What to fit.
-    store : Store
+    store : Cache
         Where fits are kept, each as soon as it is done.
     seed : int
         Fixes every random choice.
@@ -136,7 +136,7 @@ def fit_all(
     return fits, {name: reasons[name] for name in found if name not in fits}
 
 
-def unfitted(problems: Sequence[LayerProblem], store: Store, seed: int) -> tuple[LayerProblem, ...]:
+def unfitted(problems: Sequence[LayerProblem], store: Cache, seed: int) -> tuple[LayerProblem, ...]:
     """Return the problems with those of their schemes of which the store has no fit."""
     found = []
     for problem in problems:
@@ -147,7 +147,7 @@ def unfitted(problems: Sequence[LayerProblem], store: Store, seed: int) -> tuple
     return tuple(found)
 
 
-def _fit_layer(problem: LayerProblem, store: Store, seed: int) -> tuple[str, str | None]:
+def _fit_layer(problem: LayerProblem, store: Cache, seed: int) -> tuple[str, str | None]:
     """Keep the fits of a layer in the store; return its name, and why some are not there."""
     schemes = list(zip(problem.keys(seed), problem.schemes, strict=True))
     reasons: list[str] = []
@@ -183,14 +183,14 @@ def fit_each(
             reasons.append(layer_reason(error))
 
 
-def _read(store: Store, problem: LayerProblem, seed: int) -> Iterator[LayerFit]:
+def _read(store: Cache, problem: LayerProblem, seed: int) -> Iterator[LayerFit]:
     for key, scheme in zip(problem.keys(seed), problem.schemes, strict=True):
         fit = _stored(store, key, problem, scheme)
         if fit is not None:
             yield fit
 
 
-def _stored(store: Store, key: str, problem: LayerProblem, scheme: Scheme) -> LayerFit | None:
+def _stored(store: Cache, key: str, problem: LayerProblem, scheme: Scheme) -> LayerFit | None:
     return store.arrays(key, partial(from_arrays, problem.name, scheme, problem.conv))
 
 

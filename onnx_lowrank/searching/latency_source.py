@@ -10,13 +10,13 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from onnx_lowrank.cache import Cache, key_of
 from onnx_lowrank.errors import PlanError
 from onnx_lowrank.planning.latency import LatencyTable, SavedLatencies, Timed, Timer
 from onnx_lowrank.runtime.layout import idle_model, reordered_ends, reordering_model
 from onnx_lowrank.searching.settings import SETTINGS, SearchSettings
 from onnx_lowrank.searching.single_layer import layer_feeds, structure
 from onnx_lowrank.searching.timing import Feeds, Stopwatch
-from onnx_lowrank.store import Store, key_of
 
 Progress = Callable[[str, int, int], None]
 Sizes = tuple[int, ...]
@@ -143,14 +143,14 @@ class MeasuredHere:
     ----------
     stopwatch : Stopwatch
         How models are timed.
-    store : Store
+    store : Cache
         Where latencies are kept.
     settings : SearchSettings
         How long, and how precisely.
     """
 
     stopwatch: Stopwatch
-    store: Store
+    store: Cache
     settings: SearchSettings = SETTINGS
     batch: int | None = None
 

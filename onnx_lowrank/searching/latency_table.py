@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from onnx_lowrank.cache import Cache, default_folder, key_of
 from onnx_lowrank.errors import ModelError
 from onnx_lowrank.graph.gate import open_model
 from onnx_lowrank.graph.layers import find_layers
@@ -26,7 +27,6 @@ from onnx_lowrank.searching.search_space import SearchSpace, search_space
 from onnx_lowrank.searching.single_layer import replaced, single_layer_model, structure
 from onnx_lowrank.searching.synthetic import synthetic_fits
 from onnx_lowrank.searching.timing import Feeds, Stopwatch
-from onnx_lowrank.store import Store, default_folder, key_of
 from onnx_lowrank.workload import batch_of, make_feeds
 
 # Of each layer's multiply-adds, what the candidates of a whole model keep at least.
@@ -104,7 +104,7 @@ def measure_latencies(
         raise ModelError(f"the model has no layer that a search would look at: {why}")
     feeds = make_feeds(original, batch, input_shapes=input_shapes, seed=seed)
     stopwatch = Stopwatch(provider, threads, seed)
-    store = Store((cache_dir or default_folder()) / "search")
+    store = Cache((cache_dir or default_folder()) / "search")
     samples = batch_of(original, feeds)
     layers, known = _time_candidates(prepared, found, samples, stopwatch, store, progress)
     whole, assembled = _time_assembled(original, prepared, layers, feeds, stopwatch, input_shapes)
@@ -133,7 +133,7 @@ def _time_candidates(
     found: SearchSpace,
     samples: int,
     stopwatch: Stopwatch,
-    store: Store,
+    store: Cache,
     progress: Progress,
 ) -> tuple[dict[str, _Timings], dict[str, Timed]]:
     fits: dict[str, list[LayerFit]] = {}

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_lowrank.score import Outputs
+from onnx_lowrank.verification.sqnr import sqnr_of
 
 Array = NDArray[np.float64]
 
@@ -25,6 +26,14 @@ class Seen:
     ours: Array | None = None
     theirs: Array | None = None
     outputs: list[Outputs] = field(default_factory=list)
+
+    def sqnr_db(self, batches: NDArray[np.int64] | None = None) -> float:
+        """Return the least SQNR of the outputs or parts, of all batches or of some."""
+        every = (self.errors, self.signals)
+        errors, signals = (
+            (each if batches is None else each[batches]).sum(axis=0) for each in every
+        )
+        return float(np.min([sqnr_of(*pair) for pair in zip(signals, errors, strict=True)]))
 
     @property
     def ratio(self) -> float:

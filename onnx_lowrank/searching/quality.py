@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from onnx_lowrank.bounds import SQNR_CAP_DB
 from onnx_lowrank.data import Batch, Dataset
 from onnx_lowrank.errors import DataError, ModelError
 from onnx_lowrank.planning.budget import Budget
@@ -105,7 +106,7 @@ class Quality:
         """Return plain data, ready for JSON."""
         return {
             "noise": self.noise,
-            "sqnr_db": None if np.isinf(self.sqnr_db) else self.sqnr_db,
+            "sqnr_db": self.sqnr_db,
             "drop": self.drop,
             "expected_drop": self.expected_drop,
             "samples": self.samples,
@@ -118,12 +119,13 @@ class Quality:
     @classmethod
     def from_dict(cls, data: Any) -> Quality:
         """Read what `to_dict` gave."""
-        sqnr = float("inf") if data["sqnr_db"] is None else data["sqnr_db"]
         margins = None if data["margins"] is None else Margins(**data["margins"])
         told = None if data["sqnr"] is None else MeanOutlook(**data["sqnr"])
         drop, expected = data["drop"], data["expected_drop"]
         scores = (data["common"], data["varying_db"])
-        return cls(data["noise"], sqnr, drop, expected, data["samples"], margins, told, *scores)
+        return cls(
+            data["noise"], data["sqnr_db"], drop, expected, data["samples"], margins, told, *scores
+        )
 
 
 class QualityMeter:
@@ -207,12 +209,11 @@ class QualityMeter:
     def measure(self, model: onnx.ModelProto) -> Quality:
         """Run a model on all samples and compare."""
         seen = self._see(model)
-        ratio, samples = seen.ratio, sum(self._samples)
-        if not np.isfinite(ratio):  # NaN or Inf among the outputs: beyond any bound
+        samples = sum(self._samples)
+        if not np.isfinite(seen.ratio):  # NaN or Inf among the outputs: beyond any bound
             drop = BEYOND if self.has_drop else None
             return Quality(BEYOND, -BEYOND, drop, None, samples)
-        with np.errstate(divide="ignore"):
-            sqnr = float(-10 * np.log10(ratio))
+        sqnr = seen.sqnr_db()
         told = self._sqnr_outlook(seen)
         if self._score is not None:
             drop = self._score.drop(rows_of(seen.outputs, self._samples))
@@ -272,10 +273,8 @@ class QualityMeter:
 
     def _sqnr_outlook(self, seen: Seen) -> MeanOutlook | None:
         def sqnr(places: NDArray[np.int64]) -> float:
-            errors, signals = (each[places].sum(axis=0) for each in (seen.errors, seen.signals))
-            with np.errstate(divide="ignore"):
-                ratios = errors / np.maximum(signals, np.finfo(float).tiny)
-                return float(-10 * np.log10(np.max(ratios)))
+            found = seen.sqnr_db(places)
+            return found if found < SQNR_CAP_DB else np.inf  # there is no error to tell of
 
         samples = sum(self._samples)
         return MeanOutlook.of("sqnr_db", samples, sqnr, units=len(self._samples))
@@ -334,12 +333,7 @@ class QualityMeter:
         return seen
 
     def _run(self, session: Session, batch: Batch) -> Outputs:
-        outputs = session.run(batch.feeds, self._names)
-        fed = max((len(v) for v in batch.feeds.values() if v.ndim), default=0)
-        return {
-            name: value[: batch.samples] if value.ndim and len(value) == fed else value
-            for name, value in outputs.items()
-        }
+        return batch.without_copies(session.run(batch.feeds, self._names))
 
 
 def _scores_hold(common: float | None, varying: float | None, budget: Budget) -> bool:

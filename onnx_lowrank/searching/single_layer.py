@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from onnx_lowrank.cache import key_of
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.layers import Layer
 from onnx_lowrank.graph.ops import is_op
@@ -73,8 +73,8 @@ def replaced(single: onnx.ModelProto, candidate: Candidate) -> onnx.ModelProto:
     return replace_layers(single, {candidate.fit.layer: candidate.replacement})[0]
 
 
-def structure(model: onnx.ModelProto) -> bytes:
-    """Return a digest of what decides a model's speed: all but names and values of weights.
+def structure(model: onnx.ModelProto) -> str:
+    """Return a key of what decides a model's speed: all but names and values of weights.
 
     In what order a Gather or a portable node takes channels is a value too: it depends on the fit.
     """
@@ -98,7 +98,7 @@ def structure(model: onnx.ModelProto) -> bytes:
         attributes = sorted(a.SerializeToString(deterministic=True) for a in node.attribute)
         ends = [plain(n) for n in node.input], [plain(n) for n in node.output]
         lines.append(f"{node.domain} {node.op_type} {attributes!r} {ends!r}")
-    return hashlib.sha256("\n".join(lines).encode()).digest()
+    return key_of(*lines)
 
 
 def layer_feeds(single: onnx.ModelProto, *, seed: int) -> Mapping[str, NDArray[Any]]:

@@ -8,9 +8,9 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_lowrank.cache import key_of
 from onnx_lowrank.score import OutputRows, Outputs, Score
 from onnx_lowrank.searching.prediction import MeanOutlook
-from onnx_lowrank.store import key_of
 
 
 class Judge:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from pathlib import Path
 from typing import Any
 
+from onnx_lowrank.cache import key_of
 from onnx_lowrank.errors import CacheWarning, OutputError
+from onnx_lowrank.files import flush
 from onnx_lowrank.json_input import JsonError, check_json, parse_json
-from onnx_lowrank.store import key_of
 from onnx_lowrank.sweeping.result import SCHEMA_VERSION, PointResult
 
 
@@ -79,8 +79,7 @@ class Journal:
         try:
             with self._path.open("ab") as file:
                 file.write((("\n" if self._torn else "") + text).encode())
-                file.flush()
-                os.fsync(file.fileno())
+                flush(file)
         except OSError as error:
             raise OutputError(
                 f"cannot write {self._path}: {error.strerror}; free space and run the sweep again"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +11,7 @@ from shutil import rmtree
 
 import onnx
 
+from onnx_lowrank.cache import key_of
 from onnx_lowrank.calibrate import StoredStatistics, Survey, calibrate, statistics_keys
 from onnx_lowrank.data import Dataset
 from onnx_lowrank.errors import DataError, OutputError, PlanError, suggest
@@ -128,7 +128,7 @@ def sweep(
     ]
     folder = _make_folder(output)
     journal = Journal(folder / "points.jsonl")
-    labels = surveys[0].labels.hex() if network else ""
+    labels = surveys[0].labels if network else ""
     keys = {point: _key(point, entries, seed, labels, surveys[-1]) for point in points}
     left = [point for point in points if keys[point] not in journal]
     if left:
@@ -244,17 +244,11 @@ def _key(
     data does not depend on those for calibration, and only gradients on the labels there.
     """
     needs = NEEDS[point.metric]
-    parts = [
-        str(FORMAT),
-        point.layer,
-        point.scheme.spec,
-        point.metric,
-        str(seed),
-        labels,
+    return key_of(
+        *(FORMAT, point.layer, point.scheme.spec, point.metric, seed, labels),
         *(entry[point.layer] for entry in (entries if needs else entries[:1])),
-        calibration.labels.hex() if "gradients" in needs else "",
-    ]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        calibration.labels if "gradients" in needs else "",
+    )
 
 
 def _statistics(

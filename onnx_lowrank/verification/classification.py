@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnx_lowrank.errors import DataError
-from onnx_lowrank.verification.classifier import are_probabilities, centred_logits, ratio_db
+from onnx_lowrank.verification.classifier import are_probabilities, centred_logits
+from onnx_lowrank.verification.sqnr import sqnr_of
 
 CONFIDENCE = 0.95
 
@@ -118,7 +118,7 @@ class Classification:
         """
         with np.errstate(over="ignore", invalid="ignore"):
             variation = self._squares - float(np.square(self._sum).sum()) / self.samples
-        return ratio_db(max(variation, 0.0), self._error)
+        return sqnr_of(max(variation, 0.0), self._error)
 
     def top1_interval(self) -> tuple[float, float]:
         """Return the Wilson score interval of the top-1 agreement at `CONFIDENCE`."""
@@ -143,12 +143,10 @@ class Classification:
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     """Return the Wilson (1927) score interval of a proportion at `CONFIDENCE`, within 0 and 1."""
-    z = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
-    p = successes / trials
-    middle = p + z * z / (2 * trials)
-    half = z * math.sqrt(p * (1 - p) / trials + z * z / (4 * trials * trials))
-    scale = 1 + z * z / trials
-    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+    from scipy.stats import binomtest  # slow to import, and not every command has a proportion
+
+    interval = binomtest(successes, trials).proportion_ci(CONFIDENCE, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def paired_interval(both: int, first: int, second: int, neither: int) -> tuple[float, float]:

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_lowrank.bounds import SQNR_CAP_DB
+from onnx_lowrank.verification.sqnr import sqnr_of
 
 Array = NDArray[np.float64]
 _SMALLEST = 1e-30  # probability below which float32 says nothing of a logit
 
 
-def holds_classes(shape: Sequence[int]) -> bool:
-    """Whether an output of this shape is one row of scores of classes for each sample.
+def holds_classes(shape: Sequence[int], rows: int) -> bool:
+    """Whether an output of this shape is one row of scores of classes for each of `rows` samples.
 
     That is ``[N, classes]`` with any number of further axes of length 1: exactly one axis behind
     the samples is longer than 1.
     """
-    return len(shape) >= 2 and sum(size != 1 for size in shape[1:]) == 1 and 0 not in shape
+    wide = sum(size != 1 for size in shape[1:])
+    return len(shape) >= 2 and shape[0] == rows and wide == 1 and 0 not in shape
 
 
 def class_outputs(outputs: Mapping[str, NDArray[Any]], samples: int) -> list[str]:
@@ -29,7 +29,7 @@ def class_outputs(outputs: Mapping[str, NDArray[Any]], samples: int) -> list[str
     return [
         name
         for name, value in outputs.items()
-        if value.dtype.kind == "f" and holds_classes(value.shape) and len(value) == samples
+        if value.dtype.kind == "f" and holds_classes(value.shape, samples)
     ]
 
 
@@ -61,21 +61,6 @@ def varying_db(ours: Array, theirs: Array) -> float:
     ``10 log10(sum |a - mean(a)|^2 / sum |b - a|^2)``, the mean over the samples: 0 dB for a model
     that always answers with that mean.
     """
-    return ratio_db(
+    return sqnr_of(
         float(np.square(ours - ours.mean(axis=0)).sum()), float(np.square(theirs - ours).sum())
     )
-
-
-def ratio_db(signal: float, error: float) -> float:
-    """Return a signal over an error, sums of squares, in dB, capped by `SQNR_CAP_DB`.
-
-    NaN where a sum is not finite.
-    """
-    if not (math.isfinite(signal) and math.isfinite(error)):
-        return math.nan
-    if error == 0:
-        return SQNR_CAP_DB
-    if signal == 0:
-        return -SQNR_CAP_DB
-    ratio = 10 * (math.log10(signal) - math.log10(error))
-    return min(max(ratio, -SQNR_CAP_DB), SQNR_CAP_DB)

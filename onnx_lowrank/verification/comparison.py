@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_lowrank.verification.classifier import ratio_db
 from onnx_lowrank.verification.scales import Part, SliceSums
+from onnx_lowrank.verification.sqnr import sqnr_of
 
 
 class OutputStatistics:
@@ -88,9 +88,7 @@ class OutputStatistics:
         """The parts of different scales with the ratio of each; empty where there is one scale."""
         if not self.finite:
             return ()
-        return tuple(
-            (part, ratio_db(signal, error)) for part, signal, error in self._slices.parts()
-        )
+        return tuple((part, sqnr_of(signal, error)) for part, signal, error in self._slices.parts())
 
     @property
     def sqnr_db(self) -> float | None:
@@ -100,7 +98,7 @@ class OutputStatistics:
         """
         if not self.finite:
             return None
-        ratios = [ratio_db(self._signal, self._error), *(ratio for _, ratio in self.parts)]
+        ratios = [sqnr_of(self._signal, self._error), *(ratio for _, ratio in self.parts)]
         return None if any(map(math.isnan, ratios)) else min(ratios)
 
     @property

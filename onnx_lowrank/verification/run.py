@@ -169,13 +169,8 @@ class _Comparison:
     def add(self, batch: Batch) -> None:
         """Run both models on a batch and compare."""
         names = [o.name for o in self._common]
-        ours = self._original.run(batch.feeds, names)
-        theirs = self._compressed.run(batch.feeds, names)
-        padded = max((len(v) for v in batch.feeds.values() if v.ndim), default=0)
-        for values in (ours, theirs):
-            for name, value in values.items():
-                if batch.samples < padded and value.ndim and len(value) == padded:
-                    values[name] = value[: batch.samples]
+        ours = batch.without_copies(self._original.run(batch.feeds, names))
+        theirs = batch.without_copies(self._compressed.run(batch.feeds, names))
         if self.samples == 0:
             self._find_classifier(ours, batch)
         if self._score is not None:

@@ -83,7 +83,7 @@ class SliceSums:
             self._low = min(self._low, float(original.min()))
             self._high = max(self._high, float(original.max()))
         first = 0 if samples is not None and original.shape[:1] != (samples,) else 1
-        if first and holds_classes(original.shape):
+        if first and original.ndim and holds_classes(original.shape, len(original)):
             return
         for axis in range(first, original.ndim):
             length = original.shape[axis]

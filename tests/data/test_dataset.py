@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnx_lowrank.data import Dataset
-from onnx_lowrank.data.dataset import Sample, batched_inputs
+from onnx_lowrank.data.dataset import Sample, batched_inputs, rows_of
 from onnx_lowrank.errors import DataError
 from onnx_lowrank.runtime import TensorInfo
 
@@ -165,3 +165,17 @@ def test_a_limit_ends_the_pass() -> None:
     data = dataset([[i, i] for i in range(9)], limit=5, batch=2)
     assert len(data) == 5
     assert [b.samples for b in data] == [2, 2, 1]
+
+
+def test_rows_of_copies_are_cut_from_outputs() -> None:
+    # The table is longer than the batch: it is no sign of how many rows are fed.
+    table = np.zeros((9, 2), np.float32)
+    samples = [Sample({"x": np.full(2, i), "t": table}, None, f"sample {i}") for i in range(3)]
+    inputs = [info((2, 2)), info((9, 2), name="t")]
+    first, last = Dataset(Listed(samples), inputs)
+    outputs = {"y": np.arange(2), "t": np.arange(9), "s": np.array(1.0)}
+    assert [(batch.samples, batch.rows) for batch in (first, last)] == [(2, 2), (1, 2)]
+    assert rows_of(inputs, last.feeds) == 2
+    for batch, kept in ((first, 2), (last, 1)):
+        cut = batch.without_copies(outputs)
+        assert [np.size(cut[name]) for name in ("y", "t", "s")] == [kept, 9, 1]

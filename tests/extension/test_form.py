@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from builders import conv_model, text_model
-from form_conformance import check_form
+from conformance.forms import check_form
 from numpy.typing import NDArray
 
 from onnx_lowrank import Budget, compress, compress_to_budget, inspect

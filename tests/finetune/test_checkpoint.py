@@ -85,7 +85,7 @@ def test_a_failed_write_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.M
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "savez", full)
-    with pytest.raises(OutputError, match="No space left on device; choose another --checkpoint"):
+    with pytest.raises(OutputError, match="left on device; free space or choose another --ch"):
         write_checkpoint(path, state(), "a run")
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]

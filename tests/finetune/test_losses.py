@@ -108,8 +108,8 @@ def test_a_model_that_is_no_classifier_is_held_to_its_outputs() -> None:
         loss_of(pair, "labels")
     outputs = {name: torch.from_numpy(tensor(original, name)) for name in ("features", "map")}
     with pytest.raises(ModelError, match=r"has 2 outputs .* of which 0 are one row"):
-        class_output(outputs)
-    assert class_output({**outputs, "scores": torch.zeros(2, 4, 1)}) == "scores"
+        class_output(outputs, len(IMAGES))
+    assert class_output({**outputs, "scores": torch.zeros(6, 4, 1)}, 6) == "scores"
 
 
 def test_what_is_trained(pair: tuple[onnx.ModelProto, onnx.ModelProto]) -> None:

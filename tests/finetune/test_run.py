@@ -229,7 +229,7 @@ def test_bad_input_is_said(setting: Setting, tmp_path: Path) -> None:
         setting.tune("train-unlabelled", "val-unlabelled", loss="labels")
     with pytest.raises(DataError, match="--train has no choice 'all'"):
         setting.tune(part="all")
-    with pytest.raises(OutputError, match="cannot write the checkpoint"):
+    with pytest.raises(OutputError, match="choose another --checkpoint"):
         setting.tune(checkpoint=tmp_path / "missing" / "run.npz", epochs=1)
     if not torch.cuda.is_available():
         with pytest.raises(ProviderError, match="torch finds no CUDA device"):

@@ -233,13 +233,3 @@ def test_deliver_writes_into_no_folder_that_is_in_use(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     registry.deliver(tmp_path / "images", tmp_path / "empty")
     assert registry.digest(tmp_path / "empty") == registry.digest(tmp_path / "images")
-
-
-def test_the_cache_folder_follows_the_environment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("ONNX_LOWRANK_CACHE", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert registry.cache_root() == tmp_path / "onnx_lowrank"
-    monkeypatch.setenv("ONNX_LOWRANK_CACHE", str(tmp_path / "mine"))
-    assert registry.cache_root() == tmp_path / "mine"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from builders import conv_model
-from form_conformance import check_form
+from conformance.forms import check_form
 
 from onnx_lowrank.errors import PlanError
 from onnx_lowrank.graph.layers import find_layers

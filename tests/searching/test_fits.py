@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from small_networks import low
 
+from onnx_lowrank.cache import Cache
 from onnx_lowrank.errors import CacheWarning
 from onnx_lowrank.metrics.frobenius import Frobenius
 from onnx_lowrank.metrics.moments import DenseMoments, LayerStatistics
@@ -19,7 +20,6 @@ from onnx_lowrank.schemes import Rank, Scheme
 from onnx_lowrank.schemes.channel import Channel
 from onnx_lowrank.schemes.one_block import Tucker2
 from onnx_lowrank.searching.fits import LayerProblem, fit_all, from_arrays, to_arrays
-from onnx_lowrank.store import Store
 
 SCHEMES: tuple[Scheme, ...] = (Channel(2), Tucker2(2, 3), Channel(3))
 
@@ -51,7 +51,7 @@ def test_a_fit_that_fails_is_left_out(tmp_path: Path, monkeypatch: pytest.Monkey
     steps: list[int] = []
     fits, failed = fit_all(
         problems,
-        Store(tmp_path),
+        Cache(tmp_path),
         seed=0,
         jobs=1,
         progress=lambda step, done, total: steps.append(done),
@@ -103,10 +103,10 @@ def test_a_kept_fit_of_other_shapes_is_made_again_and_said_once(tmp_path: Path) 
     rng = np.random.default_rng(0)
     problems = [problem(name, low(rng, 6, 4, 3, 3)) for name in ("one", "two")]
     options: Any = {"seed": 0, "jobs": 1, "progress": lambda *_: None}
-    whole, _ = fit_all(problems, Store(tmp_path), **options)
+    whole, _ = fit_all(problems, Cache(tmp_path), **options)
     narrow = problem("narrow", low(rng, 6, 3, 3, 3))
-    others, _ = fit_all([narrow], Store(tmp_path / "others"), **options)
-    store = Store(tmp_path)
+    others, _ = fit_all([narrow], Cache(tmp_path / "others"), **options)
+    store = Cache(tmp_path)
     for each in problems:
         keys = each.keys(0)
         store.put_arrays(keys[0], to_arrays(whole[each.name][2]))  # of another rank
@@ -117,4 +117,4 @@ def test_a_kept_fit_of_other_shapes_is_made_again_and_said_once(tmp_path: Path) 
     for name, fits in whole.items():
         for fit, new in zip(fits, again[name], strict=True):
             assert np.array_equal(fit.factors.reconstruct(), new.factors.reconstruct())
-    fit_all(problems, Store(tmp_path), **options)  # and kept: a warning would be an error
+    fit_all(problems, Cache(tmp_path), **options)  # and kept: a warning would be an error

@@ -70,13 +70,13 @@ class Network:
         return output
 
     def constant(self, value: Array) -> str:
-        """Store a value and return its name."""
+        """Cache a value and return its name."""
         name = self.name("w")
         self.weights.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
         return name
 
     def stored(self, value: Array) -> str:
-        """Store a weight in one of the ways that files have, and return the tensor to read."""
+        """Cache a weight in one of the ways that files have, and return the tensor to read."""
         way = self.draw(st.sampled_from(["plain"] * 4 + ["node", "transposed", "half", "int8"]))
         if way == "node":
             return self.add("Constant", [], value=numpy_helper.from_array(value, ""))

@@ -24,14 +24,14 @@ def test_all_that_ask_get_the_same_answer(shape: tuple[int, ...]) -> None:
 
     classes = shape in CLASSES
     value = np.zeros((3, *shape), np.float32)
-    assert holds_classes(value.shape) == classes
+    assert holds_classes(value.shape, 3) == classes
     assert class_outputs({"y": value, "n": np.zeros((3, 4), np.int64)}, 3) == ["y"] * classes
     assert class_outputs({"y": value}, 2) == []
     if classes:
-        assert class_output({"y": torch.from_numpy(value)}) == "y"
+        assert class_output({"y": torch.from_numpy(value), "t": torch.zeros(7, 4)}, 3) == "y"
     else:
         with pytest.raises(ModelError, match="of which 0 are one row of class scores"):
-            class_output({"y": torch.from_numpy(value)})
+            class_output({"y": torch.from_numpy(value)}, 3)
     if 0 in shape:
         return
     count = int(np.prod(shape))

@@ -2,32 +2,34 @@ from __future__ import annotations
 
 import gc
 import pickle
+import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from onnx_lowrank.cache import Cache, default_folder, key_of
 from onnx_lowrank.errors import CacheWarning, OutputError
-from onnx_lowrank.store import Store, add_digest, key_of
+from onnx_lowrank.files import add_digest
 
 
 def test_entries_come_back(tmp_path: Path) -> None:
-    store = Store(tmp_path / "made/for/it")
+    cache = Cache(tmp_path / "made/for/it")
     arrays = {"a": np.arange(6.0).reshape(2, 3), "name": np.array("text")}
-    store.put_arrays("k", arrays)
-    found = store.arrays("k", dict)
+    cache.put_arrays("k", arrays)
+    found = cache.arrays("k", dict)
     assert found is not None
     assert found.keys() == arrays.keys()
     assert all(np.array_equal(found[name], arrays[name]) for name in arrays)
-    store.put_data("k", {"x": [1, 2.5, None]})
-    assert Store(tmp_path / "made/for/it").data("k", dict) == {"x": [1, 2.5, None]}
+    cache.put_data("k", {"x": [1, 2.5, None]})
+    assert Cache(tmp_path / "made/for/it").data("k", dict) == {"x": [1, 2.5, None]}
 
 
 def test_what_is_missing_is_no_damage(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    assert store.arrays("k", dict) is None
-    assert store.data("k", dict) is None
+    cache = Cache(tmp_path)
+    assert cache.arrays("k", dict) is None
+    assert cache.data("k", dict) is None
 
 
 def damages(content: bytes, other: bytes) -> dict[str, bytes]:
@@ -43,11 +45,11 @@ def damages(content: bytes, other: bytes) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("kind", ["arrays", "data"])
 def test_damage_counts_as_missing_and_is_said_once(tmp_path: Path, kind: str) -> None:
-    store = Store(tmp_path)
+    cache = Cache(tmp_path)
     arrays, data = {"a": np.arange(100.0)}, {"x": 1.25}
     for key in ("k", "other"):
-        store.put_arrays(key, arrays)
-        store.put_data(key, data)
+        cache.put_arrays(key, arrays)
+        cache.put_data(key, data)
     suffix = {"arrays": "npz", "data": "json"}[kind]
     path = tmp_path / f"k.{suffix}"
     # An entry of another key has the same content, and yet is not this one.
@@ -55,7 +57,7 @@ def test_damage_counts_as_missing_and_is_said_once(tmp_path: Path, kind: str) ->
     assert len(cases) > 50
     for name, content in cases.items():
         path.write_bytes(content)
-        fresh = Store(tmp_path)
+        fresh = Cache(tmp_path)
         read = fresh.arrays if kind == "arrays" else fresh.data
         with pytest.warns(CacheWarning, match="damaged or of another version") as said:
             assert [read("k", dict), read("k", dict)] == [None, None], name
@@ -68,18 +70,18 @@ def test_an_entry_of_another_form_counts_as_missing(tmp_path: Path, error: type[
     def decode(_: object) -> None:
         raise error("another form")
 
-    store = Store(tmp_path)
-    store.put_arrays("k", {"a": np.zeros(2)})
-    store.put_data("k", [1])
+    cache = Cache(tmp_path)
+    cache.put_arrays("k", {"a": np.zeros(2)})
+    cache.put_data("k", [1])
     with pytest.warns(CacheWarning):
-        assert store.arrays("k", decode) is None
-    assert store.data("k", decode) is None
+        assert cache.arrays("k", decode) is None
+    assert cache.data("k", decode) is None
 
 
 def test_a_folder_in_its_place_counts_as_missing(tmp_path: Path) -> None:
     (tmp_path / "k.json").mkdir()
     with pytest.warns(CacheWarning):
-        assert Store(tmp_path).data("k", dict) is None
+        assert Cache(tmp_path).data("k", dict) is None
 
 
 def test_no_pickle_is_read(tmp_path: Path) -> None:
@@ -87,7 +89,7 @@ def test_no_pickle_is_read(tmp_path: Path) -> None:
         np.savez(file, a=np.array([{}], dtype=object))
         add_digest(file, "k.npz")
     with pytest.warns(CacheWarning):
-        assert Store(tmp_path).arrays("k", dict) is None
+        assert Cache(tmp_path).arrays("k", dict) is None
 
 
 def test_keys_tell_parts_apart() -> None:
@@ -96,11 +98,11 @@ def test_keys_tell_parts_apart() -> None:
 
 
 def test_an_entry_is_removed(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    store.put_arrays("a", {"x": np.zeros(2)})
-    store.drop_arrays("a")
-    store.drop_arrays("a")  # it is not there any more
-    assert store.arrays("a", dict) is None
+    cache = Cache(tmp_path)
+    cache.put_arrays("a", {"x": np.zeros(2)})
+    cache.drop_arrays("a")
+    cache.drop_arrays("a")  # it is not there any more
+    assert cache.arrays("a", dict) is None
     assert not list(tmp_path.iterdir())
 
 
@@ -122,8 +124,8 @@ def test_without_a_place_to_keep_entries_they_last_as_long_as_the_store(
 ) -> None:
     (tmp_path / "scratch").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
-    Store(tmp_path / "sound").put_data("old", 1.5)
-    store = Store(unwritable(tmp_path / "folder", kind))
+    Cache(tmp_path / "sound").put_data("old", 1.5)
+    store = Cache(unwritable(tmp_path / "folder", kind))
     with pytest.warns(CacheWarning, match="keeps nothing more for later ones; free space"):
         store.put_arrays("k", {"a": np.arange(3.0)})
     store.put_data("l", [1])  # and here a warning would be an error
@@ -146,10 +148,10 @@ def test_without_a_place_to_keep_entries_they_last_as_long_as_the_store(
 
 def test_what_only_a_copy_could_not_keep_is_said_by_the_store(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    store = Store(tmp_path / "file/below")
-    pickle.loads(pickle.dumps(store)).put_data("k", 2.5)
+    cache = Cache(tmp_path / "file/below")
+    pickle.loads(pickle.dumps(cache)).put_data("k", 2.5)
     with pytest.warns(CacheWarning, match="keeps nothing more"):
-        assert store.data("k", float) == 2.5
+        assert cache.data("k", float) == 2.5
 
 
 def test_without_any_place_there_is_one_line(
@@ -158,4 +160,27 @@ def test_without_any_place_there_is_one_line(
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file/scratch"))
     with pytest.raises(OutputError, match="free space or choose other folders by TMPDIR and"):
-        Store(tmp_path / "file/below").put_data("k", 1)
+        Cache(tmp_path / "file/below").put_data("k", 1)
+
+
+def test_a_temporary_folder_goes_with_its_cache() -> None:
+    cache = Cache.in_temporary_folder()
+    cache.put_arrays("k", {"x": np.zeros(2)})
+    folder = cache.folder
+    assert [path.name for path in folder.iterdir()] == ["k.npz"]
+    del cache
+    assert not folder.exists()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="each system has its own rule")
+def test_the_folder_follows_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ONNX_LOWRANK_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert default_folder() == tmp_path / "home/.cache/onnx_lowrank"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert default_folder() == tmp_path / "xdg/onnx_lowrank"
+    monkeypatch.setenv("ONNX_LOWRANK_CACHE", str(tmp_path / "mine"))
+    assert default_folder() == tmp_path / "mine"

@@ -1,4 +1,4 @@
-"""Results kept on disk by the content of what they were computed from."""
+"""What may be computed again, kept on disk by the content of what it was computed from."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import secrets
 import tempfile
 import warnings
 import weakref
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -19,20 +17,14 @@ from typing import IO, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from platformdirs import user_cache_path
 
 from onnx_lowrank.errors import CacheWarning, OutputError
+from onnx_lowrank.files import UNREADABLE, add_digest, check_digest, temporary
 from onnx_lowrank.json_input import parse_json
 
 Arrays = Mapping[str, NDArray[Any]]
 T = TypeVar("T")
-
-_BLOCK = 1 << 20
-_DIGEST = 64  # characters at the end of an entry, of all before them and of the entry's name
-# What reading a damaged entry raises, or decoding one of another form.
-UNREADABLE = (
-    *(OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError),
-    *(zipfile.BadZipFile, zlib.error, RecursionError),
-)
 
 _DAMAGED = (
     "entries kept from earlier runs are damaged or of another version; they are computed again"
@@ -41,6 +33,10 @@ _UNKEPT = (
     "the folder of kept results cannot be written to, being full, read-only or out of reach: this "
     "run goes on, and keeps nothing more for later ones; free space there or choose another "
     "folder, for searches by ONNX_LOWRANK_CACHE"
+)
+_REMEDY = (
+    "free space or choose other folders by TMPDIR and, for searches, ONNX_LOWRANK_CACHE; what is "
+    "kept is not computed again"
 )
 
 
@@ -54,9 +50,9 @@ def default_folder() -> Path:
     """
     if chosen := os.environ.get("ONNX_LOWRANK_CACHE"):
         return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME")
     try:
-        return (Path(base) if base else Path.home() / ".cache") / "onnx_lowrank"
+        # Where there is no home, some versions of platformdirs return "~" and others raise.
+        return user_cache_path("onnx_lowrank", appauthor=False).expanduser()
     except RuntimeError:  # neither HOME nor an entry among the users, as in some containers
         raise OutputError(
             "there is no home folder to keep results in; set ONNX_LOWRANK_CACHE to a folder"
@@ -64,7 +60,10 @@ def default_folder() -> Path:
 
 
 def key_of(*parts: object) -> str:
-    """Return the key of what `parts` describe: bytes, or anything with a faithful ``str``."""
+    """Return the key of what `parts` describe: bytes, or anything with a faithful ``str``.
+
+    A key may be a part of another: what is too large for the memory is taken piece by piece.
+    """
     digest = hashlib.sha256()
     for part in parts:
         data = part if isinstance(part, bytes) else str(part).encode()
@@ -73,7 +72,7 @@ def key_of(*parts: object) -> str:
     return digest.hexdigest()
 
 
-class Store:
+class Cache:
     """Entries of arrays and plain data, one file each; what cannot be read counts as missing.
 
     Writing is atomic: a killed run leaves whole entries only, and the next one goes on from them.
@@ -110,6 +109,19 @@ class Store:
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy in another process is made of, which says nothing."""
         return {**vars(self), "_said": {_DAMAGED, _UNKEPT}}
+
+    @classmethod
+    def in_temporary_folder(cls) -> Cache:
+        """Return a cache in a temporary folder, which goes with the object."""
+        try:
+            folder = Path(tempfile.mkdtemp(prefix="onnx_lowrank-"))
+        except OSError as error:
+            raise OutputError(
+                f"cannot make a temporary folder: {error.strerror}; free space"
+            ) from None
+        cache = cls(folder)
+        weakref.finalize(cache, rmtree, folder, ignore_errors=True)
+        return cache
 
     def arrays(self, key: str, decode: Callable[[Arrays], T]) -> T | None:
         """Return what an entry of arrays stands for, or None.
@@ -177,18 +189,14 @@ class Store:
         try:
             _write_in(self.place, name, write)
             return
-        except OSError as error:
-            path, cause = self.place / name, error.strerror or error
+        except OutputError as error:
+            failed = error
         try:
             self.place = _temporary(self._spare)
             self.place.mkdir(mode=0o700, exist_ok=True)
             _write_in(self.place, name, write)
-        except OSError as error:
-            raise OutputError(
-                f"cannot write {path}: {cause}, nor a temporary file: {error.strerror or error}; "
-                "free space or choose other folders by TMPDIR and, for searches, "
-                "ONNX_LOWRANK_CACHE; what is kept is not computed again"
-            ) from None
+        except (OSError, OutputError):
+            raise failed from None
         self._warn(_UNKEPT)
 
 
@@ -202,43 +210,13 @@ def _remove(name: str) -> None:
 
 
 def _write_in(folder: Path, name: str, write: Callable[[IO[bytes]], object]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as scratch:
-        partial = Path(scratch) / name
-        with partial.open("w+b") as file:
-            write(file)
-            add_digest(file, name)
-        partial.replace(folder / name)
-
-
-def add_digest(file: IO[bytes], name: str) -> None:
-    """Append the digest of a file's content and of a name that it goes by."""
-    size = file.seek(0, os.SEEK_END)
-    digest = _digest(file, size, name)
-    file.seek(size)
-    file.write(digest)
-
-
-def check_digest(file: IO[bytes], name: str) -> int:
-    """Return the size of the content before the digest, and go to its start.
-
-    Raises
-    ------
-    ValueError
-        The file does not end with the digest of what comes before.
-    """
-    size = file.seek(0, os.SEEK_END) - _DIGEST
-    if size < 0 or _digest(file, size, name) != file.read(_DIGEST):
-        raise ValueError("it is damaged, or was written by something else")
-    file.seek(0)
-    return size
-
-
-def _digest(file: IO[bytes], size: int, name: str) -> bytes:
-    """Return the digest of an entry's name and content, and leave the file at the content's end."""
-    digest = hashlib.blake2b(name.encode(), digest_size=_DIGEST // 2)
-    file.seek(0)
-    while size > 0 and (block := file.read(min(size, _BLOCK))):
-        digest.update(block)
-        size -= len(block)
-    return digest.hexdigest().encode()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make {folder}: {error.strerror}; {_REMEDY}") from None
+    # Not on the disk by force, which takes its time: what a crash tears apart is missing.
+    with temporary(folder / name, _REMEDY) as (file, partial):
+        write(file)
+        add_digest(file, name)
+        file.flush()
+        os.replace(partial, folder / name)
