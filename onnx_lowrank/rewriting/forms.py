@@ -23,7 +23,7 @@ from onnx_lowrank.schemes.dense import Dense
 
 
 class StandardForm:
-    """Standard ops alone, chains of Conv and MatMul; any structure but the dense layer."""
+    """Standard ops alone, chains of Conv and MatMul; every structure has them."""
 
     name = "standard"
     plain = False

@@ -8,7 +8,7 @@ from onnx import numpy_helper, parser
 
 import onnx_lowrank
 from onnx_lowrank.conv import ConvSpec
-from onnx_lowrank.errors import SchemeError
+from onnx_lowrank.errors import PlanError, SchemeError
 from onnx_lowrank.metrics.base import Metric
 from onnx_lowrank.metrics.covariance import Covariance, RowCovariance
 from onnx_lowrank.metrics.frobenius import Frobenius
@@ -87,7 +87,7 @@ def test_its_fit_is_stored_and_read() -> None:
     weight = np.random.default_rng(1).standard_normal((12, 6, 3, 3))
     problem = FitProblem(weight, Frobenius(), lambda fitted: fitted.sum(axis=(1, 2, 3)))
     fit = fit_layer("layer", Dense(), problem, seed=0)
-    read = from_arrays("layer", Dense(), to_arrays(fit))
+    read = from_arrays("layer", Dense(), layer((3, 3), 1), to_arrays(fit))
     assert isinstance(read.factors, DenseFactors)
     assert read.factors.weight.tobytes() == weight.tobytes()
     assert read.bias is not None
@@ -103,7 +103,7 @@ def test_its_fit_is_stored_and_read() -> None:
         ("Gemm<transB=1>", (12, 8)),
     ],
 )
-def test_a_plan_may_ask_for_it(op: str, shape: tuple[int, ...]) -> None:
+def test_a_plan_keeps_it_or_writes_it_in_a_form(op: str, shape: tuple[int, ...]) -> None:
     x, y = ("1,8,9,9", "1,F,H,W") if len(shape) == 4 else ("1,8", "1,F")
     head = '<ir_version: 8, opset_import: ["" : 13]>'
     net = f"{head} net (float[{x}] x) => (float[{y}] y) {{ y = {op}(x, w, b) }}"
@@ -113,12 +113,13 @@ def test_a_plan_may_ask_for_it(op: str, shape: tuple[int, ...]) -> None:
         tensor = numpy_helper.from_array(values.astype(np.float32), name)
         model.graph.initializer.append(tensor)
     model.graph.node[0].name = "layer"
-    result = onnx_lowrank.compress(model, plan=["layer=dense"])
+    with pytest.raises(PlanError, match="layer: the plan keeps it"):
+        onnx_lowrank.compress(model, plan=["layer=dense"])
+    result = onnx_lowrank.compress(model, plan=["layer=dense@standard"])
     before, after = (
         numpy_helper.to_array(each.graph.initializer[0]) for each in (model, result.model)
     )
     assert np.array_equal(after, before if len(shape) == 4 else before.T)
     (row,) = result.report.cost.layers
-    assert row.scheme == "dense"
     assert (row.params_new, row.macs_new) == (row.params, row.macs)
     assert onnx_lowrank.verify(model, result.model).passed
