@@ -24,8 +24,9 @@ from onnx_lowrank.planning.budget import Budget
 from onnx_lowrank.planning.cost import plan_costs, uncounted, untouched
 from onnx_lowrank.planning.latency import LatencyTable, SavedLatencies
 from onnx_lowrank.results import CompressReport, CompressResult, CostReport, FileBytes
-from onnx_lowrank.runtime import Provider, fix_shapes, model_inputs, require_provider
-from onnx_lowrank.runtime.library import Lowering, is_portable
+from onnx_lowrank.runtime import fix_shapes, model_inputs
+from onnx_lowrank.runtime.engines import Engine, is_portable, open_engine, statistics_note
+from onnx_lowrank.runtime.library import Lowering
 from onnx_lowrank.score import Score
 from onnx_lowrank.searching.cluster import check_scheduler
 from onnx_lowrank.searching.ladder import searched
@@ -84,7 +85,7 @@ class BudgetResult:
 
     @property
     def seen(self) -> float | None:
-        """What of `expected` was then seen in the verdict, on its first provider."""
+        """What of `expected` was then seen in the verdict, on its first engine."""
         report = self.compressed.report.verification
         if self.expected is None or report is None:
             return None
@@ -118,7 +119,7 @@ class BudgetResult:
             return None
         source = self.compressed.source or "MODEL"
         words = ["onnx-lowrank", "bench", os.fspath(source), os.fspath(output)]
-        words += ["--provider", table.provider, "--batch", str(table.batch)]
+        words += ["--engine", table.provider, "--batch", str(table.batch)]
         if table.threads is not None:
             words += ["--threads", str(table.threads)]
         for name, shape in table.input_shapes.items():
@@ -154,7 +155,7 @@ def compress_to_budget(
     calibration_limit: int | None = None,
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     threads: int | None = None,
-    provider: Provider = "cpu",
+    engine: str = "cpu",
     jobs: int = 1,
     dask: str | None = None,
     latency: SavedLatencies | None = None,
@@ -188,9 +189,9 @@ def compress_to_budget(
     input_shapes : mapping, optional
         Shapes of inputs that the model leaves open; that of one image where it takes any number.
     threads : int, optional
-        Intra-op threads of the deployment; onnxruntime's own choice by default.
-    provider : {"cpu", "cuda"}
-        Where it will run.
+        Threads of the deployment; the engine's own choice by default.
+    engine : {"cpu", "cuda", "openvino"}
+        Where it will run, and is timed and judged.
     jobs : int
         Processes for the fits.
     dask : str, optional
@@ -198,7 +199,7 @@ def compress_to_budget(
         else, timing above all, is done here.
     latency : SavedLatencies, optional
         Latencies measured on another machine, for which the model is then made: nothing is timed
-        here, and threads, provider and input shapes are those of that measurement.
+        here, and threads, engine and input shapes are those of that measurement.
     lowering : {"standard", "portable", "auto"}
         Candidates are timed in the form they will have; ``auto`` searches among standard ops and
         then, where the kernels load, among portable nodes, and takes the faster model: next to
@@ -218,9 +219,9 @@ def compress_to_budget(
     ModelError, PlanError, DataError, ProviderError, ClusterError
         If an input is at fault; the message names the remedy.
     """
-    # By latencies of another machine nothing runs on its provider here.
-    here: Provider = "cpu" if latency is not None else provider
-    require_provider(here)
+    # By latencies of another machine nothing runs in its engine here.
+    here = open_engine("cpu" if latency is not None else engine, threads)
+    here.require()
     if dask is not None:
         check_scheduler(dask)
     score = None if budget.score is None else Score.open(budget.score)
@@ -228,14 +229,14 @@ def compress_to_budget(
     original = source.model
     names, kept = searched(original, keep)
     prepared, _ = normalised(original, names)
-    forms = _forms(lowering, latency)
+    forms = _forms(lowering, latency, here)
     if latency is not None:
         if forms == (True,):
             raise PlanError(
                 "saved latencies are of standard ops; leave out the lowering, or the latencies"
             )
         input_shapes = input_shapes or latency.input_shapes or None
-        _check_latency(latency, original, threads, provider, input_shapes, seed)
+        _check_latency(latency, original, threads, engine, input_shapes, seed)
     layers = find_layers(original, input_shapes=input_shapes)
     budget.check_countable(uncounted(plan_costs(layers, untouched(layers))))
     inputs = fix_shapes(model_inputs(original), input_shapes or {})
@@ -268,7 +269,7 @@ def compress_to_budget(
         budget=budget,
         calibration=fitting,
         selection=selection,
-        stopwatch=Stopwatch(here, threads, seed),
+        stopwatch=Stopwatch(here, seed),
         store=Store((cache_dir or default_folder()) / "search"),
         table=latency or LatencyTable(),
         input_shapes=input_shapes,
@@ -296,7 +297,7 @@ def compress_to_budget(
         original,
         rewritten,
         verdict,
-        providers=None if here == "cpu" else (here,),
+        engines=None if here.name == "cpu" else (here.with_threads(None),),
         tolerance=_tolerance(budget, verdict),
         score=score,
     )
@@ -314,6 +315,8 @@ def compress_to_budget(
                 *source.notes,
                 *cleaned.notes,
                 *(f"calibration: {note}" for note in fitting.notes),
+                *here.notes,
+                *statistics_note(here),
                 *_told(tried),
             ),
             file_bytes=sizes,
@@ -331,9 +334,9 @@ def compress_to_budget(
     return BudgetResult(result, found, failures, latency, expected, missed)
 
 
-def _forms(lowering: Lowering, latency: SavedLatencies | None) -> tuple[bool, ...]:
+def _forms(lowering: Lowering, latency: SavedLatencies | None, engine: Engine) -> tuple[bool, ...]:
     """Return whether to search among portable nodes: no, yes, or one after the other."""
-    portable = is_portable(lowering)
+    portable = is_portable(lowering, engine)
     if lowering != "auto":
         return (portable,)
     return (False, True) if portable and latency is None else (False,)
@@ -367,7 +370,7 @@ def _check_latency(
     latency: SavedLatencies,
     original: onnx.ModelProto,
     threads: int | None,
-    provider: Provider,
+    engine: str,
     input_shapes: Mapping[str, tuple[int, ...]] | None,
     seed: int,
 ) -> None:
@@ -382,7 +385,7 @@ def _check_latency(
         f"{name} {given}"
         for name, given, default, saved in (
             ("threads", threads, None, latency.threads),
-            ("provider", provider, "cpu", latency.provider),
+            ("engine", engine, "cpu", latency.provider),
         )
         if given not in (default, saved)
     ]

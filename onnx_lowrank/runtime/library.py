@@ -6,9 +6,9 @@ import os
 import sys
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
-from onnx_lowrank.errors import PlanError, ProviderError
+from onnx_lowrank.errors import ProviderError
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -63,20 +63,6 @@ def loads() -> bool:
     except ProviderError:
         return False
     return True
-
-
-def is_portable(lowering: str) -> bool:
-    """Whether layers become portable nodes: asked for, or ``auto`` where the kernels load.
-
-    Raises
-    ------
-    PlanError
-        If there is no such lowering.
-    """
-    if lowering not in get_args(Lowering):
-        known = ", ".join(get_args(Lowering))
-        raise PlanError(f"unknown lowering '{lowering}'; choose one of {known}")
-    return lowering == "portable" or (lowering == "auto" and loads())
 
 
 def session_options() -> onnxruntime.SessionOptions:

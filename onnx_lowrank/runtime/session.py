@@ -6,15 +6,14 @@ import contextlib
 import importlib
 import io
 import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from numpy.typing import NDArray
 
 from onnx_lowrank.errors import ModelError, OnnxLowRankError, ProviderError
 from onnx_lowrank.runtime import library as kernels
+from onnx_lowrank.runtime.source import model_name, one_line, readable
 from onnx_lowrank.runtime.tensor import TensorInfo
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ class Session:
             return dict(zip(names, self.raw.run(names, dict(feeds)), strict=True))
         except Exception as error:  # onnxruntime's exceptions share no base class
             raise ModelError(
-                f"onnxruntime cannot run {self._name}: {_one_line(error)}; "
+                f"onnxruntime cannot run {self._name}: {one_line(error)}; "
                 "check that the inputs fit the model"
             ) from error
 
@@ -105,6 +104,11 @@ def available_providers() -> tuple[str, ...]:
         onnxruntime is not installed.
     """
     return tuple(_onnxruntime().get_available_providers())
+
+
+def onnxruntime_version() -> str:
+    """Return onnxruntime's version; raise ProviderError where it is not installed."""
+    return str(_onnxruntime().__version__)
 
 
 def check_provider(provider: str) -> None:
@@ -188,7 +192,7 @@ def open_session(
             settings.register_custom_ops_library(library)
         except Exception as error:
             raise ProviderError(
-                f"onnxruntime cannot load the kernel library {library}: {_one_line(error)}; "
+                f"onnxruntime cannot load the kernel library {library}: {one_line(error)}; "
                 "reinstall onnx_lowrank"
             ) from error
     said = io.StringIO()
@@ -197,13 +201,13 @@ def open_session(
         raw = _load(ort, model, settings, _provider_list(ort, provider, asked))
     used = raw.get_providers()[0]
     if used != PROVIDERS[provider]:
-        why = next((f" ({_one_line(line)})" for line in said.getvalue().splitlines() if line), "")
+        why = next((f" ({one_line(line)})" for line in said.getvalue().splitlines() if line), "")
         raise ProviderError(
             f"onnxruntime has the {provider.upper()} provider but used {used}{why}; "
             "check the GPU, its driver and the CUDA and cuDNN libraries "
             "(pip install 'onnx_lowrank[gpu]' brings the libraries)"
         )
-    opened = Session(raw, provider=provider, name=_name(model), custom_ops=library)
+    opened = Session(raw, provider=provider, name=model_name(model), custom_ops=library)
     for key, value in opened.settings.items():
         if value != asked.get(key, value):
             raise ProviderError(
@@ -271,49 +275,15 @@ def _provider_list(ort: Any, provider: Provider, options: dict[str, str]) -> lis
 def _load(
     ort: Any, model: onnx.ModelProto | str | os.PathLike[str], settings: Any, providers: list[Any]
 ) -> Any:
-    def create(source: str | bytes) -> Any:
+    with readable(model) as source:
         try:
             return ort.InferenceSession(source, settings, providers=providers)
         except Exception as error:
             raise ModelError(
-                f"onnxruntime cannot load {_name(model)}: {_one_line(error)}; "
+                f"onnxruntime cannot load {model_name(model)}: {one_line(error)}; "
                 "check the model with onnx.checker, and its IR version and opset against "
                 "onnxruntime's"
             ) from error
-
-    if isinstance(model, str | os.PathLike):
-        path = Path(model)
-        if not path.is_file():
-            raise ModelError(f"no model at {path}; check the path")
-        return create(str(path))
-    from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
-
-    try:
-        data = model.SerializeToString()
-    except (EncodeError, ValueError):  # beyond 2 GB
-        from onnx_lowrank.graph.io import save_model
-
-        # onnxruntime has read all weights, or mapped their file, once the session exists.
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            path = Path(folder) / "model.onnx"
-            save_model(model, path)
-            return create(str(path))
-    return create(data)
-
-
-def _name(model: Any) -> str:
-    if isinstance(model, str | os.PathLike):
-        return str(model)
-    name = str(model.graph.name)
-    return f"model '{name}'" if name else "the model"
-
-
-def _one_line(error: BaseException | str) -> str:
-    """Return a message on one line of at most 300 characters, without onnxruntime's own prefix."""
-    line = " ".join(str(error).split()) or type(error).__name__
-    if line.startswith("[ONNXRuntimeError]"):
-        line = line.split(" : ", 3)[-1]
-    return line[:300].rstrip(" .")
 
 
 def _info(value: Any) -> TensorInfo:

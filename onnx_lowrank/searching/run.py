@@ -137,7 +137,10 @@ class Search:
             return self._nothing(reasons, "no layer has a candidate that is measurably faster")
         self.progress("measuring the original", 0, 1)
         meter = QualityMeter(
-            self.original, self.selection, score=self.score, provider=self.stopwatch.provider
+            self.original,
+            self.selection,
+            score=self.score,
+            engine=self.stopwatch.engine.with_threads(None),
         )
         if self.budget.max_drop is not None and not meter.has_drop:
             raise PlanError(
@@ -160,8 +163,8 @@ class Search:
             list(found),
             cache_dir=self.store.folder / "statistics",
             seed=self.seed,
-            provider=self.stopwatch.provider,
-            threads=self.stopwatch.threads if self.jobs == 1 else None,
+            provider=self.stopwatch.engine.device,
+            threads=self.stopwatch.engine.threads if self.jobs == 1 else None,
             progress=self.progress,
         )
         reasons |= statistics.refused
@@ -245,7 +248,7 @@ class Search:
             return self.table.whole.seconds, 0.0, [each.seconds for each in timed]
         wholes = [self.original, *([self.assemble({})] if self.portable else [])]
         key = key_of(
-            *("side by side", self.stopwatch.settings),
+            *("side by side", self.stopwatch.engine.settings),
             *(structure(model) for model in (*wholes, *singles)),
         )
         count = len(wholes) + len(singles)

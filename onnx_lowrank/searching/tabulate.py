@@ -16,7 +16,7 @@ from onnx_lowrank.graph.layers import find_layers
 from onnx_lowrank.passes.normalize import normalised
 from onnx_lowrank.planning.fit import LayerFit
 from onnx_lowrank.planning.latency import LatencyTable, SavedLatencies, Timed
-from onnx_lowrank.runtime import Provider, require_provider
+from onnx_lowrank.runtime.engines import open_engine
 from onnx_lowrank.runtime.machine import describe_machine
 from onnx_lowrank.searching.assembly import assemble
 from onnx_lowrank.searching.ladder import Ladder, ladder
@@ -51,7 +51,7 @@ class _Timings:
 def measure_latencies(
     model: ModelSource,
     *,
-    provider: Provider = "cpu",
+    engine: str = "cpu",
     threads: int | None = None,
     batch: int | None = None,
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
@@ -68,10 +68,10 @@ def measure_latencies(
     ----------
     model : path, bytes or ModelProto
         The model; not changed.
-    provider : {"cpu", "cuda"}
+    engine : {"cpu", "cuda", "openvino"}
         Where it will run.
     threads : int, optional
-        Intra-op threads of the deployment; onnxruntime's own choice by default.
+        Threads of the deployment; the engine's own choice by default.
     batch : int, optional
         Samples at once; the number that the model fixes, or 1, by default.
     input_shapes : mapping, optional
@@ -88,7 +88,8 @@ def measure_latencies(
     ModelError, DataError, ProviderError
         If an input is at fault; the message names the remedy.
     """
-    require_provider(provider)
+    where = open_engine(engine, threads)
+    where.require()
     original = read_model(model).model
     listed = find_layers(original, check_values=True)
     names = [layer.name for layer in listed if layer.reason is None]
@@ -98,7 +99,7 @@ def measure_latencies(
         why = next(iter(reasons.values()), "it has none")
         raise ModelError(f"the model has no layer that a search would look at: {why}")
     feeds = make_feeds(original, batch, input_shapes=input_shapes, seed=seed)
-    stopwatch = Stopwatch(provider, threads, seed)
+    stopwatch = Stopwatch(where, seed)
     store = Store((cache_dir or default_folder()) / "search")
     samples = batch_of(original, feeds)
     layers, known = _time_candidates(prepared, found, samples, stopwatch, store, progress)
@@ -107,7 +108,7 @@ def measure_latencies(
         model=model_key(original, feeds),
         name=Path(model).name if isinstance(model, str | os.PathLike) else "the model",
         machine=describe_machine(),
-        provider=provider,
+        provider=engine,
         threads=threads,
         batch=samples,
         input_shapes=input_shapes or {},

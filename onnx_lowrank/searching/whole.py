@@ -79,7 +79,7 @@ class WholeModels:
                 search.normalised,
                 Plan(tuple(Decision(name, fits[name].scheme) for name in order)),
                 calibration=Calibration(
-                    search.calibration, asymmetric=True, provider=search.stopwatch.provider
+                    search.calibration, asymmetric=True, provider=search.stopwatch.engine.device
                 ),
                 seed=search.seed,
                 starts=fits,
