@@ -110,7 +110,8 @@ def test_openvino_is_refused_before_the_work(
     assert {path.name for path in workplace.iterdir()} == {"net.onnx", "data.npz"}
 
 
-@pytest.mark.parametrize("name", ["verify", "bench", "latency", "compress", "calibration"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [n for n in RUNS if n not in ("bench int8", *ONNXRUNTIME_ALONE)])
 def test_a_command_runs_in_openvino(cli: Cli, workplace: Path, name: str) -> None:
     pytest.importorskip("openvino")
     outcome = cli(*RUNS[name], "--engine", "openvino", "--json")
@@ -119,10 +120,10 @@ def test_a_command_runs_in_openvino(cli: Cli, workplace: Path, name: str) -> Non
     found = json.loads(outcome.out)
     assert found["provider"] == "openvino"
     assert "openvino" in found["machine"]["versions"]
-    if name in ("compress", "calibration"):
+    if name in ("compress", "calibration", "search"):
         checked = found["verification"]["providers"]
         assert [each for each, said in checked.items() if said["checked"]] == ["openvino"]
-    if name == "calibration":
+    if name in ("calibration", "search"):
         said = "statistics for fits were taken in onnxruntime on CPU, of the same network"
         assert said in found["notes"]
 
