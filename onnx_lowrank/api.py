@@ -218,7 +218,7 @@ def compress(
     data, preprocess, labels_from, strict, input_shapes, limit, tolerance
         As for `verify`.
     verification : bool
-        Whether to run both models in onnxruntime at the end.
+        Whether to run both models at the end.
     calibration : optional
         Data like `data`, but other samples: the expected error of each layer's output over them is
         what its fit minimises. Without it, it is the error of the weights.

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import onnx
 
 Provider = Literal["cpu", "cuda"]
-ConvSearch = Literal["EXHAUSTIVE", "HEURISTIC", "DEFAULT"]
 PROVIDERS: dict[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 # Provider options that a figure from CUDA is worth nothing without.
 _STATED = (
@@ -128,9 +127,7 @@ def open_session(
     *,
     provider: Provider = "cpu",
     threads: int | None = None,
-    optimise: bool = True,
     tf32: bool = False,
-    conv_search: ConvSearch = "EXHAUSTIVE",
     stream: int | None = None,
     custom_ops: bool = True,
     options: Mapping[str, str] | None = None,
@@ -146,13 +143,8 @@ def open_session(
         Where to run; falling back to another one is an error, never silent.
     threads : int, optional
         Intra-op threads; onnxruntime's own choice by default.
-    optimise : bool
-        Whether onnxruntime may optimise the graph.
     tf32 : bool
         Whether CUDA may round float32 products to 10 bits of mantissa: off, for comparisons.
-    conv_search : {"EXHAUSTIVE", "HEURISTIC", "DEFAULT"}
-        How cuDNN's algorithm for a Conv is found: by timing all, by its own guess, or not at all.
-        Timing all is what makes comparisons of speed fair; it costs time when a shape first runs.
     stream : int, optional
         Handle of the CUDA stream to run on, which must outlive the session; its own by default.
     custom_ops : bool
@@ -179,8 +171,6 @@ def open_session(
     if threads is not None:
         settings.intra_op_num_threads = threads
         settings.inter_op_num_threads = 1
-    if not optimise:
-        settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     for key, value in (options or {}).items():
         settings.add_session_config_entry(key, value)
     if configure is not None:
@@ -197,7 +187,7 @@ def open_session(
             ) from error
     said = io.StringIO()
     with contextlib.redirect_stdout(said) if provider == "cuda" else contextlib.nullcontext():
-        asked = _provider_options(provider, tf32, conv_search, stream)
+        asked = _provider_options(provider, tf32, stream)
         raw = _load(ort, model, settings, _provider_list(ort, provider, asked))
     used = raw.get_providers()[0]
     if used != PROVIDERS[provider]:
@@ -246,15 +236,15 @@ def _onnxruntime() -> Any:
     return ort
 
 
-def _provider_options(
-    provider: Provider, tf32: bool, conv_search: ConvSearch, stream: int | None
-) -> dict[str, str]:
+def _provider_options(provider: Provider, tf32: bool, stream: int | None) -> dict[str, str]:
     if provider == "cpu":
         return {}
     asked = {
         "device_id": "0",
         "use_tf32": "1" if tf32 else "0",
-        "cudnn_conv_algo_search": conv_search,
+        # Timing all algorithms for a Conv makes comparisons of speed fair; it costs time when a
+        # shape first runs.
+        "cudnn_conv_algo_search": "EXHAUSTIVE",
         "cudnn_conv_use_max_workspace": "1",
     }
     if stream is not None:
