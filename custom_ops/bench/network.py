@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx_lowrank.rewriting.passes.approximate_conv import ApproximateConvPass
 
 from onnx_lowrank import api
 from onnx_lowrank.graph.layers import find_layers
 from onnx_lowrank.rewriting.passes.absorb_permutations import AbsorbPermutationsPass
-from onnx_lowrank.rewriting.passes.approximate_conv import ApproximateConvPass
 from onnx_lowrank.rewriting.passes.base import Pass, PassManager
 from onnx_lowrank.rewriting.passes.fuse_activation import FuseActivationPass
 from onnx_lowrank.rewriting.passes.normalize import normalisation

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from onnx_lowrank.conv import ConvSpec
-from onnx_lowrank.errors import PlanError, suggest
+from onnx_lowrank.errors import PlanError, SchemeError, suggest
 from onnx_lowrank.graph.fragment import Fragment
 from onnx_lowrank.graph.layers import Layer
 from onnx_lowrank.planning.plan import Plan
@@ -172,6 +172,21 @@ def layer_forms(
     )
 
 
+def check_written(schemes: Iterable[type[Scheme]]) -> None:
+    """Raise SchemeError if a structure of some schemes has no chain of standard ops.
+
+    They stand in wherever no other form serves, and so every structure needs them. This is asked
+    before anything is fitted.
+    """
+    for scheme in schemes:
+        for structure in scheme.structures:
+            if (reason := standard.refusal(structure)) is not None:
+                raise SchemeError(
+                    f"{scheme.name} cannot be written: {reason}; "
+                    f"register a function for {structure.__name__} by {standard.__name__}.lower"
+                )
+
+
 def checked_forms(layers: Sequence[Layer], plan: Plan) -> Plan:
     """Return a plan of which every form serves its layer; under a glob, others are kept.
 
@@ -179,7 +194,10 @@ def checked_forms(layers: Sequence[Layer], plan: Plan) -> Plan:
     ------
     PlanError
         There is no such form, or a layer that a rule names exactly cannot take it.
+    SchemeError
+        As of `check_written`.
     """
+    check_written(dict.fromkeys(type(scheme) for scheme in plan.chosen.values()))
     reasons = {}
     for layer, decision in zip(layers, plan.decisions, strict=True):
         if decision.form is None or decision.scheme is None or layer.spec is None:

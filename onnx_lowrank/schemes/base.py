@@ -254,7 +254,10 @@ def lacks(scheme: type[Scheme]) -> str | None:
     """
     name = getattr(scheme, "name", "")
     if not re.fullmatch(r"[A-Za-z][\w-]*", name) or name in RESERVED:
-        return f"{scheme.__name__} needs a name: letters, digits and hyphens, and not {RESERVED}"
+        return (
+            f"{scheme.__name__} needs a name: letters, digits and hyphens, "
+            f"and not {' or '.join(map(repr, RESERVED))}, which plans use"
+        )
     if missing := sorted(scheme.__abstractmethods__):
         return f"{name} does not define {', '.join(missing)}"
     if not scheme.rank_names():
@@ -262,13 +265,20 @@ def lacks(scheme: type[Scheme]) -> str | None:
     structures = getattr(scheme, "structures", ())
     if not structures:
         return f"{name} does not say the classes of its factors; list them in 'structures'"
-    for each in structures:
-        if not (isinstance(each, type) and issubclass(each, Factors)):
-            return f"{each!r}, a structure of {name}, is no subclass of Factors"
-        if missing := sorted(each.__abstractmethods__):
-            return f"{each.__name__}, a structure of {name}, does not define {', '.join(missing)}"
-        if not fields(each):
-            return f"{each.__name__}, a structure of {name}, has no arrays; make it a dataclass"
+    names = [each.__name__ for each in structures]
+    if twice := [each for each in names if names.count(each) > 1]:
+        return f"{name} has two structures called {twice[0]}; rename one"
+    return next(filter(None, (_structure_lacks(name, each) for each in structures)), None)
+
+
+def _structure_lacks(scheme: str, structure: type[Factors]) -> str | None:
+    what = f"{structure.__name__}, a structure of {scheme},"
+    if not issubclass(structure, Factors):
+        return f"{what} is no subclass of Factors"
+    if missing := sorted(structure.__abstractmethods__):
+        return f"{what} does not define {', '.join(missing)}"
+    if not fields(structure):
+        return f"{what} has no arrays; make it a frozen dataclass of arrays"
     return None
 
 

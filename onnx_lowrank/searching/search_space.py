@@ -13,8 +13,8 @@ from onnx_lowrank.graph.layers import Layer, find_layers
 from onnx_lowrank.planning.candidates import candidates
 from onnx_lowrank.planning.plan import applicable, kept_as_asked
 from onnx_lowrank.rewriting.form import Form
-from onnx_lowrank.rewriting.forms import STANDARD, forms_for
-from onnx_lowrank.schemes import Scheme
+from onnx_lowrank.rewriting.forms import STANDARD, check_written, forms_for
+from onnx_lowrank.schemes import SCHEMES, Scheme
 from onnx_lowrank.schemes.dense import DenseFactors
 from onnx_lowrank.searching.settings import SETTINGS, SearchSettings
 
@@ -81,7 +81,13 @@ def search_space(
     -------
     dict of str to (Layer, tuple of Scheme), dict of str to str
         Both by layer name.
+
+    Raises
+    ------
+    SchemeError
+        A scheme of the list cannot be written: see `check_written`.
     """
+    check_written(SCHEMES)
     specs = [layer.spec for layer in layers if layer.spec is not None]
     least = settings.least_share
     macs = sum(spec.macs or 0 for spec in specs)

@@ -17,6 +17,7 @@ import pytest
 from conformance import metrics, plain, structures
 from conformance.common import LAYERS, METRICS, PERCENTS, name_of
 from onnx_lowrank.conv import ConvSpec
+from onnx_lowrank.rewriting.forms import FORMS
 from onnx_lowrank.schemes import Scheme
 
 OF_A_SCHEME: tuple[tuple[Any, ...], ...] = (
@@ -41,8 +42,8 @@ OF_A_LAYER: tuple[tuple[Any, ...], ...] = (
     *((metrics.a_fit_is_as_good_as_it_says_and_is_stored_and_read, name) for name in METRICS),
     *((metrics.exact_at_full_rank, name) for name in METRICS[1:]),
     *(
-        (structures.nodes_compute_what_the_factors_stand_for, portable, window)
-        for portable in (False, True)
+        (structures.nodes_compute_what_the_factors_stand_for, form, window)
+        for form in FORMS.names
         for window in (False, True)
     ),
 )

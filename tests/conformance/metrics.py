@@ -70,7 +70,7 @@ def stored_and_read(scheme: Scheme, result: Fit, conv: ConvSpec) -> None:
     np.savez(file, allow_pickle=False, **to_arrays(kept))
     file.seek(0)
     with np.load(file) as arrays:
-        read = from_arrays("layer", scheme, dict(arrays))
+        read = from_arrays("layer", scheme, conv, dict(arrays))
     assert_same_arrays(read.factors, result.factors)
     assert read.bias is not None
     assert read.bias.tobytes() == bias.tobytes()
