@@ -38,12 +38,13 @@ from onnx_lowrank.results import (
     inspected,
 )
 from onnx_lowrank.rewriting.form import Replacement
-from onnx_lowrank.rewriting.forms import AUTO, checked_forms, default_form, find_form, layer_forms
+from onnx_lowrank.rewriting.forms import checked_forms, default_form, find_form, layer_forms
 from onnx_lowrank.rewriting.passes.normalize import normalised
 from onnx_lowrank.rewriting.rewrite import rewrite
-from onnx_lowrank.runtime import Provider, fix_shapes, model_inputs, require_provider
+from onnx_lowrank.runtime import fix_shapes, model_inputs
 from onnx_lowrank.runtime.doctor import Diagnosis, diagnose
-from onnx_lowrank.runtime.library import Lowering, loads
+from onnx_lowrank.runtime.engines import open_engine, statistics_note
+from onnx_lowrank.runtime.library import Lowering
 from onnx_lowrank.schemes import SCHEMES
 from onnx_lowrank.score import Score, ScoreSource
 from onnx_lowrank.verification import Tolerance, VerifyReport
@@ -135,9 +136,9 @@ def verify(
     tolerance: Tolerance | None = None,
     seed: int = 0,
     score: ScoreSource | None = None,
-    provider: Provider | None = None,
+    engine: str | None = None,
 ) -> VerifyReport:
-    """Run two models on the same inputs in onnxruntime and compare every output.
+    """Run two models on the same inputs and compare every output.
 
     Parameters
     ----------
@@ -162,18 +163,20 @@ def verify(
     score : str or callable, optional
         A user's figure of merit, ``"module:callable"`` or a callable, as of
         `onnx_lowrank.score.Score`.
-    provider : {"cpu", "cuda"}, optional
-        Where both run: that one must work. Otherwise on the CPU, and on CUDA where that works.
+    engine : {"cpu", "cuda", "openvino"}, optional
+        Where both run: that one must work. Otherwise in onnxruntime on the CPU, and on CUDA where
+        that works.
 
     Raises
     ------
     ModelError, DataError
         If an input is at fault; the message names the remedy.
     ProviderError
-        The provider is missing or does not work.
+        The engine is unknown, missing or does not work.
     """
-    if provider is not None:
-        require_provider(provider)
+    engines = None if engine is None else (open_engine(engine),)
+    for each in engines or ():
+        each.require()
     reference, other = read_model(original), read_model(compressed)
     dataset = _dataset(
         reference.model, data, preprocess, labels_from, strict, input_shapes, limit, seed
@@ -183,7 +186,7 @@ def verify(
         reference.model,
         other.model,
         dataset,
-        providers=None if provider is None else (provider,),
+        engines=engines,
         tolerance=tolerance,
         score=judge,
     )
@@ -210,7 +213,7 @@ def compress(
     metric: MetricName | None = None,
     cache_dir: Path | None = None,
     lowering: Lowering = "standard",
-    provider: Provider = "cpu",
+    engine: str = "cpu",
     seed: int = 0,
     progress: Progress = _silent,
 ) -> CompressResult:
@@ -225,7 +228,7 @@ def compress(
     data, preprocess, labels_from, strict, input_shapes, limit, tolerance
         As for `verify`.
     verification : bool
-        Whether to run both models in onnxruntime at the end.
+        Whether to run both models at the end.
     calibration : optional
         Data like `data`, but other samples: the expected error of each layer's output over them is
         what its fit minimises. Without it, it is the error of the weights.
@@ -242,9 +245,10 @@ def compress(
         What the new layers are made of. Standard ops; or nodes of the package's own ops, and LRN
         likewise, each with a body of standard ops: they run in any ONNX runtime, and faster where
         the kernel library is registered. ``auto``: portable where the library loads here.
-    provider : {"cpu", "cuda"}
-        Where models run over the data. The comparison at the end is on the CPU, and on CUDA where
-        that works; "cuda" must work, and the comparison is there alone.
+    engine : {"cpu", "cuda", "openvino"}
+        Where models run. The comparison at the end is in onnxruntime on the CPU, and on CUDA where
+        that works; another engine than "cpu" must work, and the comparison is there alone.
+        Statistics for fits are taken in onnxruntime on the engine's device.
     seed : int
         Fixes every random choice; two runs with one seed give the same bytes.
     progress : callable
@@ -260,10 +264,11 @@ def compress(
     ModelError, PlanError, SchemeError, DataError
         If an input is at fault; the message names the remedy.
     ProviderError
-        The provider is missing or does not work.
+        The engine is unknown, missing or does not work.
     """
-    require_provider(provider)
-    form = default_form(lowering, kernels=lowering == AUTO and loads())
+    where = open_engine(engine)
+    where.require()
+    form = default_form(lowering, where)
     source = read_model(model)
     original = source.model
     layers = _layers(original, input_shapes)
@@ -291,7 +296,9 @@ def compress(
             strict=strict,
             seed=seed,
         )
-        samples = Calibration(calibrated, asymmetric, cache_dir, metric or "covariance", provider)
+        samples = Calibration(
+            calibrated, asymmetric, cache_dir, metric or "covariance", where.device
+        )
     elif asymmetric:
         raise DataError("asymmetric fits need data; give calibration samples")
     elif metric is not None:
@@ -325,7 +332,7 @@ def compress(
             original,
             rewritten,
             dataset,
-            providers=None if provider == "cpu" else (provider,),
+            engines=None if where.name == "cpu" else (where,),
             tolerance=tolerance,
         )
     return CompressResult(
@@ -340,6 +347,8 @@ def compress(
                 *source.notes,
                 *changed.notes,
                 *(f"calibration: {note}" for note in (samples.dataset.notes if samples else ())),
+                *where.notes,
+                *(statistics_note(where) if samples else ()),
             ),
             file_bytes=FileBytes.of(model, original, rewritten),
         ),

@@ -31,7 +31,7 @@ class DataError(OnnxLowRankError):
 
 
 class ProviderError(OnnxLowRankError):
-    """An execution provider is missing, or onnxruntime did not use the one asked for."""
+    """An engine is missing or does not work, or onnxruntime used another provider."""
 
 
 class ClusterError(OnnxLowRankError):

@@ -25,8 +25,9 @@ from onnx_lowrank.results import CompressReport, CompressResult, CostReport, Fil
 from onnx_lowrank.rewriting.forms import AUTO, STANDARD, allowed_forms
 from onnx_lowrank.rewriting.passes.normalize import normalised
 from onnx_lowrank.rewriting.rewrite import rewrite
-from onnx_lowrank.runtime import Provider, fix_shapes, model_inputs, require_provider
-from onnx_lowrank.runtime.library import Lowering, loads
+from onnx_lowrank.runtime import fix_shapes, model_inputs
+from onnx_lowrank.runtime.engines import open_engine, statistics_note
+from onnx_lowrank.runtime.library import Lowering
 from onnx_lowrank.score import Score
 from onnx_lowrank.searching.cluster import check_scheduler
 from onnx_lowrank.searching.context import RunOptions, SearchContext, SearchSamples
@@ -87,7 +88,7 @@ class BudgetResult:
 
     @property
     def seen(self) -> float | None:
-        """What of `expected` was then seen in the verdict, on its first provider."""
+        """What of `expected` was then seen in the verdict, on its first engine."""
         report = self.compressed.report.verification
         if self.expected is None or report is None:
             return None
@@ -121,7 +122,7 @@ class BudgetResult:
             return None
         source = self.compressed.source or "MODEL"
         words = ["onnx-lowrank", "bench", os.fspath(source), os.fspath(output)]
-        words += ["--provider", table.provider, "--batch", str(table.batch)]
+        words += ["--engine", table.provider, "--batch", str(table.batch)]
         if table.threads is not None:
             words += ["--threads", str(table.threads)]
         for name, shape in table.input_shapes.items():
@@ -157,7 +158,7 @@ def compress_to_budget(
     calibration_limit: int | None = None,
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     threads: int | None = None,
-    provider: Provider = "cpu",
+    engine: str = "cpu",
     jobs: int = 1,
     dask: str | None = None,
     latency: SavedLatencies | LatencySource | None = None,
@@ -192,9 +193,9 @@ def compress_to_budget(
     input_shapes : mapping, optional
         Shapes of inputs that the model leaves open; that of one image where it takes any number.
     threads : int, optional
-        Intra-op threads of the deployment; onnxruntime's own choice by default.
-    provider : {"cpu", "cuda"}
-        Where it will run.
+        Threads of the deployment; the engine's own choice by default.
+    engine : {"cpu", "cuda", "openvino"}
+        Where it will run, and is timed and judged.
     jobs : int
         Processes for the fits.
     dask : str, optional
@@ -202,8 +203,8 @@ def compress_to_budget(
         else, timing above all, is done here.
     latency : SavedLatencies or LatencySource, optional
         Latencies measured on another machine, for which the model is then made: nothing is timed
-        here, and threads, provider and input shapes are those of that measurement. Or another
-        source of latencies than this machine's clock.
+        here, and threads, engine and input shapes are those of that measurement. Or another source
+        of latencies than this machine's clock.
     lowering : {"standard", "portable", "auto"}
         The forms that candidates may have, each timed in its own; ``auto``: all that can be fast
         here, side by side in one model. Latencies of another machine are those of standard ops.
@@ -223,10 +224,10 @@ def compress_to_budget(
     ModelError, PlanError, DataError, ProviderError, ClusterError
         If an input is at fault; the message names the remedy.
     """
-    # By latencies of another machine nothing runs on its provider here.
+    # By latencies of another machine nothing runs in its engine here.
     table = latency if isinstance(latency, SavedLatencies) else None
-    here: Provider = "cpu" if table is not None else provider
-    require_provider(here)
+    here = open_engine("cpu" if table is not None else engine, threads)
+    here.require()
     if dask is not None:
         check_scheduler(dask)
     score = None if budget.score is None else Score.open(budget.score)
@@ -235,7 +236,7 @@ def compress_to_budget(
     names, kept = searched(original, keep)
     prepared, _ = normalised(original, names)
     if table is None:
-        forms = allowed_forms(lowering, kernels=lowering == AUTO and loads())
+        forms = allowed_forms(lowering, here)
     else:
         forms = (STANDARD,)
         if lowering not in (AUTO, STANDARD.name):
@@ -243,7 +244,7 @@ def compress_to_budget(
                 "saved latencies are of standard ops; leave out the lowering, or the latencies"
             )
         input_shapes = input_shapes or table.input_shapes or None
-        _check_latency(table, original, threads, provider, input_shapes, seed)
+        _check_latency(table, original, threads, engine, input_shapes, seed)
     layers = find_layers(original, input_shapes=input_shapes)
     inputs = fix_shapes(model_inputs(original), input_shapes or {})
     budget.check_countable(
@@ -279,7 +280,7 @@ def compress_to_budget(
     if isinstance(latency, SavedLatencies):
         latency = MeasuredElsewhere(latency)
     elif latency is None:
-        latency = MeasuredHere(Stopwatch(here, threads, seed), store, settings)
+        latency = MeasuredHere(Stopwatch(here, seed), store, settings)
     found = search(
         SearchContext(
             original=original,
@@ -290,7 +291,7 @@ def compress_to_budget(
             samples=SearchSamples(calibration=fitting, search=selection, verdict=verdict.samples),
             latencies=latency,
             store=store,
-            options=RunOptions(provider=here, threads=threads, jobs=jobs, cluster=dask, seed=seed),
+            options=RunOptions(engine=here, jobs=jobs, cluster=dask, seed=seed),
             input_shapes=input_shapes,
             score=score,
             kept=kept,
@@ -307,7 +308,7 @@ def compress_to_budget(
         original,
         rewritten,
         verdict,
-        providers=None if here == "cpu" else (here,),
+        engines=None if here.name == "cpu" else (here.with_threads(None),),
         tolerance=_tolerance(budget, verdict),
         score=score,
     )
@@ -325,6 +326,8 @@ def compress_to_budget(
                 *source.notes,
                 *changed.notes,
                 *(f"calibration: {note}" for note in fitting.notes),
+                *here.notes,
+                *statistics_note(here),
             ),
             file_bytes=sizes,
         ),
@@ -360,7 +363,7 @@ def _check_latency(
     latency: SavedLatencies,
     original: onnx.ModelProto,
     threads: int | None,
-    provider: Provider,
+    engine: str,
     input_shapes: Mapping[str, tuple[int, ...]] | None,
     seed: int,
 ) -> None:
@@ -375,7 +378,7 @@ def _check_latency(
         f"{name} {given}"
         for name, given, default, saved in (
             ("threads", threads, None, latency.threads),
-            ("provider", provider, "cpu", latency.provider),
+            ("engine", engine, "cpu", latency.provider),
         )
         if given not in (default, saved)
     ]

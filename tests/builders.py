@@ -11,6 +11,10 @@ import onnxruntime as ort
 from numpy.typing import DTypeLike, NDArray
 from onnx import helper, numpy_helper, parser
 
+from onnx_lowrank.schemes import Scheme
+from onnx_lowrank.schemes.base import Fit
+from onnx_lowrank.schemes.fitting import fit_ladder
+
 Array = NDArray[Any]
 Size = int | str | None
 
@@ -131,3 +135,9 @@ def without(model: onnx.ModelProto, *fields: str) -> bytes:
     for field in fields:
         copy.graph.ClearField(field)
     return bytes(copy.SerializeToString(deterministic=True))
+
+
+def fit_scheme(scheme: Scheme, weight: NDArray[np.float64], **options: Any) -> Fit:
+    """Fit one scheme; the options are those of `fit_ladder`."""
+    (fit,) = fit_ladder([scheme], weight, **options)
+    return fit

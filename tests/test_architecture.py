@@ -76,6 +76,7 @@ ALLOWED: dict[str, set[str]] = {
 EXCLUSIVE = {
     "onnx_graphsurgeon": {"graph"},
     "onnxruntime": {"runtime"},
+    "openvino": {"runtime"},
     "torch": {"finetune"},
     "typer": {"cli"},
     "onnx": {

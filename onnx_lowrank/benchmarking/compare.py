@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,13 +21,19 @@ from onnx_lowrank.bounds import (
     check_number,
 )
 from onnx_lowrank.data import Preprocess
-from onnx_lowrank.errors import ModelError, OnnxLowRankError
-from onnx_lowrank.runtime import Provider, model_inputs, require_provider
+from onnx_lowrank.errors import ModelError, OnnxLowRankError, ProviderError
+from onnx_lowrank.runtime import model_inputs
 from onnx_lowrank.runtime.bench import Contender, Progress, Timing, measure
+from onnx_lowrank.runtime.engines import (
+    Engine,
+    OpenVinoEngine,
+    keeps_one_core_busy,
+    open_engine,
+)
 from onnx_lowrank.runtime.int8 import quantise
 from onnx_lowrank.runtime.machine import describe_machine
-from onnx_lowrank.runtime.memory import Engine, measure_memory
-from onnx_lowrank.runtime.runner import Feeds, OpenVinoRunner, OrtRunner, Runner, openvino_version
+from onnx_lowrank.runtime.memory import measure_memory
+from onnx_lowrank.runtime.runner import Feeds, Runner
 from onnx_lowrank.runtime.statistics import (
     MIN_REPEATS,
     RatioInterval,
@@ -45,13 +51,13 @@ class _Entry:
 
     name: str
     workload: Workload
-    engine: Engine = "onnxruntime"
+    engine: Engine
 
 
 def benchmark(
     models: Sequence[ModelSource],
     *,
-    provider: Provider = "cpu",
+    engine: str = "cpu",
     threads: Sequence[int | None] = (None,),
     batches: Sequence[int | None] = (None,),
     repeats: int = 10,
@@ -74,10 +80,10 @@ def benchmark(
     ----------
     models : sequence of path, bytes or ModelProto
         The first is what the others are compared with; one may occur twice.
-    provider : {"cpu", "cuda"}
-        Where to run.
+    engine : {"cpu", "cuda", "openvino"}
+        Where to run: onnxruntime on the CPU or on CUDA, or OpenVINO.
     threads : sequence of int or None
-        Intra-op threads to try, one after the other; None is onnxruntime's own choice.
+        Threads of one run to try, one after the other; None is the engine's own choice.
     batches : sequence of int or None
         Samples at once to try; None is the number that the model fixes, or 1.
     repeats : int
@@ -103,12 +109,13 @@ def benchmark(
     OnnxLowRankError
         A number is out of range.
     ProviderError
-        The provider is missing or was not used.
+        The engine is unknown, missing or was not used.
     ModelError, DataError
         A model cannot be read, run, brought to a batch size, or takes other inputs than the first.
     """
     _check(models, threads, batches, repeats, seconds)
-    require_provider(provider)
+    where = open_engine(engine)
+    where.require()
     show = progress or (lambda step, done, total: None)
     rng = np.random.default_rng(seed)
     feeds_of = partial(
@@ -116,29 +123,18 @@ def benchmark(
     )
     with tempfile.TemporaryDirectory(prefix="onnx_lowrank-") as folder:
         show("reading the models", 0, 1)
-        entries = _entries(models)
-        notes: list[str] = []
-        if provider == "cuda":
-            notes.append("on CUDA: TF32 off, cuDNN's algorithms by exhaustive search, one stream")
+        entries = _entries(models, where)
+        notes = [*where.notes]
         if int8:
             show("quantising to int8", 0, 1)
             entries.append(_int8(entries[0], Path(folder), data, preprocess, input_shapes, seed))
             if data is None:
                 notes.append("the int8 model has its ranges from random inputs; data are better")
         if openvino:
-            if provider != "cpu":
-                notes.append(f"OpenVINO was left out: it is compared on the CPU, not on {provider}")
-            elif (version := openvino_version()) is None:
-                notes.append("OpenVINO was left out: it is not installed; pip install openvino")
-            else:
-                first = entries[0]
-                entries.append(
-                    _Entry(
-                        f"{first.name} (OpenVINO {version.split('-')[0]})",
-                        first.workload,
-                        "openvino",
-                    )
-                )
+            try:
+                entries.append(_in_openvino(entries[0]))
+            except ProviderError as error:
+                notes.append(f"OpenVINO was left out: {error}")
         results = []
         for batch in batches:
             at_batch = [
@@ -161,20 +157,9 @@ def benchmark(
                 ) -> None:
                     show(f"{title}: {what}", done, total)
 
-                results.append(
-                    _setting(
-                        at_batch,
-                        paths,
-                        feeds,
-                        provider=provider,
-                        threads=count,
-                        repeats=repeats,
-                        seconds=seconds,
-                        rng=rng,
-                        progress=step,
-                    )
-                )
-    return BenchReport(provider, tuple(results), seed, describe_machine(), tuple(notes))
+                setting = _Setting(count, repeats, seconds, rng, step)
+                results.append(_measured(at_batch, paths, feeds, setting))
+    return BenchReport(engine, tuple(results), seed, describe_machine(), tuple(notes))
 
 
 def _check(
@@ -212,7 +197,7 @@ def _check(
     )
 
 
-def _entries(models: Sequence[ModelSource]) -> list[_Entry]:
+def _entries(models: Sequence[ModelSource], engine: Engine) -> list[_Entry]:
     entries: list[_Entry] = []
     for source in models:
         workload = Workload.open(source)
@@ -220,7 +205,7 @@ def _entries(models: Sequence[ModelSource]) -> list[_Entry]:
         name, number = workload.name, 2
         while name in taken:
             name, number = f"{workload.name} #{number}", number + 1
-        entries.append(_Entry(name, workload))
+        entries.append(_Entry(name, workload, engine))
     first = {i.name: i.type for i in model_inputs(entries[0].workload.model)}
     for entry in entries[1:]:
         found = {i.name: i.type for i in model_inputs(entry.workload.model)}
@@ -234,6 +219,17 @@ def _entries(models: Sequence[ModelSource]) -> list[_Entry]:
 
 def _names(inputs: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {kind}" for name, kind in inputs.items()) or "nothing"
+
+
+def _in_openvino(first: _Entry) -> _Entry:
+    """Return the first contender in OpenVINO; raise ProviderError where that cannot be compared."""
+    engine = OpenVinoEngine()
+    if first.engine.device != engine.device:
+        raise ProviderError(f"it is compared on the CPU, not on {first.engine.name}")
+    if first.engine.name == engine.name:
+        raise ProviderError("all models run there already")
+    engine.require()
+    return _Entry(f"{first.name} (OpenVINO {engine.version})", first.workload, engine)
 
 
 def _int8(
@@ -259,45 +255,46 @@ def _int8(
         for number in range(CALIBRATION_SAMPLES)
     ]
     quantise(model, path, feeds)
-    return _Entry(f"{entry.name} (int8)", Workload.open(path))
+    return _Entry(f"{entry.name} (int8)", Workload.open(path), entry.engine)
 
 
-def _setting(
-    entries: Sequence[_Entry],
-    paths: Sequence[Path],
-    feeds: Feeds,
-    *,
-    provider: Provider,
-    threads: int | None,
-    repeats: int,
-    seconds: float,
-    rng: np.random.Generator,
-    progress: Callable[[str, int, int], None],
+@dataclass(frozen=True)
+class _Setting:
+    """How contenders are timed."""
+
+    threads: int | None
+    repeats: int
+    seconds: float
+    rng: np.random.Generator
+    progress: Progress
+
+
+def _measured(
+    entries: Sequence[_Entry], paths: Sequence[Path], feeds: Feeds, setting: _Setting
 ) -> SettingResult:
     session: dict[str, str] = {}
 
     def load(path: Path, engine: Engine) -> Runner:
-        if engine == "openvino":
-            return OpenVinoRunner(path, feeds, threads=threads)
-        runner = OrtRunner(path, feeds, provider=provider, threads=threads)
+        runner = engine.runner(path, feeds)
         session.update(runner.settings)
         return runner
 
+    engines = [entry.engine.with_threads(setting.threads) for entry in entries]
     timings, noise = measure(
         [
-            Contender(entry.name, partial(load, path, entry.engine))
-            for entry, path in zip(entries, paths, strict=True)
+            Contender(entry.name, partial(load, path, engine))
+            for entry, path, engine in zip(entries, paths, engines, strict=True)
         ],
-        repeats=repeats,
-        seconds=seconds,
-        one_thread=threads == 1 and provider == "cpu",
-        rng=rng,
-        progress=progress,
+        repeats=setting.repeats,
+        seconds=setting.seconds,
+        one_thread=all(map(keeps_one_core_busy, engines)),
+        rng=setting.rng,
+        progress=setting.progress,
     )
     batch = batch_of(entries[0].workload.model, feeds)
     contenders = []
-    for entry, path, timing in zip(entries, paths, timings, strict=True):
-        progress(f"memory of {entry.name}", repeats, repeats)
+    for entry, path, engine, timing in zip(entries, paths, engines, timings, strict=True):
+        setting.progress(f"memory of {entry.name}", setting.repeats, setting.repeats)
         first = timing is timings[0]
         contenders.append(
             ContenderResult(
@@ -306,16 +303,16 @@ def _setting(
                 throughput=batch / timing.latency.mean,
                 load_seconds=float(np.median(timing.load)),
                 file_size=entry.workload.file_size,
-                memory=measure_memory(
-                    path, feeds, provider=provider, threads=threads, engine=entry.engine
-                ),
+                memory=measure_memory(path, feeds, engine=engine),
                 ratio=None if first else _ratio(timing, timings[0]),
                 sqnr_db=None if first else sqnr_db(timings[0].outputs, timing.outputs),
                 differing_blocks=timing.differing,
             )
         )
     rounds = timings[0].blocks.shape[1]
-    return SettingResult(batch, threads, repeats, rounds, tuple(contenders), noise, session)
+    return SettingResult(
+        batch, setting.threads, setting.repeats, rounds, tuple(contenders), noise, session
+    )
 
 
 def _ratio(timing: Timing, reference: Timing) -> RatioInterval:

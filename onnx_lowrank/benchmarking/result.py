@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from onnx_lowrank.runtime import Provider
 from onnx_lowrank.runtime.machine import Noise
 from onnx_lowrank.runtime.memory import Memory
 from onnx_lowrank.runtime.statistics import Latency, RatioInterval
@@ -73,7 +72,7 @@ class SettingResult:
     batch : int
         Samples in one run.
     threads : int or None
-        Intra-op threads; None is onnxruntime's own choice.
+        Threads of one run; None is the engine's own choice.
     repeats, rounds : int
         How often everything was loaded anew, and rounds in each repeat.
     contenders : tuple of ContenderResult
@@ -81,7 +80,7 @@ class SettingResult:
     noise : Noise
         Signs of other work on the machine.
     session : dict of str to str
-        Settings of onnxruntime's provider, the same for all contenders, as of
+        Settings of the engine, the same for all contenders, as of
         `onnx_lowrank.runtime.Session`.
     """
 
@@ -112,8 +111,8 @@ class BenchReport:
 
     Attributes
     ----------
-    provider : {"cpu", "cuda"}
-        Where onnxruntime ran the models, asserted for every session.
+    provider : str
+        Name of the engine that ran the models, asserted for every session.
     settings : tuple of SettingResult
         One for each batch size and number of threads.
     seed : int
@@ -124,7 +123,7 @@ class BenchReport:
         Sentences on what was left out, and why.
     """
 
-    provider: Provider
+    provider: str
     settings: tuple[SettingResult, ...]
     seed: int
     machine: dict[str, Any]

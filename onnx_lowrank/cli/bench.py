@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated
 
 import typer
 
@@ -13,10 +13,10 @@ from onnx_lowrank.cli.gate import Writes
 from onnx_lowrank.cli.options import (
     Batches,
     Data,
+    Engine,
     InputShapes,
     Json,
     Preset,
-    Provider,
     Quiet,
     Seed,
     Threads,
@@ -38,7 +38,7 @@ def bench(
             show_default=False,
         ),
     ],
-    provider: Provider = "cpu",
+    engine: Engine = "cpu",
     threads: Threads = None,
     batch: Batches = None,
     seconds: Annotated[
@@ -89,7 +89,7 @@ def bench(
         _save_latency(
             models[0],
             save_latency,
-            provider=provider,
+            engine=engine,
             threads=_one_count("--threads", threads, MOST_WORKERS),
             batch=_one_count("--batch", batch, MOST_BATCH),
             input_shape=input_shape,
@@ -101,7 +101,7 @@ def bench(
     with show_progress(quiet=quiet) as progress:
         report = benchmarking.benchmark(
             models,
-            provider=cast("Any", provider),
+            engine=engine,
             threads=read_counts("--threads", threads, most=MOST_WORKERS),
             batches=read_counts("--batch", batch, most=MOST_BATCH),
             repeats=repeats,
@@ -126,7 +126,7 @@ def _save_latency(
     model: Path,
     path: Path,
     *,
-    provider: str,
+    engine: str,
     threads: int | None,
     batch: int | None,
     input_shape: list[str] | None,
@@ -141,7 +141,7 @@ def _save_latency(
     with show_progress(quiet=quiet) as progress:
         table = measure_latencies(
             model,
-            provider=cast("Any", provider),
+            engine=engine,
             threads=threads,
             batch=batch,
             input_shapes=read_shapes(input_shape),

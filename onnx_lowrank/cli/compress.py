@@ -13,6 +13,7 @@ from onnx_lowrank.cli.gate import Writes
 from onnx_lowrank.cli.options import (
     CalibrateLimit,
     Data,
+    Engine,
     InputShapes,
     Json,
     Labels,
@@ -24,7 +25,6 @@ from onnx_lowrank.cli.options import (
     Model,
     PlanFile,
     Preset,
-    Provider,
     Quiet,
     ScoreOption,
     Seed,
@@ -145,7 +145,7 @@ def compress(
         ),
     ] = "latency",
     threads: Annotated[int | None, workers("--threads", "Intra-op threads to search for.")] = None,
-    provider: Provider = "cpu",
+    engine: Engine = "cpu",
     jobs: Annotated[int, workers("--jobs", "Processes for the fits.")] = 1,
     dask: Annotated[
         str | None,
@@ -233,7 +233,7 @@ def compress(
             limit=limit,
             input_shapes=read_shapes(input_shape),
             threads=threads,
-            provider=cast("Any", provider),
+            engine=engine,
             jobs=jobs,
             dask=dask,
             latency=None if latency is None else read_latency(latency),
@@ -261,7 +261,7 @@ def compress(
             input_shapes=read_shapes(input_shape),
             tolerance=read_tolerance(min_sqnr, max_drop, min_top1),
             lowering=lowering or "standard",
-            provider=cast("Any", provider),
+            engine=engine,
             seed=seed,
             progress=progress,
         )
@@ -276,7 +276,7 @@ def compress(
         lambda: measured(
             "compress",
             {**result.report.to_dict(), "output": None if written is None else str(written)},
-            provider=provider,
+            provider=engine,
         ),
         lambda: _print_tables(result.report, written),
         as_json=as_json,
@@ -324,7 +324,7 @@ def _to_budget(
     if save_plan is not None:
         text = json.dumps(result.compressed.plan.to_dict(), indent=2) + "\n"
         api.write_text(save_plan, text)
-    where = {"provider": options["provider"], "threads": options["threads"]}
+    where = {"provider": options["engine"], "threads": options["threads"]}
     print_result(
         lambda: measured(
             "search", {**result.to_dict(), **_written(result, output, written=written)}, **where

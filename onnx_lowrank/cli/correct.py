@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from onnx_lowrank.cli.gate import Writes
-from onnx_lowrank.cli.options import Json, Limit, Preset, Provider, Quiet, Seed
+from onnx_lowrank.cli.options import Json, Limit, OrtEngine, Preset, Quiet, Seed
 from onnx_lowrank.cli.output import print_result, show_progress
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def correct(
     ],
     preprocess: Preset = None,
     limit: Limit = None,
-    provider: Provider = "cpu",
+    engine: OrtEngine = "cpu",
     seed: Seed = 0,
     force: Annotated[
         bool, typer.Option("--force", help="Allow the output to overwrite the compressed model.")
@@ -54,12 +54,12 @@ def correct(
             limit=limit,
             seed=seed,
             force=force,
-            provider=cast("Any", provider),
+            engine=engine,
             progress=progress,
         )
     found = {"corrections": [asdict(each) for each in corrections], "output": str(output)}
     print_result(
-        lambda: measured("correct", found, provider=provider),
+        lambda: measured("correct", found, provider=engine),
         lambda: _print_table(corrections, output),
         as_json=as_json,
         quiet=quiet,

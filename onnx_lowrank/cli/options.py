@@ -143,12 +143,23 @@ MinTop1 = Annotated[
     ),
 ]
 
-Provider = Annotated[
-    str, typer.Option("--provider", metavar="cpu|cuda", help="Where onnxruntime runs the models.")
+Engine = Annotated[
+    str,
+    typer.Option(
+        *("--engine", "--provider"),
+        metavar="cpu|cuda|openvino",
+        help="Where models run: onnxruntime on the CPU or on CUDA, or OpenVINO.",
+    ),
+]
+OrtEngine = Annotated[
+    str,
+    typer.Option(
+        *("--engine", "--provider"), metavar="cpu|cuda", help="Where onnxruntime runs the models."
+    ),
 ]
 Threads = Annotated[
     str | None,
-    typer.Option("--threads", metavar="1,2", help="Intra-op threads; several make a sweep."),
+    typer.Option("--threads", metavar="1,2", help="Threads of one run; several make a sweep."),
 ]
 Batches = Annotated[
     str | None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated
 
 import typer
 
@@ -13,8 +13,8 @@ from onnx_lowrank.cli.options import (
     InputShapes,
     Json,
     Model,
+    OrtEngine,
     Preset,
-    Provider,
     Quiet,
     Seed,
     count,
@@ -30,7 +30,7 @@ def profile(
         Path | None,
         typer.Option("--compare", metavar="OTHER", help="Show the rewritten model beside it."),
     ] = None,
-    provider: Provider = "cpu",
+    engine: OrtEngine = "cpu",
     threads: Annotated[int | None, workers("--threads", "Intra-op threads.")] = None,
     batch: Annotated[int | None, count("--batch", help="Samples at once.", most=MOST_BATCH)] = None,
     runs: Annotated[int, count("--runs", help="Runs to average over.", most=MOST_REPEATS)] = 8,
@@ -50,7 +50,7 @@ def profile(
         report = profiling.profile(
             model,
             compare=compare,
-            provider=cast("Any", provider),
+            engine=engine,
             threads=threads,
             batch=batch,
             runs=runs,

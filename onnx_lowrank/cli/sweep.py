@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,8 +16,8 @@ from onnx_lowrank.cli.options import (
     Labels,
     Limit,
     Model,
+    OrtEngine,
     Preset,
-    Provider,
     Quiet,
     Seed,
     Strict,
@@ -81,7 +81,7 @@ def sweep(
             *("--jobs", "-j"), min=-1, max=MOST_WORKERS, help="Processes; -1 for one on each core."
         ),
     ] = 1,
-    provider: Provider = "cpu",
+    engine: OrtEngine = "cpu",
     preprocess: Preset = None,
     limit: Limit = None,
     labels: Labels = None,
@@ -115,7 +115,7 @@ def sweep(
             metrics=metric or (("frobenius", "covariance") if calibrate else ("frobenius",)),
             network=network,
             jobs=jobs,
-            provider=cast("Any", provider),
+            engine=engine,
             seed=seed,
             progress=progress,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated
 
 import typer
 
@@ -40,12 +40,13 @@ def verify(
     max_drop: MaxDrop = None,
     min_top1: MinTop1 = None,
     score: ScoreOption = None,
-    provider: Annotated[
+    engine: Annotated[
         str | None,
         typer.Option(
-            "--provider",
-            metavar="cpu|cuda",
-            help="Where onnxruntime runs the models; on both, if CUDA works here, by default.",
+            *("--engine", "--provider"),
+            metavar="cpu|cuda|openvino",
+            help="Where models run: onnxruntime on the CPU and, if that works here, on CUDA by "
+            "default.",
             show_default=False,
         ),
     ] = None,
@@ -71,7 +72,7 @@ def verify(
             input_shapes=read_shapes(input_shape),
             tolerance=read_tolerance(min_sqnr, max_drop, min_top1, score=score),
             score=score,
-            provider=cast("Any", provider),
+            engine=engine,
             seed=seed,
         )
     print_result(

@@ -47,10 +47,10 @@ def measured(
         A key of `VERSIONS`.
     content : mapping
         JSON-ready.
-    provider : {"cpu", "cuda"}
-        Where the models ran.
+    provider : str
+        Name of the engine that the models ran in.
     threads : int, optional
-        Intra-op threads asked for; None is onnxruntime's own choice.
+        Threads asked for; None is the engine's own choice.
     """
     where = {"provider": provider, "threads": threads, "machine": describe_machine()}
     return {**document(kind, content), **where}

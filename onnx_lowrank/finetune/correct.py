@@ -22,6 +22,7 @@ from onnx_lowrank.graph.io import save_model
 from onnx_lowrank.graph.layers import attribute
 from onnx_lowrank.graph.ops import is_op
 from onnx_lowrank.runtime import Provider, model_inputs, require_provider
+from onnx_lowrank.runtime.engines import onnxruntime_provider
 
 Array = NDArray[np.float64]
 BATCH = 32  # images that run at once
@@ -119,7 +120,7 @@ def correct_files(
     limit: int | None = None,
     seed: int = 0,
     force: bool = False,
-    provider: Provider = "cpu",
+    engine: str = "cpu",
     progress: Callable[[str, int, int], None] = lambda step, done, total: None,
 ) -> list[Correction]:
     """Read two models, correct the compressed one and write it atomically; see above.
@@ -130,13 +131,15 @@ def correct_files(
         Files; `force` allows the last two to be one.
     data, preprocess, limit, seed
         As of `open_dataset`.
-    force, provider, progress
+    force, progress
         As of `save_model` and `correct_statistics`.
+    engine : {"cpu", "cuda"}
+        Where models run.
 
     Raises
     ------
     ProviderError
-        The provider is missing or does not work.
+        The engine is not onnxruntime, is missing or does not work.
     OutputError
         The output cannot be written, or is an input.
     """
@@ -144,6 +147,7 @@ def correct_files(
     check_outputs(
         [written], [Input("is the input itself", compressed), Input("is the original", original)]
     )
+    provider = onnxruntime_provider(engine, "a correction")
     require_provider(provider)
     student = open_model(compressed, "the compressed model")
     dataset = open_dataset(

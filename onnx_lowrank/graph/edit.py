@@ -75,10 +75,6 @@ class GraphEditor:
         """Return the initializer of a name, one that is listed among the inputs too, or None."""
         return self._initializers.get(name)
 
-    def is_optional_input(self, name: str) -> bool:
-        """Whether a tensor is an input that has an initializer, its default (from IR 4 on)."""
-        return name in self._constants.optional
-
     def optional_inputs(self, name: str) -> list[str]:
         """Return the optional inputs that a tensor is computed from."""
         return self._constants.optional_inputs(name)

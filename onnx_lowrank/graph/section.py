@@ -96,6 +96,8 @@ def cut_section(
     values : mapping of str to ndarray
         A value of every start, for its type and number of axes: their lengths are left open.
     """
+    # `onnx.utils.Extractor` does not see what the bodies of If and Loop read from outside, refuses
+    # sparse weights and tensors without value_info, and makes a known output of a Split again.
     graph = model.graph
     nodes = _without_outputs(
         [graph.node[place] for place in sorted(section.nodes)], section.starts, graph

@@ -86,9 +86,9 @@ class SavedLatencies:
     machine : mapping
         Processor, cores, instruction sets, system, versions.
     provider : str
-        Where the models ran.
+        Name of the engine that ran the models.
     threads : int or None
-        Intra-op threads; None is onnxruntime's own choice.
+        Threads of one run; None is the engine's own choice.
     batch : int
         Samples at once.
     input_shapes : mapping of str to tuple of int
@@ -141,8 +141,9 @@ class SavedLatencies:
     def origin(self) -> str:
         """The machine and its settings, in a clause."""
         versions = self.machine.get("versions", {})
-        runtime = " ".join(f"{n} {v}" for n, v in versions.items() if n.startswith("onnxruntime"))
-        threads = "threads as onnxruntime chooses"
+        packages = "openvino" if self.provider == "openvino" else "onnxruntime"
+        runtime = " ".join(f"{n} {v}" for n, v in versions.items() if n.startswith(packages))
+        threads = "threads as the engine chooses"
         if self.threads is not None:
             threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
         where = (self.machine["cpu"], runtime, self.provider, threads, f"batch {self.batch}")

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.errors import PlanError, SchemeError, suggest
-from onnx_lowrank.json_input import JsonError, check_json, parse_json, read_json
+from onnx_lowrank.json_input import read_json
 from onnx_lowrank.schemes import SCHEMES, Scheme, SchemeSpec
 from onnx_lowrank.schemes.base import Weight
 from onnx_lowrank.schemes.dense import Dense
@@ -159,35 +159,22 @@ class Plan:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the plan as JSON-ready data; `rules_from_dict` reads it back."""
+        """Return the plan as JSON-ready data; `read_plan` reads it back."""
         layers = [{"name": d.layer, "scheme": d.spec, "reason": d.reason} for d in self.decisions]
         return {"version": 1, "layers": layers}
 
 
-def rules_from_json(text: str) -> tuple[Rule, ...]:
-    """Read the rules of a saved or hand-written plan; names may be globs.
+def read_plan(path: Path) -> tuple[Rule, ...]:
+    """Read the rules of a saved or hand-written plan from a file; names may be globs.
 
     Raises
     ------
     PlanError
-        If the text is not a plan.
+        The file cannot be read, or is no plan.
     SchemeError
-        If a scheme in it is unknown or its ranks are malformed.
+        A scheme in it is unknown or its ranks are malformed.
     """
-    try:
-        data = parse_json(text)
-        check_json(data, "plan")
-    except JsonError as error:
-        raise PlanError(f"not a plan: {error}; {_REMEDY}") from None
-    return _rules(data)
-
-
-def read_plan(path: Path) -> tuple[Rule, ...]:
-    """Read the rules of a plan from a file; errors as of `rules_from_json`."""
-    return _rules(read_json(path, "plan", what="the plan", remedy=_REMEDY, error=PlanError))
-
-
-def _rules(data: Any) -> tuple[Rule, ...]:
+    data = read_json(path, "plan", what="the plan", remedy=_REMEDY, error=PlanError)
     return tuple(Rule.of(entry["name"], entry["scheme"]) for entry in data["layers"])
 
 

@@ -21,9 +21,10 @@ from onnx_lowrank.errors import OnnxLowRankError
 from onnx_lowrank.graph.layers import find_layers
 from onnx_lowrank.graph.ops import is_op
 from onnx_lowrank.profiling.result import UNATTRIBUTED, ModelProfile, ProfileReport, Row
-from onnx_lowrank.runtime import Provider, check_provider, require_provider
+from onnx_lowrank.runtime import check_provider, require_provider
 from onnx_lowrank.runtime.attribution import assign_rows, attribute
 from onnx_lowrank.runtime.bench import Progress, drift
+from onnx_lowrank.runtime.engines import onnxruntime_provider
 from onnx_lowrank.runtime.machine import NoiseMeter, describe_machine
 from onnx_lowrank.runtime.peak import measure_peak
 from onnx_lowrank.runtime.profile import Executed, Recorder, Recording
@@ -38,7 +39,7 @@ def profile(
     model: ModelSource,
     *,
     compare: ModelSource | None = None,
-    provider: Provider = "cpu",
+    engine: str = "cpu",
     threads: int | None = None,
     batch: int | None = None,
     runs: int = 8,
@@ -56,7 +57,7 @@ def profile(
         The model.
     compare : path, bytes or ModelProto, optional
         A model made from it, which is measured by turns with it.
-    provider : {"cpu", "cuda"}
+    engine : {"cpu", "cuda"}
         Where to run.
     threads : int, optional
         Intra-op threads; onnxruntime's own choice by default.
@@ -74,7 +75,7 @@ def profile(
     OnnxLowRankError
         `runs` is too small.
     ProviderError
-        The provider is missing or was not used.
+        The engine is not onnxruntime, is missing or was not used.
     ModelError, DataError
         A model or its inputs cannot be read or run.
     """
@@ -88,6 +89,7 @@ def profile(
     )
     check_count("threads", threads, OnnxLowRankError, most=MOST_WORKERS)
     check_count("batch", batch, OnnxLowRankError, most=MOST_BATCH)
+    provider = onnxruntime_provider(engine, "a profile")
     check_provider(provider)
     notes = []
     if provider == "cuda":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -94,37 +94,62 @@ def forms_for(
     return tuple(found) or (STANDARD,)
 
 
-def allowed_forms(lowering: str, *, kernels: bool) -> tuple[Form, ...]:
+class Runtime(Protocol):
+    """What runs a model, as far as forms depend on it."""
+
+    @property
+    def name(self) -> str:
+        """What users call it."""
+        ...
+
+    @property
+    def functions(self) -> bool:
+        """Whether it runs model-local functions, which nodes of the package are."""
+        ...
+
+    @property
+    def kernels(self) -> bool:
+        """Whether the package's kernels are registered there."""
+        ...
+
+
+def allowed_forms(lowering: str, runtime: Runtime) -> tuple[Form, ...]:
     """Return the forms that candidates of a search may have.
 
     Parameters
     ----------
     lowering : str
         The name of one; or ``auto`` for all that can be fast.
-    kernels : bool
-        Whether the package's kernels are registered where the model will run.
+    runtime : Runtime
+        Where the model will run.
 
     Raises
     ------
     PlanError
-        There is no such form.
+        There is no such form, or the runtime does not run it.
     """
     if lowering == AUTO:
+        kernels = runtime.kernels
         return tuple(form for form in FORMS if kernels or not form.kernels)
-    return (find_form(lowering),)
+    form = find_form(lowering)
+    if form.kernels and not runtime.functions:
+        raise PlanError(
+            f"the engine {runtime.name} does not run {form.name} nodes; take --lowering standard"
+        )
+    return (form,)
 
 
-def default_form(lowering: str, *, kernels: bool) -> Form:
+def default_form(lowering: str, runtime: Runtime) -> Form:
     """Return the form of layers of a plan that name none.
 
     Parameters
     ----------
-    lowering, kernels
+    lowering, runtime
         As of `allowed_forms`; ``auto`` is the portable form where the kernels are registered.
     """
     if lowering == AUTO:
-        return PORTABLE if kernels else STANDARD
-    return find_form(lowering)
+        return PORTABLE if runtime.kernels else STANDARD
+    return allowed_forms(lowering, runtime)[0]
 
 
 def form_refusal(

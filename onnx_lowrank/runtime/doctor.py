@@ -23,6 +23,7 @@ _PACKAGES = (
     "onnx-graphsurgeon",
     "onnxruntime",
     "onnxruntime-gpu",
+    "openvino",
     "numpy",
     "scipy",
     "scikit-learn",

@@ -7,21 +7,21 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from onnx_lowrank.errors import ModelError
 from onnx_lowrank.runtime.cuda import Device
-from onnx_lowrank.runtime.runner import Feeds, OpenVinoRunner, OrtRunner, Runner
-from onnx_lowrank.runtime.session import Provider, check_provider
+from onnx_lowrank.runtime.engines import CPU, Engine
+from onnx_lowrank.runtime.runner import Feeds
 
-Engine = Literal["onnxruntime", "openvino"]
 RUNS = 3
 _STATUS = Path("/proc/self/status")
 
@@ -57,9 +57,7 @@ def measure_memory(
     path: str | os.PathLike[str],
     feeds: Feeds,
     *,
-    provider: Provider = "cpu",
-    threads: int | None = None,
-    engine: Engine = "onnxruntime",
+    engine: Engine = CPU,
 ) -> Memory | None:
     """Load and run a model in a fresh process and return what it held.
 
@@ -69,9 +67,7 @@ def measure_memory(
         The ONNX file.
     feeds : mapping of str to ndarray
         One array for each input.
-    provider, threads
-        As of `OrtRunner`.
-    engine : {"onnxruntime", "openvino"}
+    engine : Engine
         What runs it.
 
     Returns
@@ -87,7 +83,8 @@ def measure_memory(
     if not _STATUS.exists():
         return None
     with tempfile.TemporaryDirectory(prefix="onnx_lowrank-") as folder:
-        inputs = Path(folder, "inputs.npz")
+        inputs, engine_file = Path(folder, "inputs.npz"), Path(folder, "engine")
+        engine_file.write_bytes(pickle.dumps(engine))  # it may be one that the user has added
         names = list(feeds)
         np.savez(inputs, **{str(i): feeds[n] for i, n in enumerate(names)})  # type: ignore[arg-type]
         request = json.dumps(
@@ -95,9 +92,7 @@ def measure_memory(
                 "path": os.path.abspath(path),
                 "inputs": str(inputs),
                 "names": names,
-                "provider": provider,
-                "threads": threads,
-                "engine": engine,
+                "engine": str(engine_file),
             }
         )
         # The package and what is installed beside it must be found as they were found here.
@@ -118,19 +113,12 @@ def measure_memory(
 def _serve(request: dict[str, Any]) -> Memory:
     with np.load(request["inputs"], allow_pickle=False) as arrays:
         feeds = {name: arrays[str(i)] for i, name in enumerate(request["names"])}
-    threads = request["threads"]
-    if request["engine"] == "openvino":
-        __import__("openvino")
-    else:
-        check_provider(request["provider"])  # imports onnxruntime, which is not the model's memory
-    device = Device() if request["provider"] == "cuda" else None
+    engine: Engine = pickle.loads(Path(request["engine"]).read_bytes())
+    assert engine.version  # imports what runs the model, which is not the model's memory
+    device = Device() if engine.device == "cuda" else None
     on_device = device.used_memory() if device else 0
     baseline = _held("VmRSS")
-    runner: Runner
-    if request["engine"] == "openvino":
-        runner = OpenVinoRunner(request["path"], feeds, threads=threads)
-    else:
-        runner = OrtRunner(request["path"], feeds, provider=request["provider"], threads=threads)
+    runner = engine.runner(request["path"], feeds)
     for _ in range(RUNS):
         runner.run()
     taken = device.used_memory() - on_device if device else None

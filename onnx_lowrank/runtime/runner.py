@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_lowrank.errors import ModelError, ProviderError
+from onnx_lowrank.errors import ModelError
 from onnx_lowrank.runtime.session import Provider, open_session
 
 if TYPE_CHECKING:
@@ -21,6 +21,11 @@ Feeds = Mapping[str, NDArray[Any]]
 
 class Runner(Protocol):
     """A loaded model bound to one input."""
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """What reports say of the engine's settings, by its own names."""
+        ...
 
     def run(self) -> None:
         """Run the model once and return when the outputs are complete."""
@@ -131,75 +136,3 @@ class OrtRunner:
     def end_profiling(self) -> str:
         """Stop onnxruntime's profiler and return the path of what it wrote."""
         return str(self._session.raw.end_profiling())
-
-
-class OpenVinoRunner:
-    """A model in OpenVINO's CPU plugin, tuned for latency.
-
-    Parameters
-    ----------
-    path : path
-        The ONNX file.
-    feeds : mapping of str to ndarray
-        One array for each input.
-    threads : int, optional
-        Threads; OpenVINO's own choice by default.
-
-    Raises
-    ------
-    ProviderError
-        OpenVINO is not installed.
-    ModelError
-        OpenVINO cannot load or run the model.
-    """
-
-    def __init__(
-        self, path: str | os.PathLike[str], feeds: Feeds, *, threads: int | None = None
-    ) -> None:
-        openvino = _openvino()
-        settings: dict[str, Any] = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": "f32",
-        }
-        if threads is not None:
-            settings["INFERENCE_NUM_THREADS"] = threads
-        try:
-            core = openvino.Core()
-            model = core.read_model(os.fspath(path))
-            model.reshape({name: list(value.shape) for name, value in feeds.items()})
-            compiled = core.compile_model(model, "CPU", settings)
-            self._request = compiled.create_infer_request()
-            for name, value in feeds.items():
-                self._request.set_tensor(name, openvino.Tensor(np.ascontiguousarray(value)))
-            self._names = [(port.any_name, index) for index, port in enumerate(compiled.outputs)]
-        except Exception as error:  # plain RuntimeErrors of several lines
-            raise ModelError(
-                f"OpenVINO cannot load the model: {' '.join(str(error).split())[:200]}; "
-                "leave it out of the comparison"
-            ) from error
-
-    def run(self) -> None:
-        """Run the model once."""
-        self._request.infer()
-
-    def outputs(self) -> dict[str, NDArray[Any]]:
-        """Return copies of the outputs of the last run, by name."""
-        return {
-            name: np.array(self._request.get_output_tensor(index).data)
-            for name, index in self._names
-        }
-
-
-def openvino_version() -> str | None:
-    """Return OpenVINO's version, or None where it is not installed."""
-    try:
-        return str(_openvino().__version__)
-    except ProviderError:
-        return None
-
-
-def _openvino() -> Any:
-    try:
-        return importlib.import_module("openvino")
-    except ImportError as error:
-        raise ProviderError("OpenVINO is not installed; pip install openvino") from error

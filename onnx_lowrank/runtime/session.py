@@ -6,22 +6,20 @@ import contextlib
 import importlib
 import io
 import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from numpy.typing import NDArray
 
 from onnx_lowrank.errors import ModelError, OnnxLowRankError, ProviderError
 from onnx_lowrank.runtime import library as kernels
+from onnx_lowrank.runtime.source import model_name, one_line, readable
 from onnx_lowrank.runtime.tensor import TensorInfo
 
 if TYPE_CHECKING:
     import onnx
 
 Provider = Literal["cpu", "cuda"]
-ConvSearch = Literal["EXHAUSTIVE", "HEURISTIC", "DEFAULT"]
 PROVIDERS: dict[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 # Provider options that a figure from CUDA is worth nothing without.
 _STATED = (
@@ -91,7 +89,7 @@ class Session:
             return dict(zip(names, self.raw.run(names, dict(feeds)), strict=True))
         except Exception as error:  # onnxruntime's exceptions share no base class
             raise ModelError(
-                f"onnxruntime cannot run {self._name}: {_one_line(error)}; "
+                f"onnxruntime cannot run {self._name}: {one_line(error)}; "
                 "check that the inputs fit the model"
             ) from error
 
@@ -105,6 +103,11 @@ def available_providers() -> tuple[str, ...]:
         onnxruntime is not installed.
     """
     return tuple(_onnxruntime().get_available_providers())
+
+
+def onnxruntime_version() -> str:
+    """Return onnxruntime's version; raise ProviderError where it is not installed."""
+    return str(_onnxruntime().__version__)
 
 
 def check_provider(provider: str) -> None:
@@ -124,9 +127,7 @@ def open_session(
     *,
     provider: Provider = "cpu",
     threads: int | None = None,
-    optimise: bool = True,
     tf32: bool = False,
-    conv_search: ConvSearch = "EXHAUSTIVE",
     stream: int | None = None,
     custom_ops: bool = True,
     options: Mapping[str, str] | None = None,
@@ -142,13 +143,8 @@ def open_session(
         Where to run; falling back to another one is an error, never silent.
     threads : int, optional
         Intra-op threads; onnxruntime's own choice by default.
-    optimise : bool
-        Whether onnxruntime may optimise the graph.
     tf32 : bool
         Whether CUDA may round float32 products to 10 bits of mantissa: off, for comparisons.
-    conv_search : {"EXHAUSTIVE", "HEURISTIC", "DEFAULT"}
-        How cuDNN's algorithm for a Conv is found: by timing all, by its own guess, or not at all.
-        Timing all is what makes comparisons of speed fair; it costs time when a shape first runs.
     stream : int, optional
         Handle of the CUDA stream to run on, which must outlive the session; its own by default.
     custom_ops : bool
@@ -175,8 +171,6 @@ def open_session(
     if threads is not None:
         settings.intra_op_num_threads = threads
         settings.inter_op_num_threads = 1
-    if not optimise:
-        settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     for key, value in (options or {}).items():
         settings.add_session_config_entry(key, value)
     if configure is not None:
@@ -188,22 +182,22 @@ def open_session(
             settings.register_custom_ops_library(library)
         except Exception as error:
             raise ProviderError(
-                f"onnxruntime cannot load the kernel library {library}: {_one_line(error)}; "
+                f"onnxruntime cannot load the kernel library {library}: {one_line(error)}; "
                 "reinstall onnx_lowrank"
             ) from error
     said = io.StringIO()
     with contextlib.redirect_stdout(said) if provider == "cuda" else contextlib.nullcontext():
-        asked = _provider_options(provider, tf32, conv_search, stream)
+        asked = _provider_options(provider, tf32, stream)
         raw = _load(ort, model, settings, _provider_list(ort, provider, asked))
     used = raw.get_providers()[0]
     if used != PROVIDERS[provider]:
-        why = next((f" ({_one_line(line)})" for line in said.getvalue().splitlines() if line), "")
+        why = next((f" ({one_line(line)})" for line in said.getvalue().splitlines() if line), "")
         raise ProviderError(
             f"onnxruntime has the {provider.upper()} provider but used {used}{why}; "
             "check the GPU, its driver and the CUDA and cuDNN libraries "
             "(pip install 'onnx_lowrank[gpu]' brings the libraries)"
         )
-    opened = Session(raw, provider=provider, name=_name(model), custom_ops=library)
+    opened = Session(raw, provider=provider, name=model_name(model), custom_ops=library)
     for key, value in opened.settings.items():
         if value != asked.get(key, value):
             raise ProviderError(
@@ -242,15 +236,15 @@ def _onnxruntime() -> Any:
     return ort
 
 
-def _provider_options(
-    provider: Provider, tf32: bool, conv_search: ConvSearch, stream: int | None
-) -> dict[str, str]:
+def _provider_options(provider: Provider, tf32: bool, stream: int | None) -> dict[str, str]:
     if provider == "cpu":
         return {}
     asked = {
         "device_id": "0",
         "use_tf32": "1" if tf32 else "0",
-        "cudnn_conv_algo_search": conv_search,
+        # Timing all algorithms for a Conv makes comparisons of speed fair; it costs time when a
+        # shape first runs.
+        "cudnn_conv_algo_search": "EXHAUSTIVE",
         "cudnn_conv_use_max_workspace": "1",
     }
     if stream is not None:
@@ -271,49 +265,15 @@ def _provider_list(ort: Any, provider: Provider, options: dict[str, str]) -> lis
 def _load(
     ort: Any, model: onnx.ModelProto | str | os.PathLike[str], settings: Any, providers: list[Any]
 ) -> Any:
-    def create(source: str | bytes) -> Any:
+    with readable(model) as source:
         try:
             return ort.InferenceSession(source, settings, providers=providers)
         except Exception as error:
             raise ModelError(
-                f"onnxruntime cannot load {_name(model)}: {_one_line(error)}; "
+                f"onnxruntime cannot load {model_name(model)}: {one_line(error)}; "
                 "check the model with onnx.checker, and its IR version and opset against "
                 "onnxruntime's"
             ) from error
-
-    if isinstance(model, str | os.PathLike):
-        path = Path(model)
-        if not path.is_file():
-            raise ModelError(f"no model at {path}; check the path")
-        return create(str(path))
-    from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
-
-    try:
-        data = model.SerializeToString()
-    except (EncodeError, ValueError):  # beyond 2 GB
-        from onnx_lowrank.graph.io import save_model
-
-        # onnxruntime has read all weights, or mapped their file, once the session exists.
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            path = Path(folder) / "model.onnx"
-            save_model(model, path)
-            return create(str(path))
-    return create(data)
-
-
-def _name(model: Any) -> str:
-    if isinstance(model, str | os.PathLike):
-        return str(model)
-    name = str(model.graph.name)
-    return f"model '{name}'" if name else "the model"
-
-
-def _one_line(error: BaseException | str) -> str:
-    """Return a message on one line of at most 300 characters, without onnxruntime's own prefix."""
-    line = " ".join(str(error).split()) or type(error).__name__
-    if line.startswith("[ONNXRuntimeError]"):
-        line = line.split(" : ", 3)[-1]
-    return line[:300].rstrip(" .")
 
 
 def _info(value: Any) -> TensorInfo:

@@ -94,14 +94,21 @@ def model_inputs(model: onnx.ModelProto) -> tuple[TensorInfo, ...]:
     tuple of TensorInfo
         In the model's own order, equal to what a session of the model reports.
     """
-    from onnx import TensorProto
-
     given = {t.name for t in model.graph.initializer}
     given.update(t.values.name for t in model.graph.sparse_initializer)
+    return _infos(value for value in model.graph.input if value.name not in given)
+
+
+def model_outputs(model: onnx.ModelProto) -> tuple[TensorInfo, ...]:
+    """Return what a model gives, in its own order."""
+    return _infos(model.graph.output)
+
+
+def _infos(values: Iterable[onnx.ValueInfoProto]) -> tuple[TensorInfo, ...]:
+    from onnx import TensorProto
+
     infos = []
-    for value in model.graph.input:
-        if value.name in given:
-            continue
+    for value in values:
         kind = value.type.WhichOneof("value") or "unknown"
         if kind != "tensor_type":
             infos.append(TensorInfo(value.name, kind.removesuffix("_type"), None))

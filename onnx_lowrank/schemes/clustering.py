@@ -35,12 +35,6 @@ def assign_balanced(gain: Array) -> Labels:
     return seat_of[seats].astype(np.int64)
 
 
-def captured_energy(gram: Array, labels: Labels, clusters: int, dimension: int) -> float:
-    """Return the sum of squared projections of all points onto their cluster's best subspace."""
-    gain = _gains(gram, labels, clusters, dimension)
-    return float(gain[np.arange(labels.size), labels].sum())
-
-
 def balanced_subspaces(
     gram: Array,
     clusters: int,

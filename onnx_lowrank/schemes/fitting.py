@@ -14,38 +14,6 @@ from onnx_lowrank.schemes.problem import LayerProblem
 from onnx_lowrank.schemes.refine import refine
 
 
-def fit_scheme(
-    scheme: Scheme, weight: Weight, *, metric: Metric, rng: np.random.Generator, group: int = 1
-) -> Fit:
-    """Fit a scheme in any metric.
-
-    Parameters
-    ----------
-    scheme : Scheme
-        The structure with its ranks.
-    weight : ndarray, shape (F, C / group, *kernel), float64
-        What to approximate; not changed.
-    metric : Metric
-        What is minimised.
-    rng : numpy.random.Generator
-        The only source of randomness.
-    group : int
-        Groups of the layer.
-
-    Returns
-    -------
-    Fit
-        Its ``start_error`` is that of the published construction, in the metric.
-
-    Raises
-    ------
-    SchemeError
-        If the weight has NaN or Inf.
-    """
-    (fit,) = fit_ladder([scheme], weight, metric=metric, rng=rng, group=group)
-    return fit
-
-
 def fit_ladder(
     schemes: Sequence[Scheme],
     weight: Weight,
@@ -59,18 +27,37 @@ def fit_ladder(
 
     What depends on the layer alone is computed once: in a covariance metric the product of weight
     and moment, the second moment of the responses, and roots of the moment of the inputs. Each
-    fit is the one that `fit_scheme` gives with a generator in the same state.
+    fit is the one that the scheme alone would get with a generator in the same state.
 
     Where the moment of a kernel is too large to be formed (`RowCovariance`), schemes whose fit
     works on it get the published construction, in the plain norm: one product with the metric
     takes seconds there, a refinement hundreds of them. Errors are in the metric all the same.
 
-    Parameters and errors are those of `fit_scheme`; `start` is that of `LayerProblem`.
+    Parameters
+    ----------
+    schemes : sequence of Scheme
+        The structures with their ranks.
+    weight : ndarray, shape (F, C / group, *kernel), float64
+        What to approximate; not changed.
+    metric : Metric
+        What is minimised.
+    rng : numpy.random.Generator
+        The only source of randomness.
+    group : int
+        Groups of the layer.
+    start : Factors, optional
+        That of `LayerProblem`.
 
     Yields
     ------
     Fit
-        In the order of `schemes`, each as soon as it is done.
+        In the order of `schemes`, each as soon as it is done. Its ``start_error`` is that of the
+        published construction, in the metric.
+
+    Raises
+    ------
+    SchemeError
+        If the weight has NaN or Inf.
     """
     check_finite(weight)
     problem = (

@@ -17,7 +17,7 @@ from onnx_lowrank.planning.budget import Budget
 from onnx_lowrank.rewriting.form import Form, Replacement
 from onnx_lowrank.rewriting.passes.normalize import normalised
 from onnx_lowrank.rewriting.rewrite import replace_layers
-from onnx_lowrank.runtime import Provider
+from onnx_lowrank.runtime.engines import CPU, Engine
 from onnx_lowrank.score import Score
 from onnx_lowrank.searching.candidate import Chosen
 from onnx_lowrank.searching.latency_source import LatencySource
@@ -33,10 +33,8 @@ class RunOptions:
 
     Attributes
     ----------
-    provider : {"cpu", "cuda"}
-        Where models run.
-    threads : int or None
-        Intra-op threads; None is onnxruntime's own choice.
+    engine : Engine
+        Where models run and are timed, and on how many threads.
     jobs : int
         Processes for fits; timing never runs beside them.
     cluster : str or None
@@ -45,8 +43,7 @@ class RunOptions:
         Fixes every random choice.
     """
 
-    provider: Provider = "cpu"
-    threads: int | None = None
+    engine: Engine = CPU
     jobs: int = 1
     cluster: str | None = None
     seed: int = 0

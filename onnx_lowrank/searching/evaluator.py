@@ -103,7 +103,9 @@ class Evaluator:
                 context.normalised,
                 Plan(tuple(Decision(name, fits[name].scheme) for name in order)),
                 calibration=Calibration(
-                    context.samples.calibration, asymmetric=True, provider=context.options.provider
+                    context.samples.calibration,
+                    asymmetric=True,
+                    provider=context.options.engine.device,
                 ),
                 seed=context.options.seed,
                 starts=fits,

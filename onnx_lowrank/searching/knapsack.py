@@ -201,10 +201,3 @@ def picked(values: Sequence[Array], picks: Sequence[int]) -> list[float]:
 def total(values: Sequence[float]) -> float:
     """Return the sum of `values`."""
     return float(np.sum(values))
-
-
-def undominated(cost: Array, damage: Array) -> NDArray[np.int64]:
-    """Return the candidates that no other beats in both cost and damage, by rising cost."""
-    order = np.lexsort((damage, cost))
-    best = np.minimum.accumulate(np.concatenate(([np.inf], damage[order][:-1])))
-    return order[damage[order] < best].astype(np.int64)

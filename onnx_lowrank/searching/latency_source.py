@@ -161,7 +161,7 @@ class MeasuredHere:
         are left out of the measurement proper.
         """
         found = []
-        where = self.stopwatch.settings
+        where = self.stopwatch.engine.settings
         for done, group in enumerate(groups):
             progress("timing candidates", done, len(groups))
             found.append(self._layer(group, where))
@@ -210,7 +210,7 @@ class MeasuredHere:
         """Time the models and their layers in one interleaved run, and reorders beside a layer."""
         singles = [model for model, _ in layers]
         key = key_of(
-            *("side by side", self.stopwatch.settings),
+            *("side by side", self.stopwatch.engine.settings),
             *(structure(model) for model in (*wholes, *singles)),
         )
         count = len(wholes) + len(singles)
@@ -222,7 +222,7 @@ class MeasuredHere:
             ),
         )
         within = tuple(seconds[len(wholes) :])
-        blocked = self.stopwatch.provider == "cpu" and bool(sizes)
+        blocked = self.stopwatch.engine.reorders and bool(sizes)
         ends = tuple(reordered_ends(model) if blocked else (False, False) for model in singles)
         reorders = self._reorders(sizes, singles[0], within[0]) if blocked else {}
         return InNetwork(seconds[0], seconds[len(wholes) - 1], within, ends, reorders)
@@ -233,7 +233,7 @@ class MeasuredHere:
         """Return what it takes to reorder tensors one way, timed beside a layer of known time."""
         wanted = list(dict.fromkeys(sizes))
         parts = [model for each in wanted for model in (idle_model(each), reordering_model(each))]
-        key = key_of("reorders", self.stopwatch.settings, structure(layer), wanted)
+        key = key_of("reorders", self.stopwatch.engine.settings, structure(layer), wanted)
         models = [layer, *parts]
         found = self._seconds(
             key,

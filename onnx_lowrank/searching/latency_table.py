@@ -19,7 +19,7 @@ from onnx_lowrank.planning.latency import SavedLatencies, Timed
 from onnx_lowrank.rewriting.forms import STANDARD
 from onnx_lowrank.rewriting.passes.normalize import normalised
 from onnx_lowrank.rewriting.rewrite import replace_layers
-from onnx_lowrank.runtime import Provider, require_provider
+from onnx_lowrank.runtime.engines import open_engine
 from onnx_lowrank.runtime.machine import describe_machine
 from onnx_lowrank.searching.candidate import Candidate
 from onnx_lowrank.searching.latency_source import ELSEWHERE, Group, MeasuredHere
@@ -54,7 +54,7 @@ class _Timings:
 def measure_latencies(
     model: ModelSource,
     *,
-    provider: Provider = "cpu",
+    engine: str = "cpu",
     threads: int | None = None,
     batch: int | None = None,
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
@@ -71,10 +71,10 @@ def measure_latencies(
     ----------
     model : path, bytes or ModelProto
         The model; not changed.
-    provider : {"cpu", "cuda"}
+    engine : {"cpu", "cuda", "openvino"}
         Where it will run.
     threads : int, optional
-        Intra-op threads of the deployment; onnxruntime's own choice by default.
+        Threads of the deployment; the engine's own choice by default.
     batch : int, optional
         Samples at once; the number that the model fixes, or 1, by default.
     input_shapes : mapping, optional
@@ -91,7 +91,8 @@ def measure_latencies(
     ModelError, DataError, ProviderError
         If an input is at fault; the message names the remedy.
     """
-    require_provider(provider)
+    where = open_engine(engine, threads)
+    where.require()
     original = open_model(model)
     listed = find_layers(original, check_values=True)
     names = [layer.name for layer in listed if layer.reason is None]
@@ -103,7 +104,7 @@ def measure_latencies(
         why = next(iter(reasons.values()), "it has none")
         raise ModelError(f"the model has no layer that a search would look at: {why}")
     feeds = make_feeds(original, batch, input_shapes=input_shapes, seed=seed)
-    stopwatch = Stopwatch(provider, threads, seed)
+    stopwatch = Stopwatch(where, seed)
     store = Cache((cache_dir or default_folder()) / "search")
     samples = batch_of(original, feeds)
     layers, known = _time_candidates(prepared, found, samples, stopwatch, store, progress)
@@ -112,7 +113,7 @@ def measure_latencies(
         model=model_key(original, feeds),
         name=Path(model).name if isinstance(model, str | os.PathLike) else "the model",
         machine=describe_machine(),
-        provider=provider,
+        provider=engine,
         threads=threads,
         batch=samples,
         input_shapes=input_shapes or {},

@@ -13,7 +13,7 @@ from onnx_lowrank.bounds import SQNR_CAP_DB
 from onnx_lowrank.data import Batch, Dataset
 from onnx_lowrank.errors import DataError, ModelError
 from onnx_lowrank.planning.budget import Budget
-from onnx_lowrank.runtime import Provider, Session, open_session
+from onnx_lowrank.runtime.engines import CPU, Engine, LoadedModel
 from onnx_lowrank.score import Outputs, Score
 from onnx_lowrank.searching.margins import Margins
 from onnx_lowrank.searching.observed import Seen
@@ -139,11 +139,9 @@ class QualityMeter:
         The original.
     dataset : Dataset
         Samples, with labels or without.
-    threads : int, optional
-        Threads of each session.
     score : Score, optional
         A user's figure of merit, whose loss is then the drop.
-    provider : {"cpu", "cuda"}
+    engine : Engine
         Where the models run.
 
     Raises
@@ -159,15 +157,13 @@ class QualityMeter:
         original: onnx.ModelProto,
         dataset: Dataset,
         *,
-        threads: int | None = None,
         score: Score | None = None,
-        provider: Provider = "cpu",
+        engine: Engine = CPU,
     ) -> None:
         self._dataset = dataset
-        self._threads = threads
-        self._provider: Provider = provider
-        session = open_session(original, provider=provider, threads=threads)
-        tensors = [o for o in session.outputs if o.type.startswith("tensor(")]
+        self._engine = engine
+        loaded = engine.load(original)
+        tensors = [o for o in loaded.outputs if o.type.startswith("tensor(")]
         self._floats = [o.name for o in tensors if o.dtype is not None and o.dtype.kind == "f"]
         if not self._floats:
             raise ModelError("no output of the model is of floats; there is no loss to measure")
@@ -176,7 +172,7 @@ class QualityMeter:
         self._samples: list[int] = []
         labels = []
         for batch in dataset:
-            self._reference.append(self._run(session, batch))
+            self._reference.append(self._run(loaded, batch))
             self._samples.append(batch.samples)
             labels += [] if batch.labels is None else [batch.labels]
         self._labels = np.concatenate(labels) if labels else None
@@ -204,7 +200,7 @@ class QualityMeter:
     def digest(self) -> str:
         """What a measurement depends on besides models and data."""
         score = "" if self._score is None else self._score.digest
-        return score if self._provider == "cpu" else f"{self._provider} {score}"
+        return score if self._engine.name == "cpu" else f"{self._engine.name} {score}"
 
     def measure(self, model: onnx.ModelProto) -> Quality:
         """Run a model on all samples and compare."""
@@ -305,7 +301,7 @@ class QualityMeter:
 
     def _see(self, model: onnx.ModelProto, *, step: int = 1) -> Seen:
         """Run a model on every `step`-th batch."""
-        session = open_session(model, provider=self._provider, threads=self._threads)
+        loaded = self._engine.load(model)
         shape = (len(self._reference), len(self._parts))
         seen = Seen(np.zeros(shape), np.zeros(shape))
         ours: list[Array] = []
@@ -315,7 +311,7 @@ class QualityMeter:
         ):
             if place % step:
                 continue
-            outputs = self._run(session, batch)
+            outputs = self._run(loaded, batch)
             for k, (name, part) in enumerate(self._parts):
                 a, b = reference[name], outputs[name]
                 if part is not None:
@@ -332,8 +328,8 @@ class QualityMeter:
             seen.ours, seen.theirs = np.concatenate(ours), np.concatenate(theirs)
         return seen
 
-    def _run(self, session: Session, batch: Batch) -> Outputs:
-        return batch.without_copies(session.run(batch.feeds, self._names))
+    def _run(self, loaded: LoadedModel, batch: Batch) -> Outputs:
+        return batch.without_copies(loaded.run(batch.feeds, self._names))
 
 
 def _scores_hold(common: float | None, varying: float | None, budget: Budget) -> bool:

@@ -57,7 +57,7 @@ def search(context: SearchContext) -> SearchResult:
         context.original,
         context.samples.search,
         score=context.score,
-        provider=context.options.provider,
+        engine=context.options.engine.with_threads(None),
     )
     if context.budget.max_drop is not None and not meter.has_drop:
         raise PlanError(
@@ -149,8 +149,8 @@ def _problems(
         list(fitted),
         cache_dir=context.store.folder / "statistics",
         seed=options.seed,
-        provider=options.provider,
-        threads=options.threads if options.jobs == 1 else None,
+        provider=options.engine.device,
+        threads=options.engine.threads if options.jobs == 1 else None,
         progress=context.progress,
     )
     reasons |= statistics.refused

@@ -1,12 +1,10 @@
-"""Times layers and whole models against each other, on this machine."""
+"""Times layers and whole models against each other, in an engine on this machine."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,11 +12,8 @@ import onnx
 from numpy.typing import NDArray
 
 from onnx_lowrank.planning.latency import Timed
-from onnx_lowrank.runtime import Provider
 from onnx_lowrank.runtime.bench import Contender, Progress, measure
-from onnx_lowrank.runtime.machine import describe_machine
-from onnx_lowrank.runtime.runner import OrtRunner
-from onnx_lowrank.runtime.session import custom_ops_library
+from onnx_lowrank.runtime.engines import CPU, Engine, keeps_one_core_busy
 from onnx_lowrank.runtime.statistics import MIN_REPEATS, log_ratios, ratio_interval
 from onnx_lowrank.searching.single_layer import layer_feeds
 
@@ -34,29 +29,14 @@ class Stopwatch:
 
     Attributes
     ----------
-    provider : {"cpu", "cuda"}
-        Where they run.
-    threads : int or None
-        Intra-op threads; None is onnxruntime's own choice.
+    engine : Engine
+        Where they run, and on how many threads.
     seed : int
         Seed of inputs and orders.
     """
 
-    provider: Provider = "cpu"
-    threads: int | None = None
+    engine: Engine = CPU
     seed: int = 0
-
-    @property
-    def settings(self) -> str:
-        """What a latency depends on besides the model: settings, processor, versions, kernels."""
-        machine = describe_machine()
-        parts = [self.provider, self.threads, machine["cpu"], machine["cores"]]
-        parts += machine["instruction_sets"]
-        library, _ = custom_ops_library(self.provider)
-        if library is not None:
-            parts.append(hashlib.sha256(Path(library).read_bytes()).hexdigest())
-        runtimes = sorted(v for v in machine["versions"].items() if v[0].startswith("onnxruntime"))
-        return " ".join(map(str, [*parts, *runtimes]))
 
     def compare(
         self,
@@ -144,7 +124,7 @@ class Stopwatch:
                 [contenders[place] for place in (0, *wide)],
                 repeats=MIN_REPEATS,
                 seconds=seconds,
-                one_thread=self.threads == 1 and self.provider == "cpu",
+                one_thread=keeps_one_core_busy(self.engine),
                 rng=rng,
                 progress=progress,
             )
@@ -165,7 +145,7 @@ class Stopwatch:
             self._contenders([(model, feeds) for model in models]),
             repeats=GLANCE_REPEATS,
             seconds=0.0,  # the fewest rounds
-            one_thread=self.threads == 1 and self.provider == "cpu",
+            one_thread=keeps_one_core_busy(self.engine),
             rng=np.random.default_rng(self.seed),
         )
         reference = timings[0].block_medians
@@ -174,9 +154,6 @@ class Stopwatch:
 
     def _contenders(self, models: Sequence[tuple[onnx.ModelProto, Feeds]]) -> list[Contender]:
         return [
-            Contender(
-                str(index),
-                partial(OrtRunner, model, feeds, provider=self.provider, threads=self.threads),
-            )
+            Contender(str(index), partial(self.engine.runner, model, feeds))
             for index, (model, feeds) in enumerate(models)
         ]

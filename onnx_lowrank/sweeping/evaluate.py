@@ -24,6 +24,7 @@ from onnx_lowrank.rewriting.form import Replacement
 from onnx_lowrank.rewriting.forms import STANDARD
 from onnx_lowrank.rewriting.rewrite import replace_layers
 from onnx_lowrank.runtime import Provider
+from onnx_lowrank.runtime.engines import open_engine
 from onnx_lowrank.schemes.base import relative_error
 from onnx_lowrank.sweeping.grid import Point
 from onnx_lowrank.sweeping.result import PointResult
@@ -177,8 +178,7 @@ def _network(setting: Setting, fit: LayerFit) -> dict[str, Any]:
         original,
         changed,
         setting.network,
-        providers=(setting.provider,),
-        threads=setting.threads,
+        engines=(open_engine(setting.provider, setting.threads),),
     )
     result = report.results[setting.provider]
     ratios = [output["sqnr_db"] for output in result.outputs if output["sqnr_db"] is not None]

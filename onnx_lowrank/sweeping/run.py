@@ -23,6 +23,7 @@ from onnx_lowrank.graph.io import save_model
 from onnx_lowrank.graph.layers import find_layers, layer_weight
 from onnx_lowrank.rewriting.passes.normalize import normalisation
 from onnx_lowrank.runtime import Provider, require_provider
+from onnx_lowrank.runtime.engines import onnxruntime_provider
 from onnx_lowrank.sweeping.evaluate import NEEDS, Setting, save_gradients
 from onnx_lowrank.sweeping.grid import Point, Skipped, expand_rules, make_grid, select_layers
 from onnx_lowrank.sweeping.journal import Journal
@@ -46,7 +47,7 @@ def sweep(
     metrics: Sequence[str] = ("frobenius",),
     network: bool = False,
     jobs: int = 1,
-    provider: Provider = "cpu",
+    engine: str = "cpu",
     seed: int = 0,
     progress: Progress = lambda step, done, total: None,
 ) -> SweepReport:
@@ -76,7 +77,7 @@ def sweep(
         Whether to run the whole network on the held-out data too, for every point.
     jobs : int
         Number of processes; -1 for one on each core.
-    provider : {"cpu", "cuda"}
+    engine : {"cpu", "cuda"}
         Where the models run over the data; gradients are torch's, on the CPU.
     seed : int
         Fixes every random choice: the numbers do not depend on `jobs`.
@@ -90,6 +91,7 @@ def sweep(
     """
     if jobs < 1 and jobs != -1:
         raise DataError(f"the number of jobs is {jobs}; give 1 or more, or -1 for all cores")
+    provider = onnxruntime_provider(engine, "a sweep")
     require_provider(provider)
     metrics = _check_metrics(metrics, calibrated=data.calibration is not None)
     rules = expand_rules(schemes)

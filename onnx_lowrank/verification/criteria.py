@@ -28,7 +28,7 @@ class Measured:
     labelled : bool
         Whether the data have labels.
     score : dict
-        The user's score of both, as of `ProviderResult`; empty without one.
+        The user's score of both, as of `EngineResult`; empty without one.
     samples : int
         Number of samples compared.
     """

@@ -63,8 +63,8 @@ DEFAULT_DROP = 1.0
 
 
 @dataclass(frozen=True)
-class ProviderResult:
-    """What was measured on one provider.
+class EngineResult:
+    """What was measured in one engine.
 
     Attributes
     ----------
@@ -86,7 +86,7 @@ class ProviderResult:
     score : dict
         Of a user's score: ``name``, ``original``, ``compressed``, ``drop``; empty without one.
     settings : dict of str to str
-        Settings of the provider, as of `onnx_lowrank.runtime.Session`.
+        Settings of the engine, as of `onnx_lowrank.runtime.engines.LoadedModel`.
     """
 
     outputs: tuple[dict[str, Any], ...]
@@ -104,10 +104,10 @@ class VerifyReport:
 
     Attributes
     ----------
-    results : dict of str to ProviderResult
-        Provider name -> what was measured there.
+    results : dict of str to EngineResult
+        Engine's name -> what was measured there.
     unchecked : dict of str to str
-        Provider name -> why nothing was measured there.
+        Engine's name -> why nothing was measured there.
     samples : int
         Number of samples compared.
     classifier : str or None
@@ -116,7 +116,7 @@ class VerifyReport:
         Sentences on what was not compared or not read, and why.
     """
 
-    results: dict[str, ProviderResult]
+    results: dict[str, EngineResult]
     unchecked: dict[str, str]
     samples: int
     classifier: str | None = None
@@ -133,11 +133,11 @@ class VerifyReport:
 
     @property
     def passed(self) -> bool:
-        """Whether everything asked for holds on every provider checked."""
+        """Whether everything asked for holds in every engine checked."""
         return not self.failures
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data, valid as JSON; top-level figures are the first provider's."""
+        """Return plain data, valid as JSON; top-level figures are the first engine's."""
         first = next(iter(self.results.values()))
         return {
             "version": 1,

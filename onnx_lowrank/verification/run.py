@@ -11,20 +11,14 @@ from numpy.typing import NDArray
 
 from onnx_lowrank.data import Batch, Dataset, random_dataset
 from onnx_lowrank.errors import DataError, ProviderError
-from onnx_lowrank.runtime import (
-    Provider,
-    Session,
-    TensorInfo,
-    check_provider,
-    open_session,
-    require_provider,
-)
+from onnx_lowrank.runtime import TensorInfo
+from onnx_lowrank.runtime.engines import Engine, LoadedModel, default_engines
 from onnx_lowrank.score import OutputRows, Score
 from onnx_lowrank.verification.classification import Classification
 from onnx_lowrank.verification.classifier import class_outputs
 from onnx_lowrank.verification.comparison import OutputStatistics
 from onnx_lowrank.verification.criteria import Measured, asked_for, failures_of, notes_of
-from onnx_lowrank.verification.report import ProviderResult, Tolerance, VerifyReport
+from onnx_lowrank.verification.report import EngineResult, Tolerance, VerifyReport
 
 if TYPE_CHECKING:
     import onnx
@@ -39,12 +33,10 @@ def verify(
     compressed: Model,
     data: Dataset | None = None,
     *,
-    providers: Sequence[Provider] | None = None,
+    engines: Sequence[Engine] | None = None,
     tolerance: Tolerance | None = None,
     output: str | None = None,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
-    threads: int | None = None,
-    seed: int = 0,
     score: Score | None = None,
 ) -> VerifyReport:
     """Run two models on the same inputs and compare every output.
@@ -58,9 +50,9 @@ def verify(
         The models.
     data : Dataset, optional
         Inputs, made for the original; 8 random samples by default.
-    providers : sequence of {"cpu", "cuda"}, optional
-        Where to run both. By default on the CPU, and on CUDA where that works; the report says if
-        and why it does not. A provider that is named must work.
+    engines : sequence of Engine, optional
+        Where to run both. By default in onnxruntime on the CPU, and on CUDA where that works; the
+        report says if and why it does not. An engine that is given must work.
     tolerance : Tolerance, optional
         What the verdict asks for; by default `DEFAULT_SQNR_DB` of every float output, and no more
         than `DEFAULT_DROP` points of accuracy lost where there are labels.
@@ -69,10 +61,6 @@ def verify(
         behind; by default the only such one.
     input_shapes : mapping of str to sequence of int, optional
         Shapes of the random samples where the model leaves them open.
-    threads : int, optional
-        Threads of each session.
-    seed : int
-        Seed of the random samples.
     score : Score, optional
         A user's figure of merit.
 
@@ -82,52 +70,52 @@ def verify(
         The data do not fit the model, are empty, or have labels out of range; `output` is no such
         output; the score fails.
     ProviderError
-        onnxruntime or a provider that was named is missing.
+        onnxruntime or an engine that was given is missing.
     ModelError
-        onnxruntime cannot load or run a model.
+        An engine cannot load or run a model.
     """
-    names: Sequence[Provider] = ("cpu", "cuda") if providers is None else providers
-    if not names:
-        raise ProviderError("no provider to verify on; give cpu, cuda or both")
-    if providers is not None:
-        for name in names:  # all of them, before the first one's work
-            require_provider(name)
-    results: dict[str, ProviderResult] = {}
+    chosen = default_engines() if engines is None else engines
+    if not chosen:
+        raise ProviderError("there is no engine to verify in; give one or more")
+    if engines is not None:
+        for engine in engines:  # all of them, before the first one's work
+            engine.require()
+    results: dict[str, EngineResult] = {}
     unchecked: dict[str, str] = {}
     samples = 0
     classifier: str | None = None
     notes: tuple[str, ...] = ()
-    for name in names:
+    for engine in chosen:
         try:
-            check_provider(name)
-            pair = [open_session(m, provider=name, threads=threads) for m in (original, compressed)]
+            first, second = (engine.load(model) for model in (original, compressed))
         except ProviderError as error:
-            if providers is not None or name == "cpu":
+            if engines is not None or engine.name == "cpu":
                 raise
-            unchecked[name] = str(error)
+            unchecked[engine.name] = str(error)
             continue
-        first, second = pair
         if data is None:
-            data = random_dataset(
-                first.inputs, count=RANDOM_SAMPLES, seed=seed, input_shapes=input_shapes
-            )
+            data = random_dataset(first.inputs, count=RANDOM_SAMPLES, input_shapes=input_shapes)
         comparison = _Comparison(first, second, output, score)
         if comparison.runnable:
             for batch in data:
                 comparison.add(batch)
-        results[name] = comparison.result(tolerance)
+        results[engine.name] = comparison.result(tolerance)
         samples, classifier = comparison.samples, comparison.classifier
         notes = (*comparison.notes, *data.notes)
-    if "cuda" not in names:
-        unchecked["cuda"] = "not asked for"
+    asked = {engine.name for engine in chosen}
+    unchecked |= {e.name: "not asked for" for e in default_engines() if e.name not in asked}
     return VerifyReport(results, unchecked, samples, classifier, notes)
 
 
 class _Comparison:
-    """Two sessions and what their outputs were found to be so far."""
+    """Two loaded models and what their outputs were found to be so far."""
 
     def __init__(
-        self, original: Session, compressed: Session, output: str | None, score: Score | None
+        self,
+        original: LoadedModel,
+        compressed: LoadedModel,
+        output: str | None,
+        score: Score | None,
     ) -> None:
         self._original = original
         self._compressed = compressed
@@ -215,7 +203,7 @@ class _Comparison:
         elif batch.labels is not None:
             self.notes += (f"accuracy was not measured: {self._no_classes}",)
 
-    def result(self, tolerance: Tolerance | None) -> ProviderResult:
+    def result(self, tolerance: Tolerance | None) -> EngineResult:
         """Return the figures and what of them falls short of what is asked for."""
         classes = self._classes if self._classes is not None and self._classes.samples else None
         measured = Measured(
@@ -232,14 +220,14 @@ class _Comparison:
         )
         self.notes += notes_of(measured, asked)
         agreement: dict[str, Any] = {"top1": None, "top5": None}
-        return ProviderResult(
+        return EngineResult(
             outputs=tuple(s.to_dict() for s in measured.outputs) if self.runnable else (),
             agreement=agreement if classes is None else classes.agreement(),
             accuracy={} if classes is None else classes.accuracy(),
             top1_interval=None if classes is None else classes.top1_interval(),
             failures=tuple(failures),
             score=measured.score,
-            settings=self._original.settings,
+            settings=dict(self._original.settings),
         )
 
     def _judge(self) -> dict[str, Any]:
@@ -265,7 +253,7 @@ def _signature(infos: Sequence[TensorInfo]) -> set[tuple[str, str]]:
     return {(i.name, i.type) for i in infos}
 
 
-def _interface_failures(original: Session, compressed: Session) -> list[str]:
+def _interface_failures(original: LoadedModel, compressed: LoadedModel) -> list[str]:
     """Return sentences on inputs and outputs that one of the models lacks or types otherwise."""
     failures = []
     for kind, ours, theirs in (

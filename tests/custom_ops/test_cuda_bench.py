@@ -87,7 +87,7 @@ def test_models_of_every_point_are_valid(dtype: Any) -> None:
                 continue
             onnx.checker.check_model(proto, full_check=True)
             assert {t.data_type for t in proto.graph.initializer} <= kinds, name(point)
-            open_session(proto, optimise=False)
+            open_session(proto)
         assert theoretical >= 1
         assert len(shape) == 4
 

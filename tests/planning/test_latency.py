@@ -111,7 +111,7 @@ def test_without_assembled_models_the_layers_are_believed() -> None:
 
 def test_the_machine_is_named() -> None:
     assert saved().origin == "some CPU, onnxruntime 2, cpu, 1 thread, batch 1"
-    assert "threads as onnxruntime chooses" in saved(threads=None).origin
+    assert "threads as the engine chooses" in saved(threads=None).origin
 
 
 def test_only_an_interval_below_one_pays() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from onnx_lowrank.planning.plan import (
     applicable,
     decide,
     default_plan,
-    rules_from_json,
+    read_plan,
 )
 
 
@@ -119,9 +120,10 @@ def test_an_unknown_layer_is_an_error_that_suggests_names() -> None:
         decide(LAYERS, [Rule.parse("zzz*=mono:C=6")])
 
 
-def test_a_plan_survives_being_written_and_read() -> None:
+def test_a_plan_survives_being_written_and_read(tmp_path: Path) -> None:
     plan = decide(LAYERS, [Rule.parse("*=mono:C=6")])
-    again = decide(LAYERS, rules_from_json(json.dumps(plan.to_dict())))
+    (tmp_path / "plan.json").write_text(json.dumps(plan.to_dict()))
+    again = decide(LAYERS, read_plan(tmp_path / "plan.json"))
     assert again.chosen == plan.chosen
 
 
@@ -136,9 +138,10 @@ def test_a_plan_survives_being_written_and_read() -> None:
         '{"version": 1, "layers": [{"name": "a"}]}',
     ],
 )
-def test_what_is_not_a_plan_is_refused(text: str) -> None:
+def test_what_is_not_a_plan_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text(text)
     with pytest.raises(PlanError):
-        rules_from_json(text)
+        read_plan(tmp_path / "plan.json")
 
 
 def test_the_default_plan_reduces_the_work_of_every_layer_it_touches() -> None:

@@ -64,7 +64,7 @@ REPORT = BenchReport(
         "platform": "Linux x86_64",
         "versions": {"onnxruntime": "1.32.0", "numpy": "2.4.6"},
     },
-    notes=("OpenVINO was left out: it is not installed; pip install openvino",),
+    notes=("OpenVINO was left out: OpenVINO is not installed; pip install openvino",),
 )
 
 

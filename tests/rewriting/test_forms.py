@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 from builders import conv_model
@@ -23,6 +25,13 @@ from onnx_lowrank.schemes import SCHEMES
 from onnx_lowrank.schemes.factors import BlockCPFactors, SpatialFactors
 
 
+@dataclass(frozen=True)
+class Runtime:
+    functions: bool
+    kernels: bool
+    name: str = "here"
+
+
 @pytest.mark.parametrize("name", FORMS.names)
 def test_conformance(name: str) -> None:
     check_form(FORMS[name])
@@ -35,13 +44,17 @@ def test_names() -> None:
 
 
 def test_what_a_search_may_use() -> None:
-    assert allowed_forms("auto", kernels=True) == (STANDARD, PORTABLE)
-    assert allowed_forms("auto", kernels=False) == (STANDARD,)
-    assert allowed_forms("portable", kernels=False) == (PORTABLE,)
-    assert default_form("auto", kernels=True) is PORTABLE
-    assert default_form("auto", kernels=False) is STANDARD
+    fast, slow = Runtime(functions=True, kernels=True), Runtime(functions=True, kernels=False)
+    assert allowed_forms("auto", fast) == (STANDARD, PORTABLE)
+    assert allowed_forms("auto", slow) == (STANDARD,)
+    assert allowed_forms("portable", slow) == (PORTABLE,)
+    assert default_form("auto", fast) is PORTABLE
+    assert default_form("auto", slow) is STANDARD
+    assert default_form("portable", slow) is PORTABLE
     with pytest.raises(PlanError, match="choose one of standard, portable, auto"):
-        allowed_forms("nonsense", kernels=True)
+        allowed_forms("nonsense", fast)
+    with pytest.raises(PlanError, match="the engine here does not run portable nodes; take --low"):
+        allowed_forms("portable", Runtime(functions=False, kernels=False))
 
 
 def test_standard_ops_stand_in_where_no_form_serves() -> None:

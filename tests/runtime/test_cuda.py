@@ -44,16 +44,16 @@ def test_without_a_driver_the_error_names_it(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_every_setting_is_asked_for_explicitly() -> None:
-    assert _provider_options("cpu", False, "EXHAUSTIVE", None) == {}
-    asked = _provider_options("cuda", False, "HEURISTIC", 4096)
+    assert _provider_options("cpu", False, None) == {}
+    asked = _provider_options("cuda", False, 4096)
     assert asked == {
         "device_id": "0",
         "use_tf32": "0",
-        "cudnn_conv_algo_search": "HEURISTIC",
+        "cudnn_conv_algo_search": "EXHAUSTIVE",
         "cudnn_conv_use_max_workspace": "1",
         "user_compute_stream": "4096",
     }
-    assert _provider_options("cuda", True, "EXHAUSTIVE", None)["use_tf32"] == "1"
+    assert _provider_options("cuda", True, None)["use_tf32"] == "1"
 
 
 def test_a_cpu_session_has_no_cuda_settings(residual_net: Build) -> None:

@@ -9,6 +9,7 @@ from onnx import numpy_helper, parser
 
 from onnx_lowrank.errors import ModelError
 from onnx_lowrank.runtime import memory
+from onnx_lowrank.runtime.engines import CPU
 from onnx_lowrank.runtime.memory import measure_memory
 
 linux = pytest.mark.skipif(not memory._STATUS.exists(), reason="no /proc/self/status")
@@ -33,7 +34,7 @@ def test_memory_holds_the_weights(tmp_path: Path) -> None:
     for size in (64, 4096):
         path = _product(tmp_path / f"{size}.onnx", size)
         feeds = {"x": np.zeros((1, size), np.float32)}
-        held[size] = measure_memory(path, feeds, threads=1)
+        held[size] = measure_memory(path, feeds, engine=CPU.with_threads(1))
     small, large = held[64], held[4096]
     assert small is not None
     assert large is not None

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,9 +8,9 @@ import onnx
 import pytest
 from onnx import parser
 
-from onnx_lowrank.errors import ModelError, ProviderError
+from onnx_lowrank.errors import ModelError
 from onnx_lowrank.runtime import open_session
-from onnx_lowrank.runtime.runner import OpenVinoRunner, OrtRunner, openvino_version
+from onnx_lowrank.runtime.runner import OrtRunner
 
 Build = Callable[..., onnx.ModelProto]
 
@@ -68,34 +67,3 @@ def test_options_reach_the_session(residual_net: Build, tmp_path: Path) -> None:
 
     OrtRunner(residual_net(), _image(), configure=configure)
     assert onnx.load(target).graph.node
-
-
-@pytest.mark.skipif(
-    importlib.util.find_spec("openvino") is not None, reason="OpenVINO is installed"
-)
-def test_without_openvino(residual_net: Build, tmp_path: Path) -> None:
-    assert openvino_version() is None
-    path = tmp_path / "model.onnx"
-    onnx.save(residual_net(), path)
-    with pytest.raises(ProviderError, match="OpenVINO is not installed; pip install openvino"):
-        OpenVinoRunner(path, _image())
-
-
-def test_openvino_computes_the_same(residual_net: Build, tmp_path: Path) -> None:
-    pytest.importorskip("openvino")
-    path, model, feeds = tmp_path / "model.onnx", residual_net("N"), _image(2)
-    onnx.save(model, path)
-    runner = OpenVinoRunner(path, feeds, threads=1)
-    runner.run()
-    expected = open_session(model, threads=1).run(feeds)["scores"]
-    # Sums of up to 512 float32 products, in another order.
-    tolerance = 512 * np.finfo(np.float32).eps * np.abs(expected).max()
-    np.testing.assert_allclose(runner.outputs()["scores"], expected, atol=tolerance)
-
-
-def test_openvino_names_a_model_that_it_cannot_read(tmp_path: Path) -> None:
-    pytest.importorskip("openvino")
-    path = tmp_path / "broken.onnx"
-    path.write_bytes(b"no model")
-    with pytest.raises(ModelError, match="OpenVINO cannot load the model"):
-        OpenVinoRunner(path, _image())

@@ -55,10 +55,10 @@ def test_a_session_runs_and_describes_its_model(ir_version: int) -> None:
     np.testing.assert_array_equal(opened.run({"x": X})["y"], X * [1, 2, 3])
 
 
-def test_a_path_and_unoptimised_graphs_run(tmp_path: Path) -> None:
+def test_a_path_runs(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     onnx.save(scaling_model(), path)
-    opened = open_session(path, optimise=False, options={"session.intra_op.allow_spinning": "0"})
+    opened = open_session(path, options={"session.intra_op.allow_spinning": "0"})
     np.testing.assert_array_equal(opened.run({"x": X}, ["y"])["y"], X * [1, 2, 3])
 
 

@@ -7,6 +7,7 @@ from typing import cast
 
 import numpy as np
 import pytest
+from builders import fit_scheme
 from numpy.typing import NDArray
 
 from onnx_lowrank.conv import ConvSpec
@@ -16,7 +17,6 @@ from onnx_lowrank.metrics.frobenius import Frobenius
 from onnx_lowrank.schemes import SchemeSpec
 from onnx_lowrank.schemes.bicluster import BiclusterOuter, BiclusterSVD, bicluster
 from onnx_lowrank.schemes.factors import BlockCPFactors, BlockTucker2Factors, gather_blocks
-from onnx_lowrank.schemes.fitting import fit_scheme
 
 Array = NDArray[np.float64]
 EPS = float(np.finfo(np.float64).eps)

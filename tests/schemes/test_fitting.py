@@ -6,6 +6,7 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
+from builders import fit_scheme
 from numpy.typing import NDArray
 
 from onnx_lowrank.conv import ConvSpec
@@ -15,7 +16,7 @@ from onnx_lowrank.metrics.covariance import Covariance, RowCovariance
 from onnx_lowrank.metrics.frobenius import Frobenius
 from onnx_lowrank.metrics.mahalanobis import Mahalanobis
 from onnx_lowrank.schemes import SchemeSpec
-from onnx_lowrank.schemes.fitting import fit_ladder, fit_scheme
+from onnx_lowrank.schemes.fitting import fit_ladder
 from onnx_lowrank.schemes.problem import LayerProblem
 from onnx_lowrank.schemes.refine import refine
 

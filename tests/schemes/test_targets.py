@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import fit_scheme
 from numpy.typing import NDArray
 
 from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.errors import PlanError, SchemeError
 from onnx_lowrank.metrics.frobenius import Frobenius
-from onnx_lowrank.planning.plan import Rule, decide, rules_from_json
+from onnx_lowrank.planning.plan import Rule, decide, read_plan
 from onnx_lowrank.schemes import SCHEMES, Rank, Scheme, SchemeSpec
-from onnx_lowrank.schemes.fitting import fit_scheme
 
 Array = NDArray[np.float64]
 CONV = ConvSpec(
@@ -212,7 +213,7 @@ class Planned:
     reason: str | None = None
 
 
-def test_a_plan_has_the_counts() -> None:
+def test_a_plan_has_the_counts(tmp_path: Path) -> None:
     weight = decayed(CONV)
     asked: list[str] = []
 
@@ -229,7 +230,8 @@ def test_a_plan_has_the_counts() -> None:
     saved = json.dumps(plan.to_dict())
     assert "energy" not in saved
     assert "macs" not in saved
+    (tmp_path / "plan.json").write_text(saved)
     # Read back, it is the same plan, without any weight.
-    assert decide(layers, rules_from_json(saved)).chosen == plan.chosen
+    assert decide(layers, read_plan(tmp_path / "plan.json")).chosen == plan.chosen
     with pytest.raises(PlanError, match=r"conv1.*need the layer's weight"):
         decide(layers, [Rule.parse(text) for text in texts])

@@ -14,7 +14,6 @@ from onnx_lowrank.searching.knapsack import (
     choose,
     picked,
     total,
-    undominated,
 )
 
 
@@ -71,12 +70,6 @@ def test_all_limits_hold_at_once() -> None:
     assert choice is not None
     assert sorted(choice.picks) == [0, 2]  # (1, 1) has more operations than allowed
     assert choose(cost, [damage, Limit(macs.values, 3.9)]) is None
-
-
-def test_dominated_candidates_are_dropped() -> None:
-    cost = np.array([1.0, 2.0, 3.0, 2.5, 1.0])
-    damage = np.array([5.0, 4.0, 1.0, 4.0, 6.0])
-    assert undominated(cost, damage).tolist() == [0, 1, 2]
 
 
 @settings(max_examples=60, deadline=None)

@@ -114,7 +114,7 @@ def test_a_search_goes_by_the_table_and_says_so(table: SavedLatencies, tmp_path:
     assert result.predicted_for == table.origin
     assert result.to_dict()["latency_measured_here"] is False
     assert result.check_command("small.onnx") == (
-        "onnx-lowrank bench MODEL small.onnx --provider cpu --batch 1 --threads 1"
+        "onnx-lowrank bench MODEL small.onnx --engine cpu --batch 1 --threads 1"
     )
 
 

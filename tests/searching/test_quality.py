@@ -13,6 +13,7 @@ from onnx_lowrank.data import Dataset, open_dataset
 from onnx_lowrank.errors import DataError, ModelError
 from onnx_lowrank.planning.budget import Budget
 from onnx_lowrank.runtime import model_inputs
+from onnx_lowrank.runtime.engines import CPU
 from onnx_lowrank.score import Score
 from onnx_lowrank.searching.prediction import CountedOutlook, MeanOutlook
 from onnx_lowrank.searching.quality import Quality, QualityMeter
@@ -226,7 +227,7 @@ def test_an_output_of_mixed_scales_is_measured_as_in_the_verdict() -> None:
     x = rng.standard_normal((40, 8, 30)).astype(np.float32)
     dataset = open_dataset([{"x": x}], model_inputs(model), batch=8)
     quality = QualityMeter(model, dataset).measure(lost)
-    report = verify(model, lost, dataset, providers=["cpu"], tolerance=Tolerance(min_sqnr_db=25))
+    report = verify(model, lost, dataset, engines=[CPU], tolerance=Tolerance(min_sqnr_db=25))
     (output,) = report.to_dict()["outputs"]
     assert output["parts"][1]["part"] == "y[:, 4]"
     assert quality.sqnr_db == pytest.approx(output["sqnr_db"], abs=1e-9)
@@ -254,7 +255,7 @@ def test_agreement_of_one_class_is_held_to_the_scores_as_in_the_verdict() -> Non
             model,
             candidate,
             data(model, x, None),
-            providers=["cpu"],
+            engines=[CPU],
             tolerance=Tolerance(min_top1=0.95),
         )
         assert report.passed == good

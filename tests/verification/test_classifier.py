@@ -9,6 +9,7 @@ from onnx import numpy_helper, parser
 from onnx_lowrank.data import open_dataset
 from onnx_lowrank.errors import ModelError
 from onnx_lowrank.runtime import model_inputs
+from onnx_lowrank.runtime.engines import CPU
 from onnx_lowrank.searching.quality import QualityMeter
 from onnx_lowrank.verification import Tolerance, verify
 from onnx_lowrank.verification.classifier import class_outputs, holds_classes
@@ -47,7 +48,7 @@ def test_all_that_ask_get_the_same_answer(shape: tuple[int, ...]) -> None:
     labels = (x @ weight).argmax(axis=1) % 4
     data = open_dataset([({"x": x}, labels)], model_inputs(model))
     assert QualityMeter(model, data).has_drop == classes
-    report = verify(model, model, data, providers=["cpu"], tolerance=Tolerance(max_drop=1))
+    report = verify(model, model, data, engines=[CPU], tolerance=Tolerance(max_drop=1))
     assert (report.classifier == "y") == classes
     assert report.passed == classes
     if not classes:

@@ -14,6 +14,7 @@ from onnx import numpy_helper, parser
 from onnx_lowrank.data import Dataset, open_dataset
 from onnx_lowrank.errors import DataError
 from onnx_lowrank.runtime import model_inputs
+from onnx_lowrank.runtime.engines import CPU
 from onnx_lowrank.verification import Tolerance, VerifyReport, verify
 from onnx_lowrank.verification.classification import Classification
 
@@ -42,7 +43,7 @@ def report(
     source = [feeds if labels is None else (feeds, labels)]
     data: Dataset = open_dataset(source, model_inputs(first), batch=64)
     asked = Tolerance(**tolerance) if tolerance else None
-    return verify(first, second, data, providers=["cpu"], tolerance=asked)
+    return verify(first, second, data, engines=[CPU], tolerance=asked)
 
 
 @pytest.mark.parametrize(

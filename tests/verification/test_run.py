@@ -17,6 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from onnx_lowrank.data import Dataset, open_dataset
 from onnx_lowrank.errors import DataError, ModelError, ProviderError
 from onnx_lowrank.runtime import available_providers, model_inputs
+from onnx_lowrank.runtime.engines import CPU, ENGINES
 from onnx_lowrank.verification import Tolerance, VerifyReport, verify
 
 CUDA = "CUDAExecutionProvider" in available_providers()
@@ -297,12 +298,12 @@ def test_what_was_not_checked_on_cuda_is_said(digits: Any) -> None:
     assert providers["cpu"]["outputs"][0]["name"] == "scores"
     assert providers["cuda"]["checked"] is False
     assert providers["cuda"]["reason"].startswith("no CUDA provider; found ")
-    asked = verify(model, model, providers=["cpu"]).to_dict()["providers"]["cuda"]
+    asked = verify(model, model, engines=[CPU]).to_dict()["providers"]["cuda"]
     assert asked == {"checked": False, "reason": "not asked for"}
     with pytest.raises(ProviderError, match=r"no CUDA provider; .*install onnx_lowrank\[gpu\]"):
-        verify(model, model, providers=["cpu", "cuda"])
-    with pytest.raises(ProviderError, match="no provider to verify on"):
-        verify(model, model, providers=[])
+        verify(model, model, engines=[CPU, ENGINES["cuda"]])
+    with pytest.raises(ProviderError, match="there is no engine to verify in"):
+        verify(model, model, engines=[])
 
 
 @pytest.mark.skipif(not CUDA, reason="needs the CUDA provider")

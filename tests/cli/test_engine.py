@@ -1,10 +1,11 @@
-"""--provider cuda: refused where it does not work, in one line, before anything is written."""
+"""--engine: refused where it does not work, in one line, before anything is written."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ Cli = Callable[..., Any]
 DATA = ("--data", "data.npz")
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 LAYERS = ("--layer", "conv*=channel:macs=0.5")
-# Every way in which a command runs a model on a provider.
+# Every way in which a command runs a model in an engine.
 RUNS: dict[str, tuple[object, ...]] = {
     "verify": ("verify", "net.onnx", "net.onnx", *DATA),
     "bench": ("bench", "net.onnx", "--seconds", 0.01),
@@ -65,7 +66,7 @@ def compressed(cli: Cli, workplace: Path) -> Path:
 
 
 def test_every_command_with_the_option_is_run_here() -> None:
-    with_option = {c.__name__ for c in COMMANDS if "provider" in inspect.signature(c).parameters}
+    with_option = {c.__name__ for c in COMMANDS if "engine" in inspect.signature(c).parameters}
     assert with_option == {str(run[0]) for run in RUNS.values()}
 
 
@@ -83,17 +84,61 @@ def test_a_provider_that_does_not_work_is_refused_before_the_work(
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_an_unknown_provider_is_refused_before_the_work(
-    cli: Cli, workplace: Path, name: str
-) -> None:
-    outcome = cli(*RUNS[name], "--provider", "gpu")
+def test_an_unknown_engine_is_refused_before_the_work(cli: Cli, workplace: Path, name: str) -> None:
+    outcome = cli(*RUNS[name], "--engine", "gpu")
     assert (outcome.code, outcome.out) == (2, "")
-    assert outcome.err == "error: unknown provider 'gpu'; choose one of cpu, cuda\n"
+    assert outcome.err == "error: unknown engine 'gpu'; choose one of cpu, cuda, openvino\n"
     assert {path.name for path in workplace.iterdir()} == {"net.onnx", "data.npz"}
 
 
+ONNXRUNTIME_ALONE = {"profile": "a profile", "sweep": "a sweep", "correct": "a correction"}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_openvino_is_refused_before_the_work(
+    cli: Cli, workplace: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """By what onnxruntime alone can do; elsewhere, as here, where it is not installed."""
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    outcome = cli(*RUNS[name], "--engine", "openvino", "--json")
+    assert (outcome.code, outcome.out) == (2, "")
+    if task := ONNXRUNTIME_ALONE.get(name):
+        why = f"{task} takes onnxruntime, not openvino; choose the engine cpu or cuda"
+    else:
+        why = "OpenVINO is not installed; pip install 'onnx_lowrank[openvino]'"
+    assert outcome.err == f"error: {why}\n"
+    assert {path.name for path in workplace.iterdir()} == {"net.onnx", "data.npz"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [n for n in RUNS if n not in ("bench int8", *ONNXRUNTIME_ALONE)])
+def test_a_command_runs_in_openvino(cli: Cli, workplace: Path, name: str) -> None:
+    pytest.importorskip("openvino")
+    outcome = cli(*RUNS[name], "--engine", "openvino", "--json")
+    assert outcome.code in (0, 1)  # 1: out of tolerance
+    assert outcome.err == ""
+    found = json.loads(outcome.out)
+    assert found["provider"] == "openvino"
+    assert "openvino" in found["machine"]["versions"]
+    if name in ("compress", "calibration", "search"):
+        checked = found["verification"]["providers"]
+        assert [each for each, said in checked.items() if said["checked"]] == ["openvino"]
+    if name in ("calibration", "search"):
+        said = "statistics for fits were taken in onnxruntime on CPU, of the same network"
+        assert said in found["notes"]
+
+
+def test_portable_nodes_are_not_for_openvino(cli: Cli, workplace: Path) -> None:
+    pytest.importorskip("openvino")
+    portable = ("--engine", "openvino", "--lowering", "portable")
+    for name in ("compress", "search"):
+        outcome = cli(*RUNS[name], *portable)
+        assert outcome.code == 2
+        assert outcome.err.startswith("error: the engine openvino does not run portable nodes; ")
+
+
 def test_verify_says_where_it_ran_and_what_it_left_out(cli: Cli, workplace: Path) -> None:
-    found = json.loads(cli(*RUNS["verify"], "--provider", "cpu", "--json").out)
+    found = json.loads(cli(*RUNS["verify"], "--engine", "cpu", "--json").out)
     assert found["provider"] == "cpu"
     assert found["providers"]["cpu"]["session"] == {}
     assert found["providers"]["cuda"] == {"checked": False, "reason": "not asked for"}
