@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,8 +28,8 @@ from onnx_lowrank.passes.approximate_conv import ApproximateConvPass
 from onnx_lowrank.planning.fit import FitProblem, LayerFit, fit_layer
 from onnx_lowrank.planning.plan import Plan
 from onnx_lowrank.runtime import Provider
+from onnx_lowrank.types import Progress
 
-Progress = Callable[[str, int, int], None]
 MetricName = Literal["covariance", "mahalanobis", "combined"]
 
 

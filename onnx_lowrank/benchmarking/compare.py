@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,18 +23,19 @@ from onnx_lowrank.bounds import (
 from onnx_lowrank.data import Preprocess
 from onnx_lowrank.errors import ModelError, OnnxLowRankError
 from onnx_lowrank.runtime import Provider, model_inputs, require_provider
-from onnx_lowrank.runtime.bench import Contender, Progress, Timing, measure
+from onnx_lowrank.runtime.bench import Contender, Timing, measure
 from onnx_lowrank.runtime.int8 import quantise
 from onnx_lowrank.runtime.machine import describe_machine
 from onnx_lowrank.runtime.memory import Engine, measure_memory
-from onnx_lowrank.runtime.runner import Feeds, OpenVinoRunner, OrtRunner, Runner, openvino_version
+from onnx_lowrank.runtime.runner import OpenVinoRunner, OrtRunner, Runner, openvino_version
 from onnx_lowrank.runtime.statistics import (
     MIN_REPEATS,
     RatioInterval,
     log_ratios,
     ratio_interval,
 )
-from onnx_lowrank.workload import ModelSource, Workload, batch_of, make_feeds, sqnr_db
+from onnx_lowrank.types import Feeds, ModelSource, Progress
+from onnx_lowrank.workload import Workload, batch_of, make_feeds, sqnr_db
 
 CALIBRATION_SAMPLES = 8
 
@@ -272,7 +273,7 @@ def _setting(
     repeats: int,
     seconds: float,
     rng: np.random.Generator,
-    progress: Callable[[str, int, int], None],
+    progress: Progress,
 ) -> SettingResult:
     session: dict[str, str] = {}
 

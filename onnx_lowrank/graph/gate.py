@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import onnx
@@ -18,6 +17,7 @@ from onnx_lowrank.graph.repair import (
     repair,
 )
 from onnx_lowrank.graph.validate import check_convs, validate
+from onnx_lowrank.types import ModelSource
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ class CheckedModel:
     notes: tuple[str, ...] = ()
 
 
-def read_model(source: str | os.PathLike[str] | bytes | onnx.ModelProto) -> CheckedModel:
+def read_model(source: ModelSource) -> CheckedModel:
     """Read a model, repair what onnxruntime would forgive, and check it.
 
     Parameters

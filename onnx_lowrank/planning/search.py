@@ -7,13 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from onnx_lowrank.planning.budget import Objective
 from onnx_lowrank.planning.knapsack import Limit, Together, choose, picked, total
+from onnx_lowrank.types import Array
 
-Array = NDArray[np.float64]
 Picks = tuple[int, ...]
 
 FIRST_DAMAGE = 0.01  # where a search begins to look: errors of a tenth of the signal

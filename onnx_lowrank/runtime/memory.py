@@ -18,8 +18,9 @@ import numpy as np
 
 from onnx_lowrank.errors import ModelError
 from onnx_lowrank.runtime.cuda import Device
-from onnx_lowrank.runtime.runner import Feeds, OpenVinoRunner, OrtRunner, Runner
+from onnx_lowrank.runtime.runner import OpenVinoRunner, OrtRunner, Runner
 from onnx_lowrank.runtime.session import Provider, check_provider
+from onnx_lowrank.types import Feeds
 
 Engine = Literal["onnxruntime", "openvino"]
 RUNS = 3

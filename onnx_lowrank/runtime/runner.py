@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 
 from onnx_lowrank.errors import ModelError, ProviderError
 from onnx_lowrank.runtime.session import Provider, open_session
+from onnx_lowrank.types import Feeds
 
 if TYPE_CHECKING:
     import onnx
-
-Feeds = Mapping[str, NDArray[Any]]
 
 
 class Runner(Protocol):

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from onnx_lowrank.schemes.base import Factors
 from onnx_lowrank.schemes.two_stage import TwoStageFactors
+from onnx_lowrank.types import Array
 
-Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 __all__ = [

@@ -24,8 +24,8 @@ from onnx_lowrank.schemes.covariance_fit import monochromatic_in_covariance
 from onnx_lowrank.schemes.factors import MonochromaticFactors
 from onnx_lowrank.schemes.problem import LayerProblem
 from onnx_lowrank.schemes.tucker2_fit import leading_left
+from onnx_lowrank.types import Array
 
-Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 MAX_SWEEPS = 100

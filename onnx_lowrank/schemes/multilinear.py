@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import singledispatch
 
 import numpy as np
-from numpy.typing import NDArray
 
 from onnx_lowrank.schemes.base import Factors, Weight
 from onnx_lowrank.schemes.factors import (
@@ -20,8 +19,8 @@ from onnx_lowrank.schemes.factors import (
     scatter_blocks,
 )
 from onnx_lowrank.schemes.spatial import SpatialFactors
+from onnx_lowrank.types import Array
 
-Array = NDArray[np.float64]
 Arrays = tuple[Array, ...]
 
 

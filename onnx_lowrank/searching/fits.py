@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
@@ -26,6 +26,7 @@ from onnx_lowrank.schemes.factors import (
     SpatialFactors,
     TwoStageFactors,
 )
+from onnx_lowrank.types import Progress
 
 FORMAT = 3  # of stored fits and of the arithmetic behind them
 _CLASSES: dict[str, type[Any]] = {
@@ -38,7 +39,6 @@ _CLASSES: dict[str, type[Any]] = {
         TwoStageFactors,
     )
 }
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, eq=False)

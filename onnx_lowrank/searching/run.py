@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -35,10 +35,10 @@ from onnx_lowrank.searching.selection import Option, Selection
 from onnx_lowrank.searching.single_layer import replaced, single_layer_model, structure
 from onnx_lowrank.searching.sizes import added_bytes
 from onnx_lowrank.searching.timing import Group, Stopwatch, time_layers
+from onnx_lowrank.types import Progress
 from onnx_lowrank.workload import batch_of, make_feeds
 
 SLACK = 1.5  # how much faster per operation one structure may run than another
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

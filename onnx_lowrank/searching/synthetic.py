@@ -22,8 +22,7 @@ from onnx_lowrank.schemes.monochromatic import Monochromatic
 from onnx_lowrank.schemes.one_block import CP, Tucker2
 from onnx_lowrank.schemes.spatial import Spatial, orders
 from onnx_lowrank.schemes.two_stage import TwoStageFactors
-
-Array = NDArray[np.float64]
+from onnx_lowrank.types import Array
 
 
 def synthetic_fits(layer: str, scheme: Scheme, conv: ConvSpec) -> tuple[LayerFit, ...]:

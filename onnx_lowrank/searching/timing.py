@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -17,12 +16,13 @@ from onnx_lowrank.cache import Cache, key_of
 from onnx_lowrank.errors import PlanError
 from onnx_lowrank.planning.latency import LatencyTable, SavedLatencies, Timed, Timer
 from onnx_lowrank.runtime import Provider
-from onnx_lowrank.runtime.bench import Contender, Progress, measure
+from onnx_lowrank.runtime.bench import Contender, measure
 from onnx_lowrank.runtime.machine import describe_machine
 from onnx_lowrank.runtime.runner import OrtRunner
 from onnx_lowrank.runtime.session import custom_ops_library
 from onnx_lowrank.runtime.statistics import MIN_REPEATS, log_ratios, ratio_interval
 from onnx_lowrank.searching.single_layer import layer_feeds, structure
+from onnx_lowrank.types import Feeds, Progress
 
 LAYER_SECONDS = 0.1  # of runs of each structure in a round of repeats
 PART_SECONDS = 1.0  # of runs of a model and of each of its layers, side by side
@@ -31,7 +31,6 @@ MAX_REPEATS = 2 * MIN_REPEATS
 GLANCE_REPEATS = 2
 ELSEWHERE = ""  # the settings in the keys of saved latencies: the table as a whole tells them
 CLEAR = 1.15  # ratio of two latencies at a glance that is no chance
-Feeds = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
