@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ from onnx_lowrank.runtime.engines import open_engine, statistics_note
 from onnx_lowrank.runtime.library import Lowering
 from onnx_lowrank.schemes import SCHEMES
 from onnx_lowrank.score import Score, ScoreSource
+from onnx_lowrank.types import ModelSource, Progress
 from onnx_lowrank.verification import Tolerance, VerifyReport
 from onnx_lowrank.verification import verify as verify_models
 
@@ -75,9 +76,7 @@ __all__ = [
     "write_text",
 ]
 
-ModelSource = str | os.PathLike[str] | bytes | onnx.ModelProto
 PlanSource = Plan | Path | Sequence[str | Rule]
-Progress = Callable[[str, int, int], None]
 """Called before each step with a sentence, the number of steps done, and their total."""
 RANDOM_SAMPLES = 8  # enough to see a wrong rewrite; what it loses on real inputs takes data
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from onnx_lowrank.graph.io import load_model, save_model
 from onnx_lowrank.graph.layers import find_layers
 from onnx_lowrank.planning.cost import plan_costs, total_cost
 from onnx_lowrank.runtime import model_inputs
+from onnx_lowrank.types import ModelSource, Progress
 
 if TYPE_CHECKING:
     from onnx_lowrank.finetune.losses import LossName
@@ -100,7 +101,7 @@ class CascadeResult:
 
 
 def cascade(
-    model: api.ModelSource,
+    model: ModelSource,
     *,
     plan: api.PlanSource | None = None,
     data: Any,
@@ -116,7 +117,7 @@ def cascade(
     batch: int = BATCH,
     seed: int = 0,
     checkpoint: Path | None = None,
-    progress: Callable[[str, int, int], None] = lambda step, done, total: None,
+    progress: Progress = lambda step, done, total: None,
 ) -> CascadeResult:
     """Approximate the layers of a plan bottom-up, as Denton et al. did (2014, section 4.1).
 

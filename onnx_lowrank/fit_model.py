@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,8 +31,8 @@ from onnx_lowrank.rewriting.forms import STANDARD
 from onnx_lowrank.rewriting.rewrite import replace_layers
 from onnx_lowrank.runtime import Provider
 from onnx_lowrank.schemes.dense import Dense
+from onnx_lowrank.types import Progress
 
-Progress = Callable[[str, int, int], None]
 MetricName = Literal["covariance", "mahalanobis", "combined"]
 
 

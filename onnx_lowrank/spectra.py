@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
-from numpy.typing import NDArray
 
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.gate import open_model
 from onnx_lowrank.graph.layers import find_layers, layer_weight
+from onnx_lowrank.types import Array, ModelSource
 
-Array = NDArray[np.float64]
 MODES = ("outputs", "inputs", "kernel 1", "kernel 2", "kernel 3")
 
 
@@ -63,7 +60,7 @@ def unfolding_spectra(weight: Array) -> dict[str, Array]:
     return spectra
 
 
-def layer_spectra(model: str | os.PathLike[str] | bytes | onnx.ModelProto) -> tuple[Spectrum, ...]:
+def layer_spectra(model: ModelSource) -> tuple[Spectrum, ...]:
     """Return the spectra of every layer with a constant weight, in graph order.
 
     Raises

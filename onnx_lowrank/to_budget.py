@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -39,6 +39,7 @@ from onnx_lowrank.searching.run import search
 from onnx_lowrank.searching.search_space import searched
 from onnx_lowrank.searching.settings import SETTINGS, SearchSettings
 from onnx_lowrank.searching.timing import Stopwatch
+from onnx_lowrank.types import ModelSource, Progress
 from onnx_lowrank.verification import Tolerance
 from onnx_lowrank.verification import verify as verify_models
 from onnx_lowrank.workload import make_feeds
@@ -48,8 +49,6 @@ __all__ = ["BudgetResult", "compress_to_budget", "measure_latencies"]
 # Of the data for the search; of all data where none is set apart for the verdict.
 SEARCH_SHARES = (0.45, 0.55)
 ALL_SHARES = (0.3, 0.35, 0.35)
-ModelSource = str | os.PathLike[str] | bytes | onnx.ModelProto
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, eq=False)

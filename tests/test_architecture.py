@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "onnx_lowrank"
 
 # Module or package -> what it may import of this package besides itself.
-BASE = {"errors", "conv", "cache", "storage", "bounds", "files", "json_input", "text"}
+BASE = {"errors", "conv", "cache", "storage", "bounds", "files", "json_input", "text", "types"}
 BASE |= {"layer_errors", "registry"}
 NUMERICS = BASE | {"metrics", "schemes"}
 ALLOWED: dict[str, set[str]] = {
@@ -25,6 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "bounds": {"errors"},
     "files": {"errors"},
     "text": set(),
+    "types": set(),
     "layer_errors": {"errors"},
     "json_input": {"errors"},
     "processes": set(),
@@ -64,7 +65,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"calibrate", "fit_model", "score"},
     "cascade": BASE | {"api", "calibrate", "data", "finetune", "graph", "planning", "runtime"},
     "cli": {"__init__", "api", "benchmarking", "bounds", "cascade", "errors", "files", "finetune"}
-    | {"profiling", "report", "text"}
+    | {"profiling", "report", "text", "types"}
     | {"spectra", "sweeping"}
     | {"documents", "planning", "to_budget"},
     "__main__": {"cli"},
@@ -93,6 +94,7 @@ EXCLUSIVE = {
         "searching",
         "spectra",
         "to_budget",
+        "types",
         "sweeping",
         "verification",
         "workload",

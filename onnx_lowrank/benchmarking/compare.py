@@ -23,7 +23,7 @@ from onnx_lowrank.bounds import (
 from onnx_lowrank.data import Preprocess
 from onnx_lowrank.errors import ModelError, OnnxLowRankError, ProviderError
 from onnx_lowrank.runtime import model_inputs
-from onnx_lowrank.runtime.bench import Contender, Progress, Timing, measure
+from onnx_lowrank.runtime.bench import Contender, Timing, measure
 from onnx_lowrank.runtime.engines import (
     Engine,
     OpenVinoEngine,
@@ -33,14 +33,15 @@ from onnx_lowrank.runtime.engines import (
 from onnx_lowrank.runtime.int8 import quantise
 from onnx_lowrank.runtime.machine import describe_machine
 from onnx_lowrank.runtime.memory import measure_memory
-from onnx_lowrank.runtime.runner import Feeds, Runner
+from onnx_lowrank.runtime.runner import Runner
 from onnx_lowrank.runtime.statistics import (
     MIN_REPEATS,
     RatioInterval,
     log_ratios,
     ratio_interval,
 )
-from onnx_lowrank.workload import ModelSource, Workload, batch_of, make_feeds, sqnr_db
+from onnx_lowrank.types import Feeds, ModelSource, Progress
+from onnx_lowrank.workload import Workload, batch_of, make_feeds, sqnr_db
 
 CALIBRATION_SAMPLES = 8
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
@@ -16,6 +16,7 @@ from onnx_lowrank.errors import DataError
 from onnx_lowrank.graph.digest import model_digest
 from onnx_lowrank.layer_errors import LAYER_ERRORS, layer_reason
 from onnx_lowrank.runtime import Provider
+from onnx_lowrank.types import Progress
 
 FORMAT = 2  # of the stored entries and of the arithmetic behind them; part of their keys
 POSITIONS = 512
@@ -35,7 +36,7 @@ def calibrate(
     provider: Provider = "cpu",
     threads: int | None = None,
     survey: Survey | None = None,
-    progress: Callable[[str, int, int], None] = lambda step, done, total: None,
+    progress: Progress = lambda step, done, total: None,
 ) -> StoredStatistics:
     """Accumulate the moments of the input patches of layers.
 

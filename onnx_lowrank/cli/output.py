@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from onnx_lowrank.text import printable
 
 if TYPE_CHECKING:
-    from onnx_lowrank.api import Progress
+    from onnx_lowrank.types import Progress
 
 # Seconds of steps that the time left is told from: a step, such as a fit, may take minutes.
 _SPEED_OVER = 3600.0

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx_lowrank.bounds import check_count
 from onnx_lowrank.errors import DataError
 from onnx_lowrank.runtime import TensorInfo
+from onnx_lowrank.types import Feeds
 
 DEFAULT_BATCH = 8
 NAMED = 5  # how many items a note or an error names
@@ -21,7 +22,7 @@ NAMED = 5  # how many items a note or an error names
 class Sample:
     """Arrays of one sample, without the batch axis, and what to call it in errors."""
 
-    feeds: Mapping[str, NDArray[Any]]
+    feeds: Feeds
     label: int | None
     where: str
 
@@ -60,7 +61,7 @@ class Batch:
         }
 
 
-def rows_of(inputs: Sequence[TensorInfo], feeds: Mapping[str, NDArray[Any]]) -> int:
+def rows_of(inputs: Sequence[TensorInfo], feeds: Feeds) -> int:
     """Return how many samples the feeds of a model's inputs hold, copies included."""
     batched = batched_inputs(inputs)
     return next(len(value) for name, value in feeds.items() if batched[name])

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
 
 from onnx_lowrank.errors import ModelError
 from onnx_lowrank.finetune.executor import Network
 from onnx_lowrank.runtime import open_session
+from onnx_lowrank.types import Feeds
 
 # Of the largest value of an output. Sums of n float32 terms in another order differ by about
 # sqrt(n) eps, 1e-5 for the n = 9216 of large layers; some twenty layers add up to 5e-5.
 TOLERANCE = 1e-4
 
 
-def check_forward(
-    network: Network, model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]]
-) -> float:
+def check_forward(network: Network, model: onnx.ModelProto, feeds: Feeds) -> float:
     """Return the largest difference from onnxruntime, relative to each output's largest value.
 
     Parameters

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from onnx_lowrank.errors import DataError
 from onnx_lowrank.files import UNREADABLE, add_digest, atomic, check_digest, real_path
+from onnx_lowrank.types import AnyArray
 
-Array = NDArray[Any]
 _KIND = "checkpoint"  # the file may be renamed
 
 
@@ -31,9 +30,9 @@ class State:
         All else, ready for JSON.
     """
 
-    values: list[Array]
-    best: list[Array]
-    optimiser: dict[str, Array] = field(default_factory=dict)
+    values: list[AnyArray]
+    best: list[AnyArray]
+    optimiser: dict[str, AnyArray] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
 
 
@@ -79,7 +78,7 @@ def read_checkpoint(path: Path, run: str) -> State | None:
             "remove it or choose another --checkpoint"
         )
 
-    def listed(kind: str) -> list[Array]:
+    def listed(kind: str) -> list[AnyArray]:
         count = sum(name.startswith(f"{kind}.") for name in arrays)
         return [arrays[f"{kind}.{i}"] for i in range(count)]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,8 @@ from onnx_lowrank.graph.layers import attribute
 from onnx_lowrank.graph.ops import is_op
 from onnx_lowrank.runtime import Provider, model_inputs, require_provider
 from onnx_lowrank.runtime.engines import onnxruntime_provider
+from onnx_lowrank.types import Array, Progress
 
-Array = NDArray[np.float64]
 BATCH = 32  # images that run at once
 _LAYERS = ("Conv", "Gemm", "MatMul")
 
@@ -56,7 +55,7 @@ def correct_statistics(
     dataset: Dataset,
     *,
     provider: Provider = "cpu",
-    progress: Callable[[str, int, int], None] = lambda step, done, total: None,
+    progress: Progress = lambda step, done, total: None,
 ) -> list[Correction]:
     """Correct biases, and what BatchNormalization subtracts and divides by, in place.
 
@@ -121,7 +120,7 @@ def correct_files(
     seed: int = 0,
     force: bool = False,
     engine: str = "cpu",
-    progress: Callable[[str, int, int], None] = lambda step, done, total: None,
+    progress: Progress = lambda step, done, total: None,
 ) -> list[Correction]:
     """Read two models, correct the compressed one and write it atomically; see above.
 

@@ -21,6 +21,7 @@ from onnx_lowrank.finetune.parts import cut
 from onnx_lowrank.finetune.plain_ops import as_tensor, of_one_output
 from onnx_lowrank.graph.edit import opset_version
 from onnx_lowrank.graph.ops import standard_op
+from onnx_lowrank.types import Feeds
 
 Plan = list[tuple[Context, list[str]]]
 """Nodes in order, each with the tensors that nothing reads after it."""
@@ -97,9 +98,7 @@ class Network:
         self._plans: dict[tuple[str, ...], Plan] = {}
         self._parts: dict[tuple[str, ...], list[Plan]] = {}
 
-    def run(
-        self, feeds: Mapping[str, NDArray[Any]], wanted: Sequence[str] | None = None
-    ) -> dict[str, torch.Tensor]:
+    def run(self, feeds: Feeds, wanted: Sequence[str] | None = None) -> dict[str, torch.Tensor]:
         """Compute tensors, with gradients where torch's mode asks for them.
 
         Parameters

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from onnx_lowrank.data.dataset import batched_inputs
 from onnx_lowrank.errors import ModelError
 from onnx_lowrank.finetune.check import TOLERANCE
 from onnx_lowrank.finetune.executor import Network
 from onnx_lowrank.runtime import TensorInfo
-
-Feeds = Mapping[str, NDArray[Any]]
+from onnx_lowrank.types import Feeds
 
 
 def free_batch(

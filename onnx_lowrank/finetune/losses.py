@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -18,9 +18,9 @@ from onnx_lowrank.finetune.classes import class_output, class_scores, score_tens
 from onnx_lowrank.finetune.executor import Network
 from onnx_lowrank.finetune.parameters import shared_features
 from onnx_lowrank.runtime import model_inputs
+from onnx_lowrank.types import Feeds
 
 LossName = Literal["labels", "distill", "both"]
-Feeds = dict[str, NDArray[Any]]
 Labels = NDArray[np.int64]
 
 # Softer than the models' own: the order of the wrong classes tells how the original sees an image.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,8 @@ from onnx_lowrank.graph.digest import model_digest
 from onnx_lowrank.graph.gate import open_model
 from onnx_lowrank.graph.io import save_model
 from onnx_lowrank.runtime import TensorInfo, model_inputs
+from onnx_lowrank.types import Progress
 
-Progress = Callable[[str, int, int], None]
 BATCH = 64
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -18,8 +17,8 @@ from onnx_lowrank.finetune.check import check_forward
 from onnx_lowrank.finetune.classes import class_output, class_scores, score_tensor
 from onnx_lowrank.finetune.executor import Network
 from onnx_lowrank.graph.layers import Layer, attribute, find_layers
+from onnx_lowrank.types import Feeds, Progress
 
-Feeds = dict[str, NDArray[Any]]
 WRONG_LABELS = 3  # as Denton et al. took
 
 
@@ -29,7 +28,7 @@ def squared_gradients(
     layers: Sequence[str],
     *,
     wrong_labels: int = WRONG_LABELS,
-    progress: Callable[[str, int, int], None] = lambda step, done, total: None,
+    progress: Progress = lambda step, done, total: None,
 ) -> dict[str, NDArray[np.float64]]:
     """Return the mean over the data of the squared gradient by each weight.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from onnx_lowrank.files import UNREADABLE
 from onnx_lowrank.finetune.batches import Rows, shuffled, steps_of, whole_batches
 from onnx_lowrank.finetune.checkpoint import State, damaged, read_checkpoint, write_checkpoint
 from onnx_lowrank.finetune.losses import Loss
+from onnx_lowrank.types import Progress
 
 Optimiser = Literal["adamw", "sgd"]
 RATES: dict[Optimiser, float] = {"adamw": 3e-4, "sgd": 1e-3}
@@ -165,7 +166,7 @@ def train(
     *,
     checkpoint: Path | None = None,
     run: str = "",
-    progress: Callable[[str, int, int], None] = lambda step, done, total: None,
+    progress: Progress = lambda step, done, total: None,
 ) -> Outcome:
     """Train weights in place and return the best ones found.
 

@@ -8,14 +8,12 @@ from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import helper, numpy_helper, shape_inference
 
 from onnx_lowrank.graph.check import inferred_types
 from onnx_lowrank.graph.ops import is_op, standard_op
 from onnx_lowrank.graph.skeleton import bodies
-
-Array = NDArray[Any]
+from onnx_lowrank.types import AnyArray
 
 # What they give is not fixed by what they read.
 _RANDOM = ("Random", "Multinomial", "Bernoulli", "Dropout")
@@ -54,7 +52,7 @@ class Constants:
     ) -> None:
         self._model, self._opset = model, opset
         self._initializers, self._producers = initializers, producers
-        self._computed: dict[str, Array | None] = {}
+        self._computed: dict[str, AnyArray | None] = {}
         self._types: dict[str, tuple[np.dtype[Any], tuple[int, ...] | None]] | None = None
         inputs = {value.name for value in model.graph.input} if model.ir_version >= 4 else set()
         self.optional = frozenset(inputs & set(initializers))
@@ -73,7 +71,7 @@ class Constants:
                 pending += value_inputs(node)
         return found
 
-    def value(self, name: str) -> Array | None:
+    def value(self, name: str) -> AnyArray | None:
         """Return the value of a tensor, optional inputs at their defaults; None if it has none."""
         if name in self._initializers:  # not kept: the model has it already
             return np.asarray(numpy_helper.to_array(self._initializers[name]))
@@ -101,7 +99,7 @@ class Constants:
             return []
         return [i for i in inputs if i not in self._computed]
 
-    def _evaluate(self, name: str) -> Array | None:
+    def _evaluate(self, name: str) -> AnyArray | None:
         node = self._producers.get(name)
         if node is None or not can_evaluate(node):
             return None
@@ -118,7 +116,7 @@ class Constants:
             values[each] = value
         return evaluate(node, name, values, self._opset)
 
-    def _like(self, name: str, *, sized: bool) -> Array | None:
+    def _like(self, name: str, *, sized: bool) -> AnyArray | None:
         """Return zeros of a tensor's type, and of its shape if that is asked for; None if unknown.
 
         Only what the inputs say and inference finds counts: notes in a model may be stale.
@@ -156,8 +154,8 @@ def value_inputs(node: onnx.NodeProto) -> list[str]:
 
 
 def evaluate(
-    node: onnx.NodeProto, output: str, values: dict[str, Array], opset: int
-) -> Array | None:
+    node: onnx.NodeProto, output: str, values: dict[str, AnyArray], opset: int
+) -> AnyArray | None:
     """Compute one output of a node.
 
     Parameters
@@ -206,7 +204,7 @@ def evaluate(
     return np.asarray(result) if isinstance(result, np.ndarray | np.generic) else None
 
 
-def _elements(model: onnx.ModelProto, output: str, values: dict[str, Array]) -> int:
+def _elements(model: onnx.ModelProto, output: str, values: dict[str, AnyArray]) -> int:
     """Return how many elements a node's output will have; those it reads where that is unknown.
 
     A few bytes can ask for more memory than there is: Expand, Tile, Range, Pad, a sum of two axes.

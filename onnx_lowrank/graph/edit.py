@@ -7,15 +7,13 @@ from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from onnx_lowrank.graph.constants import Constants
 from onnx_lowrank.graph.fragment import Fragment
 from onnx_lowrank.graph.ops import STANDARD_DOMAINS
 from onnx_lowrank.graph.skeleton import bodies
-
-Array = NDArray[Any]
+from onnx_lowrank.types import AnyArray
 
 
 class GraphEditor:
@@ -79,7 +77,7 @@ class GraphEditor:
         """Return the optional inputs that a tensor is computed from."""
         return self._constants.optional_inputs(name)
 
-    def constant(self, name: str, *, defaults: bool = False) -> Array | None:
+    def constant(self, name: str, *, defaults: bool = False) -> AnyArray | None:
         """Return the value of a tensor that does not depend on the model's inputs, or None.
 
         Initializers, and whatever nodes of the standard domain compute from constants alone. The
@@ -107,14 +105,14 @@ class GraphEditor:
         self._names.add(name)
         return name
 
-    def add_initializer(self, base: str, array: Array) -> str:
+    def add_initializer(self, base: str, array: AnyArray) -> str:
         """Add a constant and return its name, `base` if that is free.
 
         Below IR 4 it is listed among the inputs too, as that IR demands.
         """
         return self._add_initializer(self.unique_name(base), array)
 
-    def _add_initializer(self, name: str, array: Array) -> str:
+    def _add_initializer(self, name: str, array: AnyArray) -> str:
         tensor = self.graph.initializer.add()
         tensor.CopyFrom(numpy_helper.from_array(np.asarray(array, order="C"), name))
         self._initializers[name] = tensor
@@ -139,7 +137,7 @@ class GraphEditor:
         self._gone.discard(name)
         self._add_initializer(name, value)
 
-    def set_constant(self, node: onnx.NodeProto, index: int, array: Array, *, base: str) -> None:
+    def set_constant(self, node: onnx.NodeProto, index: int, array: AnyArray, *, base: str) -> None:
         """Let a node read another constant.
 
         An initializer that nothing else reads is overwritten and keeps its name and place;

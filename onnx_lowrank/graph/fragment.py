@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from onnx_lowrank.types import AnyArray
 
 
 class Fragment:
@@ -44,9 +44,9 @@ class Fragment:
     def conv(
         self,
         x: str,
-        weight: Array,
+        weight: AnyArray,
         *,
-        bias: Array | None = None,
+        bias: AnyArray | None = None,
         strides: Sequence[int] | None = None,
         dilations: Sequence[int] | None = None,
         pads: Sequence[int] | None = None,
@@ -88,7 +88,7 @@ class Fragment:
             inputs.append(self.constant(bias, f"{name}.bias"))
         return self.node("Conv", inputs, attributes, name=name)
 
-    def gemm(self, x: str, weight: Array, *, bias: Array | None = None, name: str) -> str:
+    def gemm(self, x: str, weight: AnyArray, *, bias: AnyArray | None = None, name: str) -> str:
         """Append a Gemm on rows, ``x @ weight.T + bias``, and return its output.
 
         Parameters
@@ -109,7 +109,7 @@ class Fragment:
         ]
         return self.node("Gemm", inputs, {"transB": 1}, name=name)
 
-    def matmul(self, x: str, weight: Array, *, name: str) -> str:
+    def matmul(self, x: str, weight: AnyArray, *, name: str) -> str:
         """Append a MatMul on the last axis, ``x @ weight.T``, and return its output.
 
         Parameters
@@ -127,7 +127,7 @@ class Fragment:
         constant = self.constant(indices.astype(np.int64), f"{name}.indices")
         return self.node("Gather", [x, constant], {"axis": axis}, name=name)
 
-    def constant(self, value: Array, name: str) -> str:
+    def constant(self, value: AnyArray, name: str) -> str:
         """Add a constant; floats are rounded to the layer's own type, others stay as they are."""
         array = np.asarray(value)
         if array.dtype.kind == "f":

@@ -19,6 +19,7 @@ from onnx_lowrank.graph.repair import (
     repair,
 )
 from onnx_lowrank.graph.validate import check_convs, validate
+from onnx_lowrank.types import ModelSource
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +38,7 @@ class CheckedModel:
     notes: tuple[str, ...] = ()
 
 
-def read_model(source: str | os.PathLike[str] | bytes | onnx.ModelProto) -> CheckedModel:
+def read_model(source: ModelSource) -> CheckedModel:
     """Read a model, repair what onnxruntime would forgive, and check it.
 
     Parameters

@@ -23,6 +23,7 @@ from onnx_lowrank.graph.external import (
     write_data,
 )
 from onnx_lowrank.graph.skeleton import split_weights, tensor_bytes
+from onnx_lowrank.types import ModelSource
 
 # A protobuf message ends at 2 GiB; the structure of the graph gets the rest of it.
 SINGLE_FILE_LIMIT = 2**31 - 2**26  # bytes of weights
@@ -30,7 +31,7 @@ _NAME_LENGTH = 32  # of the data file's name, which the size of the file beside 
 EXTERNAL_FROM = 1024  # bytes of a weight that is worth a place in the data file
 
 
-def load_model(source: str | os.PathLike[str] | bytes | onnx.ModelProto) -> onnx.ModelProto:
+def load_model(source: ModelSource) -> onnx.ModelProto:
     """Read a model with its external data.
 
     Parameters

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import blas
 
 from onnx_lowrank.metrics.moments import DenseMoments, LayerStatistics, RowMoments
 from onnx_lowrank.metrics.shrinkage import ImageMoments
-
-Array = NDArray[np.float64]
+from onnx_lowrank.types import Array
 
 
 class MomentAccumulator:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from onnx_lowrank.metrics.base import Weight
-
-Array = NDArray[np.float64]
+from onnx_lowrank.types import Array
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from onnx_lowrank.metrics.base import Weight
 from onnx_lowrank.metrics.moments import DenseMoments, RowMoments
-
-Array = NDArray[np.float64]
+from onnx_lowrank.types import Array
 
 
 def squared_output(

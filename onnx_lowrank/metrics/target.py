@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import linalg
 
 from onnx_lowrank.metrics.base import Metric, Weight
 from onnx_lowrank.metrics.covariance import Covariance, RowCovariance
 from onnx_lowrank.metrics.moments import DenseMoments, LayerStatistics, RowMoments
-
-Array = NDArray[np.float64]
+from onnx_lowrank.types import Array
 
 # Inputs that are always zero would leave a metric singular without some shrinkage.
 MIN_INTENSITY = 1e-6

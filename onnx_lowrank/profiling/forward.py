@@ -23,14 +23,14 @@ from onnx_lowrank.graph.ops import is_op
 from onnx_lowrank.profiling.result import UNATTRIBUTED, ModelProfile, ProfileReport, Row
 from onnx_lowrank.runtime import check_provider, require_provider
 from onnx_lowrank.runtime.attribution import assign_rows, attribute
-from onnx_lowrank.runtime.bench import Progress, drift
+from onnx_lowrank.runtime.bench import drift
 from onnx_lowrank.runtime.engines import onnxruntime_provider
 from onnx_lowrank.runtime.machine import NoiseMeter, describe_machine
 from onnx_lowrank.runtime.peak import measure_peak
 from onnx_lowrank.runtime.profile import Executed, Recorder, Recording
-from onnx_lowrank.runtime.runner import Feeds
 from onnx_lowrank.runtime.statistics import Latency
-from onnx_lowrank.workload import ModelSource, Workload, batch_of, make_feeds
+from onnx_lowrank.types import Feeds, ModelSource, Progress
+from onnx_lowrank.workload import Workload, batch_of, make_feeds
 
 MIN_RUNS = 2
 

@@ -21,6 +21,7 @@ from onnx_lowrank.errors import ModelError
 from onnx_lowrank.runtime.machine import Noise, NoiseMeter
 from onnx_lowrank.runtime.runner import Runner
 from onnx_lowrank.runtime.statistics import Latency, Seconds
+from onnx_lowrank.types import Progress
 
 BLOCK_SECONDS = 0.02
 MAX_BLOCK_RUNS = 500
@@ -28,7 +29,6 @@ MIN_ROUNDS = 3
 MAX_ROUNDS = 100
 WARM_UP_RUNS = 2
 SIZING_RUNS = 3
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

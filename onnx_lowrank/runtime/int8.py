@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from onnx_lowrank.errors import ModelError
 from onnx_lowrank.graph.edit import opset_version
-from onnx_lowrank.runtime.runner import Feeds
 from onnx_lowrank.runtime.session import check_provider
+from onnx_lowrank.types import Feeds
 
 if TYPE_CHECKING:
     import onnx

@@ -20,7 +20,7 @@ import numpy as np
 from onnx_lowrank.errors import ModelError
 from onnx_lowrank.runtime.cuda import Device
 from onnx_lowrank.runtime.engines import CPU, Engine
-from onnx_lowrank.runtime.runner import Feeds
+from onnx_lowrank.types import Feeds
 
 RUNS = 3
 _STATUS = Path("/proc/self/status")

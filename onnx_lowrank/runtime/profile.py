@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnx_lowrank.errors import ModelError
-from onnx_lowrank.runtime.runner import Feeds, OrtRunner
+from onnx_lowrank.runtime.runner import OrtRunner
 from onnx_lowrank.runtime.session import Provider
 from onnx_lowrank.runtime.statistics import Seconds
+from onnx_lowrank.types import Feeds
 
 if TYPE_CHECKING:
     import onnx

@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 
 from onnx_lowrank.errors import ModelError
 from onnx_lowrank.runtime.session import Provider, open_session
+from onnx_lowrank.types import Feeds
 
 if TYPE_CHECKING:
     import onnx
-
-Feeds = Mapping[str, NDArray[Any]]
 
 
 class Runner(Protocol):

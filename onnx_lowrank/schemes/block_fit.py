@@ -12,8 +12,8 @@ from onnx_lowrank.metrics.base import Metric
 from onnx_lowrank.schemes import cp_fit, cp_start, tucker2_fit
 from onnx_lowrank.schemes.base import Fit, Weight, relative_error
 from onnx_lowrank.schemes.factors import BlockCPFactors, BlockTucker2Factors, gather_blocks
+from onnx_lowrank.types import Array
 
-Array = NDArray[np.float64]
 Clusters = tuple[NDArray[np.int64], NDArray[np.int64]]
 BlockFactors = TypeVar("BlockFactors", BlockTucker2Factors, BlockCPFactors)
 

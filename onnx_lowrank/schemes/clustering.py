@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-Array = NDArray[np.float64]
+from onnx_lowrank.types import Array
+
 Labels = NDArray[np.int64]
 
 TOLERANCE = 2e-3  # fall of the energy left out, relative to it, at which clusters have converged

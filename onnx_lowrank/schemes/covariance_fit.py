@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from onnx_lowrank.schemes import stage_start
 from onnx_lowrank.schemes.base import relative_error
@@ -22,8 +21,8 @@ from onnx_lowrank.schemes.input_stage import InputStage
 from onnx_lowrank.schemes.problem import Indices, LayerProblem
 from onnx_lowrank.schemes.reduced_rank import leading
 from onnx_lowrank.schemes.stages import Follower, Part, fit_part
+from onnx_lowrank.types import Array
 
-Array = NDArray[np.float64]
 Clusters = tuple[Indices, Indices]
 F = TypeVar("F", Free, LowRank, Outer)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from onnx_lowrank.types import Array
 
 MAX_SWEEPS = 60
 TOLERANCE = 1e-3  # relative fall of the squared error in a sweep at which a fit has converged

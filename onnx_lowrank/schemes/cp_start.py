@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from onnx_lowrank.schemes.cp_fit import CPTerms
 from onnx_lowrank.schemes.tucker2_fit import leading_left
-
-Array = NDArray[np.float64]
+from onnx_lowrank.types import Array
 
 RANK_ONE_SWEEPS = 3
 POWER_STEPS = 3

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from onnx_lowrank.schemes.structure import Arrays, Factors, Multilinear, Weight
 from onnx_lowrank.schemes.two_stage import TwoStageFactors
+from onnx_lowrank.types import Array
 
-Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 __all__ = [

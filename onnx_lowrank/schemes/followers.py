@@ -7,15 +7,13 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import linalg
 
 from onnx_lowrank.schemes.conjugate_gradients import Advance, conjugate_gradients
 from onnx_lowrank.schemes.problem import Reals, ridge_of, ridged
 from onnx_lowrank.schemes.reduced_rank import leading
 from onnx_lowrank.schemes.stages import Compressed
-
-Array = NDArray[np.float64]
+from onnx_lowrank.types import Array
 
 RIDGE = 1e-10  # relative, of channels that may be dependent
 CLUSTER_SWEEPS = 10  # most over the clusters of a low-rank X, each given the others

@@ -26,8 +26,8 @@ from onnx_lowrank.schemes.factors import MonochromaticFactors
 from onnx_lowrank.schemes.instances import Random, shuffled, uniform
 from onnx_lowrank.schemes.problem import LayerProblem
 from onnx_lowrank.schemes.tucker2_fit import leading_left
+from onnx_lowrank.types import Array
 
-Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 MAX_SWEEPS = 100

@@ -12,14 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from onnx_lowrank.metrics.base import Metric
 from onnx_lowrank.metrics.covariance import Covariance
 from onnx_lowrank.metrics.mahalanobis import Mahalanobis
 from onnx_lowrank.schemes.structure import Multilinear
-
-Array = NDArray[np.float64]
+from onnx_lowrank.types import Array
 
 RIDGE = 1e-8  # relative: terms may be dependent, and taps always zero
 

@@ -13,8 +13,8 @@ from scipy import linalg
 from onnx_lowrank.metrics.covariance import Covariance, RowCovariance
 from onnx_lowrank.schemes.input_stage import InputStage
 from onnx_lowrank.schemes.structure import Factors, Fit, relative_error
+from onnx_lowrank.types import Array
 
-Array = NDArray[np.float64]
 Reals = NDArray[Any]  # in double precision, or in single where a search works so
 Indices = NDArray[np.int64]
 

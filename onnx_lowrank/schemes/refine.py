@@ -9,15 +9,13 @@ structure exactly.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from onnx_lowrank.metrics.base import Metric
 from onnx_lowrank.schemes.base import Factors, Weight
 from onnx_lowrank.schemes.conjugate_gradients import Advance, conjugate_gradients
 from onnx_lowrank.schemes.preconditioner import Surrogate, preconditioner
 from onnx_lowrank.schemes.structure import Multilinear
-
-Array = NDArray[np.float64]
+from onnx_lowrank.types import Array
 
 SWEEP_WORK = 30_000_000  # weights times sweeps in one fit
 LEAST_SWEEPS, MOST_SWEEPS = 12, 40

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import linalg
 
 from onnx_lowrank.schemes import cp_fit, cp_start
 from onnx_lowrank.schemes.problem import Indices, Reals, View, ridged
 from onnx_lowrank.schemes.reduced_rank import leading
-
-Array = NDArray[np.float64]
+from onnx_lowrank.types import Array
 
 # CP in the plain stand-in follows its few strong directions, and creeps: this much of the identity
 # is added (of 0, 0.1, 1, 10 and nothing else the best on VGG-16, after the fit that follows).

@@ -23,8 +23,8 @@ from typing_extensions import Self
 
 from onnx_lowrank.schemes.input_stage import InputStage
 from onnx_lowrank.schemes.problem import SINGLE_FROM, Reals, View, ridged
+from onnx_lowrank.types import Array
 
-Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 REGRESSION_RIDGE = 1e-10  # relative, of channels that may be dependent

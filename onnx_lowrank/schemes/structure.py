@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from onnx_lowrank.types import Array
+
 Weight = NDArray[np.float64]
 Arrays = tuple[Array, ...]
 

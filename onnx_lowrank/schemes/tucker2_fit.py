@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from onnx_lowrank.schemes.reduced_rank import leading
-
-Array = NDArray[np.float64]
+from onnx_lowrank.types import Array
 
 MAX_SWEEPS = 30
 TOLERANCE = 1e-4  # relative fall of the squared error at which a fit has converged

@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from onnx_lowrank.metrics.base import Metric
 from onnx_lowrank.schemes.base import Fit, Weight, check_finite, relative_error
 from onnx_lowrank.schemes.problem import LayerProblem
 from onnx_lowrank.schemes.reduced_rank import leading, reduced_rank
 from onnx_lowrank.schemes.structure import Arrays, Factors, Multilinear
-
-Array = NDArray[np.float64]
+from onnx_lowrank.types import Array
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import logging
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -26,6 +26,7 @@ from onnx_lowrank.cache import Cache
 from onnx_lowrank.errors import ClusterError, OnnxLowRankError, describe_error
 from onnx_lowrank.layer_errors import LAYER_ERRORS
 from onnx_lowrank.searching.fits import LayerProblem, fit_each, to_arrays, unfitted
+from onnx_lowrank.types import Progress
 
 REACH = 3.0  # seconds to reach the scheduler
 PATIENCE = 30.0  # seconds without a worker
@@ -35,7 +36,6 @@ _AHEAD = 2
 _ADDRESS = re.compile(r"[a-z]+://(?P<host>\[[0-9a-fA-F:.]+\]|[^\s/:\[\]]+):(?P<port>\d{1,5})")
 _NO_DASK = "a cluster takes Dask; pip install 'onnx_lowrank[dask]'"
 Arrays = dict[str, NDArray[Any]]
-Progress = Callable[[str, int, int], None]
 
 
 def fit_on_cluster(

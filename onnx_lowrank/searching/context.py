@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,9 +22,8 @@ from onnx_lowrank.score import Score
 from onnx_lowrank.searching.candidate import Chosen
 from onnx_lowrank.searching.latency_source import LatencySource
 from onnx_lowrank.searching.settings import SETTINGS, SearchSettings
+from onnx_lowrank.types import Progress
 from onnx_lowrank.workload import make_feeds
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)

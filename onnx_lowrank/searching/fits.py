@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -21,9 +21,9 @@ from onnx_lowrank.planning.fit import FitProblem, LayerFit, fit_layer_ladder
 from onnx_lowrank.processes import without_interrupts
 from onnx_lowrank.schemes import Factors, Scheme
 from onnx_lowrank.schemes.base import Weight
+from onnx_lowrank.types import Progress
 
 FORMAT = 3  # of stored fits and of the arithmetic behind them
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, eq=False)

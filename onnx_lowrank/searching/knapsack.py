@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-Array = NDArray[np.float64]
+from onnx_lowrank.types import Array
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from onnx_lowrank.planning.latency import LatencyTable, SavedLatencies, Timed, T
 from onnx_lowrank.runtime.layout import idle_model, reordered_ends, reordering_model
 from onnx_lowrank.searching.settings import SETTINGS, SearchSettings
 from onnx_lowrank.searching.single_layer import layer_feeds, structure
-from onnx_lowrank.searching.timing import Feeds, Stopwatch
+from onnx_lowrank.searching.timing import Stopwatch
+from onnx_lowrank.types import Feeds, Progress
 
-Progress = Callable[[str, int, int], None]
 Sizes = tuple[int, ...]
 ELSEWHERE = ""  # the settings in the keys of saved latencies: the table as a whole tells them
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,14 +26,13 @@ from onnx_lowrank.searching.latency_source import ELSEWHERE, Group, MeasuredHere
 from onnx_lowrank.searching.search_space import SearchSpace, search_space
 from onnx_lowrank.searching.single_layer import replaced, single_layer_model, structure
 from onnx_lowrank.searching.synthetic import synthetic_fits
-from onnx_lowrank.searching.timing import Feeds, Stopwatch
+from onnx_lowrank.searching.timing import Stopwatch
+from onnx_lowrank.types import Feeds, ModelSource, Progress
 from onnx_lowrank.workload import batch_of, make_feeds
 
 # Of each layer's multiply-adds, what the candidates of a whole model keep at least.
 LEVELS = (0.5, 0.25, 0.0)
 MODEL_SECONDS = 4.0
-ModelSource = str | os.PathLike[str] | bytes | onnx.ModelProto
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, eq=False)

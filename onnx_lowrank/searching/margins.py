@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from onnx_lowrank.searching.prediction import DRAWS, design_effect
+from onnx_lowrank.types import Array
 
-Array = NDArray[np.float64]
 # How many times more samples change sides than margins tell, as a Gamma distribution: over trained
 # networks it was .8 to 2.1, as samples near a border tend to have the larger errors.
 MORE, SHAPE = 1.4, 4.0

@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_lowrank.score import Outputs
+from onnx_lowrank.types import Array
 from onnx_lowrank.verification.sqnr import sqnr_of
-
-Array = NDArray[np.float64]
 
 
 @dataclass(eq=False)

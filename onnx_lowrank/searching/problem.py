@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-from numpy.typing import NDArray
-
 from onnx_lowrank.planning.budget import Budget, Objective
 from onnx_lowrank.searching.knapsack import Conflict, Limit, Together, choose, picked, total
+from onnx_lowrank.types import Array
 
-Array = NDArray[np.float64]
 Picks = tuple[int, ...]
 
 

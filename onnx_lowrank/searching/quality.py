@@ -19,6 +19,7 @@ from onnx_lowrank.searching.margins import Margins
 from onnx_lowrank.searching.observed import Seen
 from onnx_lowrank.searching.prediction import CountedOutlook, MeanOutlook, Outlook
 from onnx_lowrank.searching.user_score import Judge, rows_of
+from onnx_lowrank.types import Array
 from onnx_lowrank.verification.classifier import (
     are_probabilities,
     centred_logits,
@@ -29,7 +30,6 @@ from onnx_lowrank.verification.classifier import (
 from onnx_lowrank.verification.report import DEFAULT_SQNR_DB
 from onnx_lowrank.verification.scales import Part, parts_of
 
-Array = NDArray[np.float64]
 SURE = 0.9  # probability that the verdict agrees, where its samples are foreseen
 BEYOND = 1e30  # noise, loss, and dB too few, of a model whose outputs are not finite
 PROBE_SAMPLES = 32  # the noise of a probe, a ratio of sums over all outputs, settles early

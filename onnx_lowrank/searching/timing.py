@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 from onnx_lowrank.planning.latency import Timed
-from onnx_lowrank.runtime.bench import Contender, Progress, measure
+from onnx_lowrank.runtime.bench import Contender, measure
 from onnx_lowrank.runtime.engines import CPU, Engine, keeps_one_core_busy
 from onnx_lowrank.runtime.statistics import MIN_REPEATS, log_ratios, ratio_interval
 from onnx_lowrank.searching.single_layer import layer_feeds
+from onnx_lowrank.types import Feeds, Progress
 
 NARROW = 0.05  # half the interval of a ratio, relative, at which it is known well enough
 MAX_REPEATS = 2 * MIN_REPEATS
 GLANCE_REPEATS = 2
-Feeds = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)

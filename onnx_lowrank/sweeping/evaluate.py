@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from onnx_lowrank.data import Dataset
 from onnx_lowrank.fit_model import layer_problem
@@ -28,9 +27,9 @@ from onnx_lowrank.runtime.engines import open_engine
 from onnx_lowrank.schemes.base import relative_error
 from onnx_lowrank.sweeping.grid import Point
 from onnx_lowrank.sweeping.result import PointResult
+from onnx_lowrank.types import Array
 from onnx_lowrank.verification import verify
 
-Array = NDArray[np.float64]
 Statistics = Mapping[str, LayerStatistics]
 
 NEEDS: dict[str, frozenset[str]] = {

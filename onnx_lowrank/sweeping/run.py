@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from shutil import rmtree
@@ -30,15 +30,15 @@ from onnx_lowrank.sweeping.journal import Journal
 from onnx_lowrank.sweeping.parallel import evaluate_all, threads_per_job
 from onnx_lowrank.sweeping.result import SweepReport
 from onnx_lowrank.sweeping.samples import SweepData, look
+from onnx_lowrank.types import ModelSource, Progress
 
 METRICS = tuple(NEEDS)
-Progress = Callable[[str, int, int], None]
 
 FORMAT = 3  # of the arithmetic behind a point; part of its key
 
 
 def sweep(
-    model: str | os.PathLike[str] | bytes | onnx.ModelProto,
+    model: ModelSource,
     output: str | os.PathLike[str],
     data: SweepData,
     *,
@@ -296,7 +296,7 @@ def _gradients(
     return files
 
 
-def _name(model: str | os.PathLike[str] | bytes | onnx.ModelProto, proto: onnx.ModelProto) -> str:
+def _name(model: ModelSource, proto: onnx.ModelProto) -> str:
     if isinstance(model, str | os.PathLike):
         return Path(model).name
     return proto.graph.name or "model"

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_lowrank.types import Array
 from onnx_lowrank.verification.sqnr import sqnr_of
 
-Array = NDArray[np.float64]
 _SMALLEST = 1e-30  # probability below which float32 says nothing of a logit
 
 

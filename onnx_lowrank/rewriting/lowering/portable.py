@@ -18,8 +18,7 @@ from onnx_lowrank.schemes.factors import (
     BlockTucker2Factors,
     MonochromaticFactors,
 )
-
-Array = NDArray[np.float64]
+from onnx_lowrank.types import Array
 
 NO_ACTIVATION = {"min": -math.inf, "max": math.inf, "alpha": 1.0}
 """Attributes of a node that clips nothing and has no slope."""

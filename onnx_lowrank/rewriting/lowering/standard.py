@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from functools import singledispatch
 
 import numpy as np
-from numpy.typing import NDArray
 
 from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.graph.fragment import Fragment
@@ -28,8 +27,7 @@ from onnx_lowrank.schemes.factors import (
     TwoStageFactors,
 )
 from onnx_lowrank.schemes.spatial import SpatialFactors
-
-Array = NDArray[np.float64]
+from onnx_lowrank.types import Array
 
 
 @singledispatch

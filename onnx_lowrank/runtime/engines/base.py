@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from numpy.typing import NDArray
 
 from onnx_lowrank.runtime.machine import describe_machine
-from onnx_lowrank.runtime.runner import Feeds, Runner
+from onnx_lowrank.runtime.runner import Runner
 from onnx_lowrank.runtime.session import Provider
 from onnx_lowrank.runtime.tensor import TensorInfo
+from onnx_lowrank.types import Feeds
 
 if TYPE_CHECKING:
     import onnx

@@ -14,10 +14,10 @@ from typing_extensions import Self
 from onnx_lowrank.errors import ModelError, ProviderError
 from onnx_lowrank.runtime.engines.base import latency_settings
 from onnx_lowrank.runtime.require import smallest_model
-from onnx_lowrank.runtime.runner import Feeds
 from onnx_lowrank.runtime.session import Provider
 from onnx_lowrank.runtime.source import model_name, one_line, readable
 from onnx_lowrank.runtime.tensor import TensorInfo, model_inputs, model_outputs
+from onnx_lowrank.types import Feeds
 
 if TYPE_CHECKING:
     from onnx_lowrank.runtime.engines.base import Model

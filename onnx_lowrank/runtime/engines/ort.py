@@ -11,13 +11,14 @@ from typing_extensions import Self
 from onnx_lowrank.runtime.engines.base import latency_settings
 from onnx_lowrank.runtime.library import library_path, loads
 from onnx_lowrank.runtime.require import require_provider
-from onnx_lowrank.runtime.runner import Feeds, OrtRunner
+from onnx_lowrank.runtime.runner import OrtRunner
 from onnx_lowrank.runtime.session import (
     Provider,
     Session,
     onnxruntime_version,
     open_session,
 )
+from onnx_lowrank.types import Feeds
 
 if TYPE_CHECKING:
     from onnx_lowrank.runtime.engines.base import Model
