@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from builders import fit_scheme
 from numpy.typing import NDArray
 
 from onnx_lowrank.conv import ConvSpec
@@ -11,7 +12,6 @@ from onnx_lowrank.metrics.covariance import Covariance
 from onnx_lowrank.metrics.frobenius import Frobenius
 from onnx_lowrank.metrics.mahalanobis import Mahalanobis
 from onnx_lowrank.schemes import Factors, Fit, Rank, Scheme
-from onnx_lowrank.schemes.fitting import fit_scheme
 
 Array = NDArray[np.float64]
 EPS = float(np.finfo(np.float64).eps)
