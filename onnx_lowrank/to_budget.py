@@ -29,16 +29,16 @@ from onnx_lowrank.runtime import fix_shapes, model_inputs
 from onnx_lowrank.runtime.engines import open_engine, statistics_note
 from onnx_lowrank.runtime.library import Lowering
 from onnx_lowrank.score import Score
-from onnx_lowrank.searching.cluster import check_scheduler
-from onnx_lowrank.searching.context import RunOptions, SearchContext, SearchSamples
-from onnx_lowrank.searching.latency_source import LatencySource, MeasuredElsewhere, MeasuredHere
-from onnx_lowrank.searching.latency_table import measure_latencies, model_key
-from onnx_lowrank.searching.prediction import Prediction
-from onnx_lowrank.searching.result import SearchResult
-from onnx_lowrank.searching.run import search
-from onnx_lowrank.searching.search_space import searched
-from onnx_lowrank.searching.settings import SETTINGS, SearchSettings
-from onnx_lowrank.searching.timing import Stopwatch
+from onnx_lowrank.search.cluster import check_scheduler
+from onnx_lowrank.search.context import RunOptions, SearchContext, SearchSamples
+from onnx_lowrank.search.latency_source import LatencySource, MeasuredElsewhere, MeasuredHere
+from onnx_lowrank.search.latency_table import measure_latencies, model_key
+from onnx_lowrank.search.prediction import Prediction
+from onnx_lowrank.search.result import SearchResult
+from onnx_lowrank.search.run import search
+from onnx_lowrank.search.search_space import searched
+from onnx_lowrank.search.settings import SETTINGS, SearchSettings
+from onnx_lowrank.search.timing import Stopwatch
 from onnx_lowrank.types import ModelSource, Progress
 from onnx_lowrank.verification import Tolerance
 from onnx_lowrank.verification import verify as verify_models

@@ -12,12 +12,12 @@ from onnx_lowrank.planning.latency import SavedLatencies, Timed
 from onnx_lowrank.rewriting.forms import STANDARD
 from onnx_lowrank.rewriting.passes.normalize import normalised
 from onnx_lowrank.runtime.machine import describe_machine
-from onnx_lowrank.searching.candidate import Candidate
-from onnx_lowrank.searching.latency_source import ELSEWHERE, Group
-from onnx_lowrank.searching.latency_table import model_key
-from onnx_lowrank.searching.search_space import search_space
-from onnx_lowrank.searching.single_layer import replaced, single_layer_model
-from onnx_lowrank.searching.synthetic import synthetic_fits
+from onnx_lowrank.search.candidate import Candidate
+from onnx_lowrank.search.latency_source import ELSEWHERE, Group
+from onnx_lowrank.search.latency_table import model_key
+from onnx_lowrank.search.search_space import search_space
+from onnx_lowrank.search.single_layer import replaced, single_layer_model
+from onnx_lowrank.search.synthetic import synthetic_fits
 from onnx_lowrank.workload import make_feeds
 
 

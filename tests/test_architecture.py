@@ -49,17 +49,17 @@ ALLOWED: dict[str, set[str]] = {
     "sweeping": NUMERICS
     | {"planning", "graph", "rewriting", "runtime", "data", "verification", "calibrate"}
     | {"documents", "fit_model", "processes"},
-    "searching": NUMERICS
+    "search": NUMERICS
     | {"planning", "graph", "rewriting", "runtime", "data", "calibrate"}
     | {"fit_model", "processes", "score", "verification", "workload"},
     "to_budget": NUMERICS
     | {"planning", "graph", "rewriting", "runtime", "data", "verification", "results"}
-    | {"score", "searching", "workload"},
+    | {"score", "search", "workload"},
     "results": NUMERICS | {"planning", "graph", "rewriting", "verification"},
     "spectra": BASE | {"graph"},
     "report": NUMERICS
     | {"planning", "results", "runtime", "verification", "benchmarking", "profiling"}
-    | {"sweeping", "graph", "searching", "to_budget", "spectra", "documents"},
+    | {"sweeping", "graph", "search", "to_budget", "spectra", "documents"},
     "api": NUMERICS
     | {"planning", "graph", "rewriting", "runtime", "data", "verification", "results"}
     | {"calibrate", "fit_model", "score"},
@@ -91,7 +91,7 @@ EXCLUSIVE = {
         "profiling",
         "results",
         "runtime",
-        "searching",
+        "search",
         "spectra",
         "to_budget",
         "types",

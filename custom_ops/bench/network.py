@@ -20,7 +20,7 @@ from onnx_lowrank.rewriting.passes.base import Pass, PassManager
 from onnx_lowrank.rewriting.passes.fuse_activation import FuseActivationPass
 from onnx_lowrank.rewriting.passes.normalize import normalisation
 from onnx_lowrank.rewriting.passes.portable_lrn import PortableLrnPass
-from onnx_lowrank.searching.synthetic import synthetic_fits
+from onnx_lowrank.search.synthetic import synthetic_fits
 
 SIDE, CLASSES = 224, 1000
 PLAN = (

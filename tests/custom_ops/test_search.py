@@ -20,8 +20,8 @@ from onnx_lowrank.rewriting.lowering.functions import DOMAIN
 from onnx_lowrank.runtime import open_session
 from onnx_lowrank.runtime.library import PATH_VARIABLE
 from onnx_lowrank.schemes import Monochromatic
-from onnx_lowrank.searching.candidate import Candidate
-from onnx_lowrank.searching.single_layer import replaced, single_layer_model, structure
+from onnx_lowrank.search.candidate import Candidate
+from onnx_lowrank.search.single_layer import replaced, single_layer_model, structure
 
 SIDE, CHANNELS, RANK = 28, 64, 8
 NET = f"""

@@ -19,8 +19,8 @@ from onnx_lowrank.fit_model import ModelFits, fit_model
 from onnx_lowrank.planning import candidates
 from onnx_lowrank.planning.budget import Budget
 from onnx_lowrank.runtime import bench
-from onnx_lowrank.searching import evaluator
-from onnx_lowrank.searching.settings import SETTINGS
+from onnx_lowrank.search import evaluator
+from onnx_lowrank.search.settings import SETTINGS
 from onnx_lowrank.verification import Tolerance
 
 SPLIT = "a Split, a Concat, a residual, two outputs"

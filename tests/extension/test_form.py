@@ -23,7 +23,7 @@ from onnx_lowrank.rewriting.forms import FORMS
 from onnx_lowrank.rewriting.passes.base import Pass
 from onnx_lowrank.schemes.base import Factors
 from onnx_lowrank.schemes.dense import DenseFactors
-from onnx_lowrank.searching.latency_source import Group, InNetwork, Timings
+from onnx_lowrank.search.latency_source import Group, InNetwork, Timings
 
 
 class Im2Col:

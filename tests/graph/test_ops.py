@@ -27,7 +27,7 @@ READERS = {
     "rewriting/passes/fuse_activation.py": "it looks up ops of its own domain, and names nodes",
     "profiling/forward.py": "it shows ops",
     "runtime/attribution.py": "onnxruntime's fused ops are in domains of its own",
-    "searching/single_layer.py": "it digests the structure, domains and all",
+    "search/single_layer.py": "it digests the structure, domains and all",
     "finetune/context.py": "it names nodes in messages",
     "finetune/correct.py": "it names nodes in messages",
 }

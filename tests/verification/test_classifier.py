@@ -10,7 +10,7 @@ from onnx_lowrank.data import open_dataset
 from onnx_lowrank.errors import ModelError
 from onnx_lowrank.runtime import model_inputs
 from onnx_lowrank.runtime.engines import CPU
-from onnx_lowrank.searching.quality import QualityMeter
+from onnx_lowrank.search.quality import QualityMeter
 from onnx_lowrank.verification import Tolerance, verify
 from onnx_lowrank.verification.classifier import class_outputs, holds_classes
 

@@ -1,0 +1,218 @@
+"""Whole models of some candidates: what they lose and how long they take; every result is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from onnx_lowrank.cache import key_of
+from onnx_lowrank.calibrate.jobs import Survey
+from onnx_lowrank.fit_model import Calibration, fit_model
+from onnx_lowrank.graph.digest import model_digest
+from onnx_lowrank.planning.latency import Timed
+from onnx_lowrank.planning.plan import Decision, Plan
+from onnx_lowrank.rewriting.form import Form
+from onnx_lowrank.schemes.dense import Dense
+from onnx_lowrank.search.candidate import Candidate, Chosen, Option
+from onnx_lowrank.search.context import SearchContext
+from onnx_lowrank.search.fits import FORMAT, LayerProblem, from_arrays, to_arrays
+from onnx_lowrank.search.prediction import Outlook
+from onnx_lowrank.search.problem import Picks, Problem
+from onnx_lowrank.search.quality import Quality, QualityMeter
+from onnx_lowrank.search.result import Explored
+
+
+class Evaluator:
+    """Models in which layers are replaced by candidates of theirs.
+
+    Parameters
+    ----------
+    context : SearchContext
+        What the search works with.
+    options : mapping of str to sequence of Option
+        By layer name; pick 0 keeps a layer, pick ``k`` is its option ``k - 1``.
+    problems : mapping of str to LayerProblem
+        What they were fitted to.
+    meter : QualityMeter
+        Measures models on the samples of the search.
+
+    Attributes
+    ----------
+    explored : list of Explored
+        The models whose quality was asked for, in that order.
+    """
+
+    def __init__(
+        self,
+        context: SearchContext,
+        options: Mapping[str, Sequence[Option]],
+        problems: Mapping[str, LayerProblem],
+        meter: QualityMeter,
+    ) -> None:
+        self.explored: list[Explored] = []
+        self._context = context
+        self._options = options
+        self._meter = meter
+        survey = Survey.of(context.samples.search)
+        self._head = key_of(
+            *("quality", model_digest(context.original), survey.digest, survey.labels),
+            *(meter.digest, [form.name for form in context.forms]),
+        )
+        self._digests = {name: problem.digest for name, problem in problems.items()}
+        self._convs = {name: problem.conv for name, problem in problems.items()}
+        self._latencies: dict[Picks, Timed] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The layers that have options."""
+        return tuple(self._options)
+
+    def of_form(self, name: str, form: Form) -> NDArray[np.float64]:
+        """Return 1 for the options of a layer that have a form, 0 for others and for the layer."""
+        return np.array([0.0, *(o.candidate.form is form for o in self._options[name])])
+
+    def chosen(self, picks: Picks) -> Chosen:
+        """Return the candidates of some picks, fitted to the layers' inputs in the original."""
+        return {
+            name: options[pick - 1].candidate
+            for (name, options), pick in zip(self._options.items(), picks, strict=True)
+            if pick
+        }
+
+    def refitted(self, picks: Picks) -> Chosen:
+        """Return the same, refitted from below to the inputs in the compressed network."""
+        context, chosen = self._context, self.chosen(picks)
+        fits = {name: c.fit for name, c in chosen.items() if not isinstance(c.fit.scheme, Dense)}
+        parts = [f"{name} {fit.scheme.spec} {self._digests[name]}" for name, fit in fits.items()]
+        head = key_of("asymmetric, from symmetric", FORMAT, context.options.seed, *parts)
+        stored = {
+            name: context.store.arrays(
+                key_of(head, name), partial(from_arrays, name, fit.scheme, self._convs[name])
+            )
+            for name, fit in fits.items()
+        }
+        found = {name: fit for name, fit in stored.items() if fit is not None}
+        if len(found) < len(fits):
+            order = [layer.name for layer in context.layers if layer.name in fits]
+            found = fit_model(
+                context.normalised,
+                Plan(tuple(Decision(name, fits[name].scheme) for name in order)),
+                calibration=Calibration(
+                    context.samples.calibration,
+                    asymmetric=True,
+                    provider=context.options.engine.device,
+                ),
+                seed=context.options.seed,
+                starts=fits,
+                progress=context.progress,
+            ).fits
+            for name, fit in found.items():
+                context.store.put_arrays(key_of(head, name), to_arrays(fit))
+        return {
+            name: replace(candidate, fit=found.get(name, candidate.fit))
+            for name, candidate in chosen.items()
+        }
+
+    def best(self, picks: Picks) -> tuple[Chosen, Quality]:
+        """Return the better of both fits: within the budget, and then of less noise."""
+        both = [self.chosen(picks), self.refitted(picks)]
+        seen = [self.quality(chosen) for chosen in both]
+        passed = [self.passes(quality) for quality in seen]
+        best = min((0, 1), key=lambda kind: (not passed[kind], seen[kind].noise))
+        return both[best], seen[best]
+
+    def passes(self, quality: Quality) -> bool:
+        """Whether what was measured is within the budget."""
+        return quality.within(self._context.budget, unseen=self._context.samples.verdict)
+
+    def quality(self, chosen: Chosen) -> Quality:
+        """Return what a model loses on the samples of the search."""
+        key = key_of("quality of parts", self._head, *map(_digest, chosen.values()))
+        stored = self._context.store.data(key, Quality.from_dict)
+        if stored is not None:
+            return stored
+        quality = self._meter.measure(self._context.assemble(chosen))
+        self._context.store.put_data(key, quality.to_dict())
+        return quality
+
+    def noise(self, chosen: Chosen) -> float:
+        """Return the noise alone, as some of the samples tell it."""
+        key = key_of("probe of parts", self._head, *map(_digest, chosen.values()))
+        stored = self._context.store.data(key, float)
+        if stored is None:
+            stored = self._meter.noise(self._context.assemble(chosen))
+            self._context.store.put_data(key, stored)
+        return stored
+
+    def chance(self, chosen: Chosen) -> float:
+        """Return the probability that the model is within the budget in the verdict."""
+        budget = self._context.budget
+        unseen = self._context.samples.verdict or self.quality(chosen).samples
+        bounds = (budget.max_drop, budget.min_sqnr_db)
+        key = key_of("chance of parts", self._head, *bounds, unseen, *map(_digest, chosen.values()))
+        stored = self._context.store.data(key, float)
+        if stored is None:
+            stored = self._meter.chance(self._context.assemble(chosen), budget, unseen)
+            self._context.store.put_data(key, stored)
+        return stored
+
+    def outlook(self, chosen: Chosen) -> Outlook | None:
+        """Return what the samples of the search say of others."""
+        return self._meter.outlook(self._context.assemble(chosen), self._context.budget)
+
+    def accepts(self, problem: Problem, picks: Picks) -> bool:
+        """Whether the fits of some picks are within the budget, as measured; it is noted."""
+        self._say()
+        return self.note(problem, picks, self.quality(self.chosen(picks)))
+
+    def accepts_refitted(self, problem: Problem, picks: Picks) -> bool:
+        """Whether the better of their fits and refits is; it is noted."""
+        self._say()
+        return self.note(problem, picks, self.best(picks)[1])
+
+    def note(self, problem: Problem, picks: Picks, quality: Quality) -> bool:
+        """Note what was measured of some picks; return whether it is within the budget."""
+        passed = self.passes(quality)
+        self.explored.append(
+            Explored(
+                predicted_ratio=problem.predicted_ratio(picks),
+                predicted_noise=problem.predicted_damage(picks),
+                quality=quality,
+                passed=passed,
+            )
+        )
+        return passed
+
+    def latency(self, problem: Problem, picks: Picks) -> Timed:
+        """Return a whole model's latency, measured once."""
+        if picks not in self._latencies:
+            context = self._context
+            context.progress(
+                "timing the whole model", len(self._latencies), context.settings.most_corrections
+            )
+            model = context.assemble(self.chosen(picks))
+            self._latencies[picks] = self.time([model], [problem.predicted_ratio(picks)])[0]
+        return self._latencies[picks]
+
+    def time(self, models: Sequence[onnx.ModelProto], predicted: Sequence[float]) -> list[Timed]:
+        """Time models beside the original."""
+        context = self._context
+        return context.latencies.models(
+            [context.original, *models], context.feeds(), [1.0, *predicted]
+        )[1:]
+
+    def _say(self) -> None:
+        most = self._context.settings.most_evaluations + 2 * self._context.settings.most_refits
+        self._context.progress("measuring a whole model", len(self.explored), most)
+
+
+def _digest(candidate: Candidate) -> bytes:
+    fit = candidate.fit
+    arrays = to_arrays(fit)
+    parts = [value.tobytes() for name, value in sorted(arrays.items()) if name != "figures"]
+    return key_of(fit.layer, fit.scheme.spec, candidate.form.name, *parts).encode()

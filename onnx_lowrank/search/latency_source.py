@@ -1,0 +1,350 @@
+"""Where a search has its latencies from: measured here, or a table of another machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from onnx_lowrank.cache import Cache, key_of
+from onnx_lowrank.errors import PlanError
+from onnx_lowrank.planning.latency import LatencyTable, SavedLatencies, Timed, Timer
+from onnx_lowrank.runtime.layout import idle_model, reordered_ends, reordering_model
+from onnx_lowrank.search.settings import SETTINGS, SearchSettings
+from onnx_lowrank.search.single_layer import layer_feeds, structure
+from onnx_lowrank.search.timing import Stopwatch
+from onnx_lowrank.types import Feeds, Progress
+
+Sizes = tuple[int, ...]
+ELSEWHERE = ""  # the settings in the keys of saved latencies: the table as a whole tells them
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """A layer and its candidates, as models of one layer each.
+
+    Attributes
+    ----------
+    dense : onnx.ModelProto
+        The layer.
+    candidates : sequence of onnx.ModelProto
+        What could replace it.
+    errors : ndarray
+        The candidates' errors; NaN where they are unknown, which beats nothing.
+    forms : sequence of str
+        The names of their forms: a candidate only beats others of its own form, whose tensors have
+        the same layout.
+    """
+
+    dense: onnx.ModelProto
+    candidates: Sequence[onnx.ModelProto]
+    errors: NDArray[np.float64]
+    forms: Sequence[str]
+
+    def keys(self, settings: str) -> list[str]:
+        """Return the key of the layer and those of the candidates, under some settings."""
+        dense = key_of("latency", settings, structure(self.dense))
+        return [dense, *(key_of(dense, structure(model)) for model in self.candidates)]
+
+
+Timings = list[tuple[Timed, dict[int, Timed]]]
+"""For every layer its own latency, and those of the candidates that are worth it, by place."""
+
+
+@dataclass(frozen=True)
+class InNetwork:
+    """What a model, its layers, and changes of layout between them take, in seconds.
+
+    Attributes
+    ----------
+    whole, bare : float
+        The original, and the original after the passes of the forms with no layer replaced.
+    layers : tuple of float
+        Layers as models of their own.
+    ends : tuple of (bool, bool)
+        Whether a layer's input and output are reordered there.
+    reorders : mapping of tuple of int to float
+        To reorder a tensor one way, by its sizes.
+    """
+
+    whole: float
+    bare: float
+    layers: tuple[float, ...]
+    ends: tuple[tuple[bool, bool], ...]
+    reorders: Mapping[Sizes, float] = field(default_factory=dict)
+
+
+class LatencySource(Protocol):
+    """Seconds of candidates and of whole models."""
+
+    @property
+    def batch(self) -> int | None:
+        """Samples at once; None is the number that the model fixes, or 1."""
+        ...
+
+    def candidates(self, groups: Sequence[Group], *, progress: Progress) -> Timings:
+        """Return the latencies of layers and of candidates beside them.
+
+        Raises
+        ------
+        PlanError
+            A layer's latency is not to be had.
+        """
+        ...
+
+    def in_network(
+        self,
+        wholes: Sequence[onnx.ModelProto],
+        feeds: Feeds,
+        layers: Sequence[tuple[onnx.ModelProto, Timed]],
+        sizes: Sequence[Sizes],
+    ) -> InNetwork:
+        """Return what layers, and changes of layout, take of a model's time.
+
+        Parameters
+        ----------
+        wholes : sequence of onnx.ModelProto
+            The original, and the same after the passes of the forms where there are any.
+        feeds : mapping of str to ndarray
+            Their inputs.
+        layers : sequence of (onnx.ModelProto, Timed)
+            Layers as models of their own, and what `candidates` said of them.
+        sizes : sequence of tuple of int
+            Tensors ``(N, C, H, W)`` whose layout may change; none where no form has another.
+        """
+        ...
+
+    def models(
+        self, models: Sequence[onnx.ModelProto], feeds: Feeds, predicted: Sequence[float]
+    ) -> list[Timed]:
+        """Return the latencies of whole models beside the first, the original.
+
+        Parameters
+        ----------
+        models : sequence of onnx.ModelProto
+            The first is the original.
+        feeds : mapping of str to ndarray
+            Their inputs.
+        predicted : sequence of float
+            For each the latency over the original's, as the sum of the layers says.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class MeasuredHere:
+    """Latencies measured on this machine; what was measured is kept, and not measured again.
+
+    Attributes
+    ----------
+    stopwatch : Stopwatch
+        How models are timed.
+    store : Cache
+        Where latencies are kept.
+    settings : SearchSettings
+        How long, and how precisely.
+    """
+
+    stopwatch: Stopwatch
+    store: Cache
+    settings: SearchSettings = SETTINGS
+    batch: int | None = None
+
+    def candidates(self, groups: Sequence[Group], *, progress: Progress) -> Timings:
+        """Time the candidates of every layer beside it.
+
+        All are timed roughly first; those that another one beats in error and clearly in latency
+        are left out of the measurement proper.
+        """
+        found = []
+        where = self.stopwatch.engine.settings
+        for done, group in enumerate(groups):
+            progress("timing candidates", done, len(groups))
+            found.append(self._layer(group, where))
+        progress("timing candidates", len(groups), len(groups))
+        return found
+
+    def _layer(self, group: Group, where: str) -> tuple[Timed, dict[int, Timed]]:
+        feeds = layer_feeds(group.dense, seed=self.stopwatch.seed)
+        dense, *keys = group.keys(where)
+        models = {dense: group.dense, **dict(zip(keys, group.candidates, strict=True))}
+
+        def roughly(wanted: Sequence[str]) -> dict[str, Timed]:
+            ratios = self.stopwatch.glance([models[key] for key in wanted], feeds)
+            return {k: Timed(0.0, r, r, r) for k, r in zip(wanted, ratios.tolist(), strict=True)}
+
+        def well(wanted: Sequence[str]) -> dict[str, Timed]:
+            timed = self.stopwatch.compare(
+                [models[k] for k in wanted], feeds, seconds=self.settings.layer_seconds
+            )
+            return dict(zip(wanted, timed, strict=True))
+
+        rough = self._kept("glance", [dense, *keys], roughly)
+        ratios = np.array([each.ratio for each in rough[1:]])
+        forms = np.array(group.forms)
+        clear = self.settings.clearly_slower
+        chosen = [
+            place
+            for place in range(len(keys))
+            if ratios[place] < clear
+            and not np.any(
+                (ratios * clear <= ratios[place])
+                & (group.errors <= group.errors[place])
+                & (forms == forms[place])
+            )
+        ]
+        first, *timed = self._kept("latency", [dense, *(keys[place] for place in chosen)], well)
+        return first, dict(zip(chosen, timed, strict=True))
+
+    def in_network(
+        self,
+        wholes: Sequence[onnx.ModelProto],
+        feeds: Feeds,
+        layers: Sequence[tuple[onnx.ModelProto, Timed]],
+        sizes: Sequence[Sizes],
+    ) -> InNetwork:
+        """Time the models and their layers in one interleaved run, and reorders beside a layer."""
+        singles = [model for model, _ in layers]
+        key = key_of(
+            *("side by side", self.stopwatch.engine.settings),
+            *(structure(model) for model in (*wholes, *singles)),
+        )
+        count = len(wholes) + len(singles)
+        seconds = self._seconds(
+            key,
+            count,
+            lambda: self.stopwatch.side_by_side(
+                wholes, feeds, singles, seconds=self.settings.part_seconds
+            ),
+        )
+        within = tuple(seconds[len(wholes) :])
+        blocked = self.stopwatch.engine.reorders and bool(sizes)
+        ends = tuple(reordered_ends(model) if blocked else (False, False) for model in singles)
+        reorders = self._reorders(sizes, singles[0], within[0]) if blocked else {}
+        return InNetwork(seconds[0], seconds[len(wholes) - 1], within, ends, reorders)
+
+    def _reorders(
+        self, sizes: Sequence[Sizes], layer: onnx.ModelProto, seconds: float
+    ) -> dict[Sizes, float]:
+        """Return what it takes to reorder tensors one way, timed beside a layer of known time."""
+        wanted = list(dict.fromkeys(sizes))
+        parts = [model for each in wanted for model in (idle_model(each), reordering_model(each))]
+        key = key_of("reorders", self.stopwatch.engine.settings, structure(layer), wanted)
+        models = [layer, *parts]
+        found = self._seconds(
+            key,
+            len(models),
+            lambda: self.stopwatch.beside(models, seconds=self.settings.layer_seconds),
+        )
+        scale = seconds / found[0]
+        there_and_back = zip(found[1::2], found[2::2], strict=True)
+        return {
+            each: max(scale * (both - idle) / 2, 0.0)
+            for each, (idle, both) in zip(wanted, there_and_back, strict=True)
+        }
+
+    def models(
+        self, models: Sequence[onnx.ModelProto], feeds: Feeds, predicted: Sequence[float]
+    ) -> list[Timed]:
+        """Time whole models."""
+        del predicted
+        return self.stopwatch.compare(models, feeds, seconds=self.settings.model_seconds)
+
+    def _seconds(self, key: str, count: int, timing: Callable[[], list[Timed]]) -> list[float]:
+        def decode(rows: Any) -> list[Timed]:
+            if len(rows) != count:
+                raise ValueError(f"{len(rows)} latencies, not {count}")
+            return [Timed.from_list(row) for row in rows]
+
+        timed = self.store.data(key, decode)
+        if timed is None:
+            timed = timing()
+            self.store.put_data(key, [each.to_list() for each in timed])
+        return [each.seconds for each in timed]
+
+    def _kept(self, kind: str, keys: Sequence[str], timer: Timer) -> list[Timed]:
+        """Return the latencies of `keys`, from the store or the timer."""
+        table = LatencyTable()
+        for key in keys:
+            if (timed := self.store.data(key_of(kind, key), Timed.from_list)) is not None:
+                table.known[key] = timed
+
+        def storing(wanted: Sequence[str]) -> Mapping[str, Timed]:
+            found = timer(wanted)
+            for key, each in found.items():
+                self.store.put_data(key_of(kind, key), each.to_list())
+            return found
+
+        return table.measured(keys, storing)
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredElsewhere:
+    """Latencies of another machine; nothing is timed here.
+
+    Attributes
+    ----------
+    table : SavedLatencies
+        What was measured there.
+    """
+
+    table: SavedLatencies
+
+    @property
+    def batch(self) -> int | None:
+        """Samples at once, as there."""
+        return self.table.batch
+
+    def candidates(self, groups: Sequence[Group], *, progress: Progress) -> Timings:
+        """Return what the table says, savings scaled to those of models.
+
+        Candidates that are not in the table are left out.
+
+        Raises
+        ------
+        PlanError
+            The table lacks a layer.
+        """
+        del progress
+        return [self._layer(group) for group in groups]
+
+    def _layer(self, group: Group) -> tuple[Timed, dict[int, Timed]]:
+        table = self.table
+        layer, *keys = group.keys(ELSEWHERE)
+        if layer not in table.known:
+            raise PlanError(
+                f"the latencies of {table.name} lack the layer "
+                f"'{group.dense.graph.node[0].name}': they are of another model, input shape or "
+                "opset; make them anew from this model"
+            )
+        dense = table.known[layer]
+        found = {}
+        for place, key in enumerate(keys):
+            if (timed := table.known.get(key)) is not None:
+                saved = table.scale * (dense.seconds - timed.seconds)
+                found[place] = replace(timed, seconds=dense.seconds - saved)
+        return dense, found
+
+    def in_network(
+        self,
+        wholes: Sequence[onnx.ModelProto],
+        feeds: Feeds,
+        layers: Sequence[tuple[onnx.ModelProto, Timed]],
+        sizes: Sequence[Sizes],
+    ) -> InNetwork:
+        """Return the table's latency of the whole model, and the layers' own."""
+        del wholes, feeds, sizes
+        whole = self.table.whole.seconds
+        seconds = tuple(timed.seconds for _, timed in layers)
+        return InNetwork(whole, whole, seconds, ((False, False),) * len(seconds))
+
+    def models(
+        self, models: Sequence[onnx.ModelProto], feeds: Feeds, predicted: Sequence[float]
+    ) -> list[Timed]:
+        """Return what was predicted, with the interval that the table's whole models suggest."""
+        del models, feeds
+        return [self.table.forecast(ratio) for ratio in predicted]

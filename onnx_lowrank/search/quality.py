@@ -1,0 +1,340 @@
+"""What a whole model loses on samples that the fits did not see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from onnx_lowrank.bounds import SQNR_CAP_DB
+from onnx_lowrank.data import Batch, Dataset
+from onnx_lowrank.errors import DataError, ModelError
+from onnx_lowrank.planning.budget import Budget
+from onnx_lowrank.runtime.engines import CPU, Engine, LoadedModel
+from onnx_lowrank.score import Outputs, Score
+from onnx_lowrank.search.margins import Margins
+from onnx_lowrank.search.observed import Seen
+from onnx_lowrank.search.prediction import CountedOutlook, MeanOutlook, Outlook
+from onnx_lowrank.search.user_score import Judge, rows_of
+from onnx_lowrank.types import Array
+from onnx_lowrank.verification.classifier import (
+    are_probabilities,
+    centred_logits,
+    class_outputs,
+    common_share,
+    varying_db,
+)
+from onnx_lowrank.verification.report import DEFAULT_SQNR_DB
+from onnx_lowrank.verification.scales import Part, parts_of
+
+SURE = 0.9  # probability that the verdict agrees, where its samples are foreseen
+BEYOND = 1e30  # noise, loss, and dB too few, of a model whose outputs are not finite
+PROBE_SAMPLES = 32  # the noise of a probe, a ratio of sums over all outputs, settles early
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How far a model's outputs are from the original's.
+
+    Attributes
+    ----------
+    noise : float
+        Squared error over squared signal of the scores (logits, centred) of a classifier, of the
+        worst output otherwise: what single layers' errors add up to.
+    sqnr_db : float
+        Least signal-to-error ratio of all float outputs as they are, of their parts where they hold
+        values of different scales, in dB; infinite for no error.
+    drop : float or None
+        What is lost of a user's score where there is one; otherwise points of accuracy where there
+        are labels, of top-1 agreement where not; None where there are no classes.
+    expected_drop : float or None
+        The same as expected of Gaussian errors of the margins as large as those seen: it does not
+        depend on which of the few samples happened to change sides. None for a user's score.
+    samples : int
+        Number of samples.
+    margins : Margins or None
+        Where both drops come from; None for a user's score.
+    sqnr : MeanOutlook or None
+        What `sqnr_db` says of other samples; None where the samples cannot tell.
+    common : float or None
+        Share of the samples that the original puts into one class, where the drop is of top-1
+        agreement: a model with one answer for all loses the others alone.
+    varying_db : float or None
+        Then the ratio of how the scores vary over the samples to their errors, in dB: what is held
+        to a bound where such a model would be within `max_drop`, as in the verdict.
+    """
+
+    noise: float
+    sqnr_db: float
+    drop: float | None
+    expected_drop: float | None
+    samples: int
+    margins: Margins | None = None
+    sqnr: MeanOutlook | None = None
+    common: float | None = None
+    varying_db: float | None = None
+
+    def within(self, budget: Budget, *, unseen: int | None = None) -> bool:
+        """Whether the model is within the budget's bounds on quality.
+
+        The signal-to-error ratio is where it is likely to be so on `unseen` other samples, by
+        default as many: at the bound itself, others would miss it as often as not. The points lost
+        count as within their bound where counted and expected ones are. Of few samples, one may be
+        more than the bound: then they also do where the margins make it likely that other samples
+        lose no more.
+        """
+        if (least := budget.min_sqnr_db) is not None:
+            sure = self.sqnr is None or self.sqnr.chance(least, unseen or self.samples) >= SURE
+            if not self.sqnr_db >= least or not sure:
+                return False
+        if budget.max_drop is None:
+            return True
+        assert self.drop is not None
+        if not _scores_hold(self.common, self.varying_db, budget):
+            return False
+        expected = self.drop if self.expected_drop is None else self.expected_drop
+        if max(self.drop, expected) <= budget.max_drop:
+            return True
+        if self.margins is None:
+            return False
+        return self.margins.chance(budget.max_drop, unseen or self.samples) >= SURE
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, ready for JSON."""
+        return {
+            "noise": self.noise,
+            "sqnr_db": self.sqnr_db,
+            "drop": self.drop,
+            "expected_drop": self.expected_drop,
+            "samples": self.samples,
+            "margins": None if self.margins is None else vars(self.margins),
+            "sqnr": None if self.sqnr is None else vars(self.sqnr),
+            "common": self.common,
+            "varying_db": self.varying_db,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Quality:
+        """Read what `to_dict` gave."""
+        margins = None if data["margins"] is None else Margins(**data["margins"])
+        told = None if data["sqnr"] is None else MeanOutlook(**data["sqnr"])
+        drop, expected = data["drop"], data["expected_drop"]
+        scores = (data["common"], data["varying_db"])
+        return cls(
+            data["noise"], data["sqnr_db"], drop, expected, data["samples"], margins, told, *scores
+        )
+
+
+class QualityMeter:
+    """Compares models with the original over a data set.
+
+    The original runs once; its outputs are kept in memory.
+
+    Parameters
+    ----------
+    original : onnx.ModelProto
+        The original.
+    dataset : Dataset
+        Samples, with labels or without.
+    score : Score, optional
+        A user's figure of merit, whose loss is then the drop.
+    engine : Engine
+        Where the models run.
+
+    Raises
+    ------
+    ModelError
+        The model has no float output.
+    DataError
+        What the data set and the score raise.
+    """
+
+    def __init__(
+        self,
+        original: onnx.ModelProto,
+        dataset: Dataset,
+        *,
+        score: Score | None = None,
+        engine: Engine = CPU,
+    ) -> None:
+        self._dataset = dataset
+        self._engine = engine
+        loaded = engine.load(original)
+        tensors = [o for o in loaded.outputs if o.type.startswith("tensor(")]
+        self._floats = [o.name for o in tensors if o.dtype is not None and o.dtype.kind == "f"]
+        if not self._floats:
+            raise ModelError("no output of the model is of floats; there is no loss to measure")
+        self._names = self._floats if score is None else [o.name for o in tensors]
+        self._reference: list[Outputs] = []
+        self._samples: list[int] = []
+        labels = []
+        for batch in dataset:
+            self._reference.append(self._run(loaded, batch))
+            self._samples.append(batch.samples)
+            labels += [] if batch.labels is None else [batch.labels]
+        self._labels = np.concatenate(labels) if labels else None
+        self._classes = self._find_classes()
+        # Once for all models: two sides of a comparison must mean the same.
+        self._probable = self._classes is not None and are_probabilities(
+            self._reference[0][self._classes]
+        )
+        self._parts: list[tuple[str, Part | None]] = []
+        for name in self._floats:
+            values = [outputs[name] for outputs in self._reference]
+            found = parts_of(zip(values, self._samples, strict=True))
+            self._parts += [(name, part) for part in found or (None,)]
+        self._score = None
+        if score is not None:
+            rows = rows_of(self._reference, self._samples)
+            self._score = Judge(score, rows, self._labels)
+
+    @property
+    def has_drop(self) -> bool:
+        """Whether there is a score of the user's, or one output with a score for each class."""
+        return self._score is not None or self._classes is not None
+
+    @property
+    def digest(self) -> str:
+        """What a measurement depends on besides models and data."""
+        score = "" if self._score is None else self._score.digest
+        return score if self._engine.name == "cpu" else f"{self._engine.name} {score}"
+
+    def measure(self, model: onnx.ModelProto) -> Quality:
+        """Run a model on all samples and compare."""
+        seen = self._see(model)
+        samples = sum(self._samples)
+        if not np.isfinite(seen.ratio):  # NaN or Inf among the outputs: beyond any bound
+            drop = BEYOND if self.has_drop else None
+            return Quality(BEYOND, -BEYOND, drop, None, samples)
+        sqnr = seen.sqnr_db()
+        told = self._sqnr_outlook(seen)
+        if self._score is not None:
+            drop = self._score.drop(rows_of(seen.outputs, self._samples))
+            return Quality(seen.noise, sqnr, drop, None, samples, None, told)
+        if seen.ours is None or seen.theirs is None:
+            return Quality(seen.noise, sqnr, None, None, samples, None, told)
+        margins = self._margins(seen.ours, seen.theirs)
+        lost = (margins.drop, margins.expected_drop)
+        return Quality(seen.noise, sqnr, *lost, samples, margins, told, *self._scores(seen))
+
+    def noise(self, model: onnx.ModelProto) -> float:
+        """Return the noise of `measure`, of some samples only: `PROBE_SAMPLES` or so."""
+        seen = self._see(model, step=max(sum(self._samples) // PROBE_SAMPLES, 1))
+        return seen.noise if np.isfinite(seen.ratio) else BEYOND
+
+    def outlook(self, model: onnx.ModelProto, budget: Budget) -> Outlook | None:
+        """Return what the samples say of others: of what the budget bounds.
+
+        That is the drop, or the signal-to-error ratio where only that is bounded. None where the
+        model computes the same, or there are no classes.
+        """
+        seen = self._see(model)
+        if budget.max_drop is None and budget.min_sqnr_db is not None:
+            return self._sqnr_outlook(seen)
+        if self._score is not None:
+            return self._score.outlook(rows_of(seen.outputs, self._samples))
+        if seen.ours is None or seen.theirs is None:
+            return None
+        first, second = seen.ours.argmax(axis=1), seen.theirs.argmax(axis=1)
+        if self._labels is None:
+            return CountedOutlook.of("agreement", (first != second).astype(np.int64))
+        right = (first == self._labels).astype(np.int64)
+        return CountedOutlook.of("accuracy", right - (second == self._labels))
+
+    def chance(self, model: onnx.ModelProto, budget: Budget, unseen: int) -> float:
+        """Return the probability that so many other samples keep a model within the budget.
+
+        That of the bound which is the least likely to hold; 0 where the samples cannot tell.
+        """
+        seen = self._see(model)
+        if seen.ratio == 0 or not np.isfinite(seen.ratio):
+            return float(seen.ratio == 0)
+        chances = [1.0]
+        if (least := budget.min_sqnr_db) is not None:
+            told = self._sqnr_outlook(seen)
+            chances.append(0.0 if told is None else told.chance(least, unseen))
+        if (most := budget.max_drop) is not None:
+            outlook: MeanOutlook | Margins | None = None
+            if self._score is not None:
+                outlook = self._score.outlook(rows_of(seen.outputs, self._samples))
+            elif seen.ours is not None and seen.theirs is not None:
+                outlook = self._margins(seen.ours, seen.theirs)
+                if not _scores_hold(*self._scores(seen), budget):
+                    chances.append(0.0)
+            chances.append(0.0 if outlook is None else outlook.chance(most, unseen))
+        return min(chances)
+
+    def _sqnr_outlook(self, seen: Seen) -> MeanOutlook | None:
+        def sqnr(places: NDArray[np.int64]) -> float:
+            found = seen.sqnr_db(places)
+            return found if found < SQNR_CAP_DB else np.inf  # there is no error to tell of
+
+        samples = sum(self._samples)
+        return MeanOutlook.of("sqnr_db", samples, sqnr, units=len(self._samples))
+
+    def _scores(self, seen: Seen) -> tuple[float | None, float | None]:
+        """Return `common` and `varying_db` of `Quality`: of agreement alone."""
+        if self._labels is not None or seen.ours is None or seen.theirs is None:
+            return None, None
+        return common_share(seen.ours.argmax(axis=1)), varying_db(seen.ours, seen.theirs)
+
+    def _find_classes(self) -> str | None:
+        """Return the only output that holds scores of classes, as many in every batch."""
+        found = class_outputs(self._reference[0], self._samples[0])
+        if len(found) != 1:
+            return None
+        rows = zip((outputs[found[0]] for outputs in self._reference), self._samples, strict=True)
+        return found[0] if len({(len(each) / n, each.size / n) for each, n in rows}) == 1 else None
+
+    def _margins(self, ours: Array, theirs: Array) -> Margins:
+        """Compare centred logits, ``(N, classes)``; without labels the original is right."""
+        labels = self._labels
+        if labels is not None and labels.max(initial=0) >= ours.shape[1]:
+            raise DataError(
+                f"label {labels.max()} is out of range: the model has {ours.shape[1]} classes; "
+                "check the labels"
+            )
+        return Margins.of(ours, theirs, ours.argmax(axis=1) if labels is None else labels)
+
+    def _see(self, model: onnx.ModelProto, *, step: int = 1) -> Seen:
+        """Run a model on every `step`-th batch."""
+        loaded = self._engine.load(model)
+        shape = (len(self._reference), len(self._parts))
+        seen = Seen(np.zeros(shape), np.zeros(shape))
+        ours: list[Array] = []
+        theirs: list[Array] = []
+        for place, (batch, reference) in enumerate(
+            zip(self._dataset, self._reference, strict=True)
+        ):
+            if place % step:
+                continue
+            outputs = self._run(loaded, batch)
+            for k, (name, part) in enumerate(self._parts):
+                a, b = reference[name], outputs[name]
+                if part is not None:
+                    a, b = (np.take(each, part.places, axis=part.axis) for each in (a, b))
+                with np.errstate(over="ignore", invalid="ignore"):  # beyond any bound, then
+                    seen.errors[place, k] = np.sum(np.square(np.subtract(a, b, dtype=np.float64)))
+                    seen.signals[place, k] = np.sum(np.square(a, dtype=np.float64))
+            if self._classes is not None:
+                for found, side in ((ours, reference), (theirs, outputs)):
+                    found.append(centred_logits(side[self._classes], probabilities=self._probable))
+            if self._score is not None:
+                seen.outputs.append(outputs)
+        if ours:
+            seen.ours, seen.theirs = np.concatenate(ours), np.concatenate(theirs)
+        return seen
+
+    def _run(self, loaded: LoadedModel, batch: Batch) -> Outputs:
+        return batch.without_copies(loaded.run(batch.feeds, self._names))
+
+
+def _scores_hold(common: float | None, varying: float | None, budget: Budget) -> bool:
+    """Whether the scores vary as the original's where agreement says nothing, as in the verdict."""
+    if common is None or budget.max_drop is None or common < 1 - budget.max_drop / 100:
+        return True
+    least = DEFAULT_SQNR_DB if budget.min_sqnr_db is None else budget.min_sqnr_db
+    return varying is not None and varying >= least

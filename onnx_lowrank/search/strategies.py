@@ -1,0 +1,310 @@
+"""Which candidate each layer gets: a knapsack, corrected by measurements of whole models.
+
+Two strategies: meet what must be gained at the least loss; then spend the loss that is allowed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from onnx_lowrank.planning.latency import Timed
+from onnx_lowrank.search.context import SearchContext
+from onnx_lowrank.search.evaluator import Evaluator
+from onnx_lowrank.search.knapsack import total
+from onnx_lowrank.search.problem import Picks, Problem, Targets, fastest, least_damage
+from onnx_lowrank.search.settings import SearchSettings
+
+
+@dataclass(frozen=True)
+class Reached:
+    """Picks that were timed as a whole model.
+
+    Attributes
+    ----------
+    problem : Problem
+        What they were chosen from.
+    picks : tuple of int
+        The picks.
+    timed : Timed
+        The whole model's latency.
+    failures : tuple of str
+        Which bounds they miss, a sentence each.
+    """
+
+    problem: Problem
+    picks: Picks
+    timed: Timed
+    failures: tuple[str, ...] = ()
+
+    @property
+    def predicted(self) -> float:
+        """The latency over the original's, as it was predicted when they were chosen."""
+        return self.problem.predicted_ratio(self.picks)
+
+
+def choose_picks(context: SearchContext, evaluator: Evaluator, problem: Problem) -> Reached:
+    """Return the picks of least cost within the budget, or the nearest.
+
+    Parameters
+    ----------
+    context : SearchContext
+        What the search works with.
+    evaluator : Evaluator
+        Measures whole models.
+    problem : Problem
+        The candidates in numbers.
+    """
+    corrected = _meet_speed if context.budget.min_speedup is not None else _match_latency
+    found = corrected(context, evaluator, problem)
+    return _spend_refits(context, evaluator, found) if context.budget.limits_quality else found
+
+
+def _meet_speed(context: SearchContext, evaluator: Evaluator, problem: Problem) -> Reached:
+    """Choose until the whole model is as fast as asked for, and little faster."""
+    wanted = context.budget.min_speedup
+    assert wanted is not None
+    reached: list[Reached] = []
+    for _ in range(context.settings.most_corrections):
+        problem, picks, failures = _choose(context, evaluator, problem)
+        if picks in [each.picks for each in reached]:
+            break
+        reached.append(Reached(problem, picks, evaluator.latency(problem, picks), failures))
+        speed = 1 / (wanted * reached[-1].timed.ratio)
+        if failures or 1 <= speed <= context.settings.fast_enough:
+            break
+        problem = _as_measured(evaluator, problem, picks)
+    # The slowest that is fast enough loses least; where none is, the fastest comes nearest.
+    enough = [each for each in reached if each.timed.ratio * wanted <= 1]
+    if enough:
+        return max(enough, key=lambda each: each.timed.ratio)
+    found = min(reached, key=lambda each: each.timed.ratio)
+    slow = f"it is {1 / found.timed.ratio:.2f} times as fast, not {wanted:g} times"
+    return replace(found, failures=(*found.failures, slow))
+
+
+def _match_latency(context: SearchContext, evaluator: Evaluator, problem: Problem) -> Reached:
+    """Choose until the whole model's latency is about what was predicted."""
+    reached: list[Reached] = []
+    for _ in range(context.settings.most_corrections):
+        problem, picks, failures = _choose(context, evaluator, problem)
+        again = picks in [each.picks for each in reached]
+        reached.append(Reached(problem, picks, evaluator.latency(problem, picks), failures))
+        found = reached[-1]
+        if failures:
+            return found
+        off = abs(found.timed.ratio / found.predicted - 1)
+        if again or off <= context.settings.off or context.budget.objective != "latency":
+            break
+        problem = _in_network(context, evaluator, problem, picks)
+    # Of the same picks, the last are predicted best.
+    return min(reversed(reached), key=lambda each: each.timed.ratio)
+
+
+def _choose(
+    context: SearchContext, evaluator: Evaluator, problem: Problem
+) -> tuple[Problem, Picks, tuple[str, ...]]:
+    """Return picks within targets and budget, with the file's size as it is built.
+
+    The sum of candidates leaves out some bytes of the graph: where they decide, they are added.
+    """
+    size_mb = context.budget.size_mb
+    for _ in range(context.settings.most_corrections):
+        picks, failures = _spend_loss(context, evaluator, problem)
+        if size_mb is None or failures:
+            break
+        size = context.file_bytes(evaluator.chosen(picks))
+        if size <= 1e6 * size_mb:
+            break
+        more = size - problem.predicted_bytes(picks)
+        problem = replace(problem, base_bytes=problem.base_bytes + max(more, 1.0))
+    return problem, picks, failures
+
+
+def _spend_loss(
+    context: SearchContext, evaluator: Evaluator, problem: Problem
+) -> tuple[Picks, tuple[str, ...]]:
+    """Return the picks of least loss that meet the targets, or of least cost within the loss.
+
+    Or the nearest, and what they miss.
+    """
+    budget = context.budget
+    targets = Targets.of(budget, problem)
+    start = least_damage(problem, targets)
+    if start is None:
+        smallest = tuple(int(v.argmin()) for v in problem.costs(budget.objective))
+        return smallest, ("the targets cannot be met by any candidates; this is the nearest",)
+    if not budget.limits_quality:
+        return start, ()
+    if any(start) and not evaluator.accepts(problem, start):
+        missed = ("what the targets ask for loses more than the budget allows",)
+        return start, () if evaluator.accepts_refitted(problem, start) else missed
+    found = spend_damage(
+        lambda damage: fastest(problem, budget.objective, targets, damage),
+        lambda picks: evaluator.accepts(problem, picks),
+        Damages.of(problem, start, context.settings),
+        settings=context.settings,
+    )
+    return found, ()
+
+
+def _spend_refits(context: SearchContext, evaluator: Evaluator, found: Reached) -> Reached:
+    """Return what only refits keep within the budget, where that is faster.
+
+    Picks were chosen by fits to the inputs in the original. Refits lose less, the more so the more
+    layers are replaced: as much more damage may be allowed. As the search now goes to the bound,
+    samples not seen must be likely to agree.
+    """
+    budget, settings, picks = context.budget, context.settings, found.picks
+    if found.failures or not any(picks):
+        return found
+    problem = _as_measured(evaluator, found.problem, picks)
+    before = evaluator.quality(evaluator.chosen(picks))
+    chosen, quality = evaluator.best(picks)
+    if quality != before:
+        evaluator.note(problem, picks, quality)
+    if evaluator.chance(chosen) < settings.sure:
+        return found
+    more = before.noise / max(quality.noise, np.finfo(float).tiny)
+    if budget.min_sqnr_db is not None:
+        more = min(more, 10 ** ((quality.sqnr_db - budget.min_sqnr_db) / 10))
+
+    def accepted(picks: Picks) -> bool:
+        passed = evaluator.accepts_refitted(problem, picks)
+        return passed and evaluator.chance(evaluator.best(picks)[0]) >= settings.sure
+
+    targets = Targets.of(budget, problem)
+    damages = Damages.of(problem, picks, settings)
+    wider = spend_damage(
+        lambda damage: fastest(problem, budget.objective, targets, damage),
+        accepted,
+        replace(damages, first=max(more * damages.start, damages.start * settings.close)),
+        settings=replace(settings, most_evaluations=settings.most_refits),
+    )
+    timed = evaluator.latency(problem, wider)
+    slow = budget.min_speedup is not None and timed.ratio * budget.min_speedup > 1
+    if slow or (budget.objective == "latency" and timed.ratio >= found.timed.ratio):
+        return found
+    return Reached(problem, wider, timed, found.failures)
+
+
+@dataclass(frozen=True)
+class Damages:
+    """Predicted damages between which a search looks.
+
+    Attributes
+    ----------
+    picks : tuple of int
+        Those that are known to be accepted.
+    start : float
+        Their damage.
+    first : float
+        The damage to try first.
+    most : float
+        That of the worst candidates of all layers.
+    """
+
+    picks: Picks
+    start: float
+    first: float
+    most: float
+
+    @classmethod
+    def of(cls, problem: Problem, picks: Picks, settings: SearchSettings) -> Damages:
+        """Return the damages of a problem, from picks that are known to be accepted."""
+        start = problem.predicted_damage(picks)
+        most = total([float(d.max()) for d in problem.damage])
+        return cls(picks, start, max(settings.first_damage, start * settings.close), most)
+
+
+def spend_damage(
+    choose: Callable[[float], Picks | None],
+    accepted: Callable[[Picks], bool],
+    damages: Damages,
+    *,
+    settings: SearchSettings,
+) -> Picks:
+    """Find the picks of least cost that are accepted, by bisection on the damage allowed.
+
+    The prediction orders plans well and is off by a common factor at most; how much damage is
+    accepted is measured, by whole models.
+
+    Parameters
+    ----------
+    choose : callable
+        Gives the picks of least cost of at most some damage, or None.
+    accepted : callable
+        Measures the model of some picks.
+    damages : Damages
+        Where to start, and between which to look.
+    settings : SearchSettings
+        When to stop.
+    """
+    best, low, high = damages.picks, damages.start, math.inf
+    known = {best: True}
+    measured = 0
+    damage = damages.first
+    while measured < settings.most_evaluations:
+        damage = min(damage, damages.most)
+        picks = choose(damage)
+        if picks is not None and picks not in known:
+            known[picks] = accepted(picks)
+            measured += 1
+        if picks is None or known[picks]:  # no picks at all: too little damage is allowed
+            low = damage
+            best = picks or best
+            if damage >= damages.most:
+                break
+        else:
+            high = damage
+        if math.isinf(high):
+            damage = 2 * damage
+        elif low <= 0:
+            damage = high / 4
+            if damage < settings.first_damage * 1e-4:
+                break
+        elif high / low <= settings.close:
+            break
+        else:
+            damage = math.sqrt(low * high)
+    return best
+
+
+def _as_measured(evaluator: Evaluator, problem: Problem, picks: Picks) -> Problem:
+    """Return the problem with what layers save scaled to what the whole model saves."""
+    unasked = problem.saved_latency / problem.base_latency
+    saved = 1 - problem.predicted_ratio(picks) - unasked
+    if saved <= 0:
+        return problem
+    return problem.scaled(max(1 - evaluator.latency(problem, picks).ratio - unasked, 0.0) / saved)
+
+
+def _in_network(
+    context: SearchContext, evaluator: Evaluator, problem: Problem, picks: Picks
+) -> Problem:
+    """Return the problem with each replaced layer's latencies as in the network around it.
+
+    Alone, a layer has its weights in the cache. What the picked candidate shows of this, timed in
+    the network, is added to all of the layer's of its form.
+    """
+    base, bare = problem.base_latency, context.assemble({})
+    latency, saved = list(problem.latency), [problem.saved_latency]
+    chosen = evaluator.chosen(picks)
+    for done, (name, candidate) in enumerate(chosen.items()):
+        context.progress("timing layers in the network", done, len(chosen))
+        layer = evaluator.names.index(name)
+        alone = tuple(p if place == layer else 0 for place, p in enumerate(picks))
+        # One at a time: sessions of a large network for all layers would not fit in memory.
+        models = [bare, context.assemble({name: candidate})]
+        predicted = [problem.predicted_ratio(each) for each in (problem.unreplaced, alone)]
+        kept, replaced = (base * each.ratio for each in evaluator.time(models, predicted))
+        around = replaced - kept - base * (predicted[1] - predicted[0])
+        same = evaluator.of_form(name, candidate.form)
+        latency[layer] = latency[layer] + around * same
+        saved.append(base - kept)
+    return replace(
+        problem, latency=tuple(latency), saved_latency=float(np.median(saved[1:] or saved))
+    )
