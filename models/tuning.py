@@ -23,9 +23,9 @@ from onnx_lowrank.cascade import cascade
 from onnx_lowrank.data import open_dataset
 from onnx_lowrank.finetune.correct import correct_statistics
 from onnx_lowrank.finetune.run import finetune
+from onnx_lowrank.measure.verification.classification import paired_interval
 from onnx_lowrank.runtime import model_inputs, open_session
 from onnx_lowrank.runtime.machine import describe_machine
-from onnx_lowrank.verification.classification import paired_interval
 
 NETWORK = "zf"
 SPLITS = ("train", "validation", "calibration", "test")

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
         inspect,
         verify,
     )
-    from onnx_lowrank.benchmarking import BenchReport, benchmark
+    from onnx_lowrank.measure.benchmarking import BenchReport, benchmark
+    from onnx_lowrank.measure.profiling import ProfileReport, profile
     from onnx_lowrank.planning.budget import Budget
-    from onnx_lowrank.profiling import ProfileReport, profile
     from onnx_lowrank.runtime.library import library_path, session_options
     from onnx_lowrank.sweeping import SweepData, SweepReport, sweep
     from onnx_lowrank.to_budget import BudgetResult, compress_to_budget, measure_latencies

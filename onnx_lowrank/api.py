@@ -19,6 +19,9 @@ from onnx_lowrank.graph.external import data_files
 from onnx_lowrank.graph.gate import open_model, read_model
 from onnx_lowrank.graph.io import check_output
 from onnx_lowrank.graph.layers import Layer, find_layers, layer_weight
+from onnx_lowrank.measure.score import Score, ScoreSource
+from onnx_lowrank.measure.verification import Tolerance, VerifyReport
+from onnx_lowrank.measure.verification import verify as verify_models
 from onnx_lowrank.planning.cost import plan_costs
 from onnx_lowrank.planning.plan import (
     Plan,
@@ -46,10 +49,7 @@ from onnx_lowrank.runtime.doctor import Diagnosis, diagnose
 from onnx_lowrank.runtime.engines import open_engine, statistics_note
 from onnx_lowrank.runtime.library import Lowering
 from onnx_lowrank.schemes import SCHEMES
-from onnx_lowrank.score import Score, ScoreSource
 from onnx_lowrank.types import ModelSource, Progress
-from onnx_lowrank.verification import Tolerance, VerifyReport
-from onnx_lowrank.verification import verify as verify_models
 
 __all__ = [
     "CompressReport",
@@ -161,7 +161,7 @@ def verify(
         Seed of random inputs.
     score : str or callable, optional
         A user's figure of merit, ``"module:callable"`` or a callable, as of
-        `onnx_lowrank.score.Score`.
+        `onnx_lowrank.measure.score.Score`.
     engine : {"cpu", "cuda", "openvino"}, optional
         Where both run: that one must work. Otherwise in onnxruntime on the CPU, and on CUDA where
         that works.

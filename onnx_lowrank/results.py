@@ -12,6 +12,7 @@ import onnx
 
 from onnx_lowrank.graph.io import file_size, save_model, serialised_size
 from onnx_lowrank.graph.layers import Layer
+from onnx_lowrank.measure.verification import VerifyReport
 from onnx_lowrank.planning.cost import (
     Cost,
     known_cost,
@@ -23,7 +24,6 @@ from onnx_lowrank.planning.cost import (
 from onnx_lowrank.planning.fit import LayerFit
 from onnx_lowrank.planning.plan import Plan
 from onnx_lowrank.rewriting.passes.base import Refusal
-from onnx_lowrank.verification import VerifyReport
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,10 @@ from onnx_lowrank.data.split import fewest_samples, split
 from onnx_lowrank.errors import DataError, PlanError
 from onnx_lowrank.graph.gate import read_model
 from onnx_lowrank.graph.layers import find_layers
+from onnx_lowrank.measure.score import Score
+from onnx_lowrank.measure.verification import Tolerance
+from onnx_lowrank.measure.verification import verify as verify_models
+from onnx_lowrank.measure.workload import make_feeds
 from onnx_lowrank.planning.budget import Budget
 from onnx_lowrank.planning.cost import plan_costs, uncounted, untouched
 from onnx_lowrank.planning.latency import SavedLatencies
@@ -28,7 +32,6 @@ from onnx_lowrank.rewriting.rewrite import rewrite
 from onnx_lowrank.runtime import fix_shapes, model_inputs
 from onnx_lowrank.runtime.engines import open_engine, statistics_note
 from onnx_lowrank.runtime.library import Lowering
-from onnx_lowrank.score import Score
 from onnx_lowrank.search.cluster import check_scheduler
 from onnx_lowrank.search.context import RunOptions, SearchContext, SearchSamples
 from onnx_lowrank.search.latency_source import LatencySource, MeasuredElsewhere, MeasuredHere
@@ -40,9 +43,6 @@ from onnx_lowrank.search.search_space import searched
 from onnx_lowrank.search.settings import SETTINGS, SearchSettings
 from onnx_lowrank.search.timing import Stopwatch
 from onnx_lowrank.types import ModelSource, Progress
-from onnx_lowrank.verification import Tolerance
-from onnx_lowrank.verification import verify as verify_models
-from onnx_lowrank.workload import make_feeds
 
 __all__ = ["BudgetResult", "compress_to_budget", "measure_latencies"]
 

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 
 from onnx_lowrank.graph.layers import find_layers
+from onnx_lowrank.measure.workload import make_feeds
 from onnx_lowrank.planning.latency import SavedLatencies, Timed
 from onnx_lowrank.rewriting.forms import STANDARD
 from onnx_lowrank.rewriting.passes.normalize import normalised
@@ -18,7 +19,6 @@ from onnx_lowrank.search.latency_table import model_key
 from onnx_lowrank.search.search_space import search_space
 from onnx_lowrank.search.single_layer import replaced, single_layer_model
 from onnx_lowrank.search.synthetic import synthetic_fits
-from onnx_lowrank.workload import make_feeds
 
 
 def latencies(

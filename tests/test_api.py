@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from onnx_lowrank import api
-from onnx_lowrank.benchmarking import benchmark
 from onnx_lowrank.errors import ModelError, PlanError, RepairWarning
+from onnx_lowrank.measure.benchmarking import benchmark
 from onnx_lowrank.spectra import layer_spectra
 
 RNG = np.random.default_rng(0)

@@ -37,39 +37,35 @@ ALLOWED: dict[str, set[str]] = {
     "runtime": BASE | {"graph"},
     "documents": BASE | {"runtime"},
     "data": BASE | {"runtime"},
-    "score": BASE | {"data"},
-    "verification": BASE | {"runtime", "data", "score"},
+    "measure": BASE | {"graph", "runtime", "data"},
     "calibrate": BASE | {"metrics", "graph", "runtime", "data"},
-    "workload": BASE | {"graph", "runtime", "data", "verification"},
-    "benchmarking": BASE | {"runtime", "data", "workload"},
-    "profiling": BASE | {"graph", "runtime", "data", "workload"},
-    "finetune": NUMERICS | {"calibrate", "graph", "runtime", "data", "verification"},
+    "finetune": NUMERICS | {"calibrate", "graph", "runtime", "data", "measure"},
     "fit_model": NUMERICS
     | {"calibrate", "data", "finetune", "graph", "rewriting", "planning", "runtime"},
     "sweeping": NUMERICS
-    | {"planning", "graph", "rewriting", "runtime", "data", "verification", "calibrate"}
+    | {"planning", "graph", "rewriting", "runtime", "data", "measure", "calibrate"}
     | {"documents", "fit_model", "processes"},
     "search": NUMERICS
     | {"planning", "graph", "rewriting", "runtime", "data", "calibrate"}
-    | {"fit_model", "processes", "score", "verification", "workload"},
+    | {"fit_model", "processes", "measure"},
     "to_budget": NUMERICS
-    | {"planning", "graph", "rewriting", "runtime", "data", "verification", "results"}
-    | {"score", "search", "workload"},
-    "results": NUMERICS | {"planning", "graph", "rewriting", "verification"},
+    | {"planning", "graph", "rewriting", "runtime", "data", "measure", "results"}
+    | {"measure", "search"},
+    "results": NUMERICS | {"planning", "graph", "rewriting", "measure"},
     "spectra": BASE | {"graph"},
     "report": NUMERICS
-    | {"planning", "results", "runtime", "verification", "benchmarking", "profiling"}
+    | {"planning", "results", "runtime", "measure"}
     | {"sweeping", "graph", "search", "to_budget", "spectra", "documents"},
     "api": NUMERICS
-    | {"planning", "graph", "rewriting", "runtime", "data", "verification", "results"}
-    | {"calibrate", "fit_model", "score"},
+    | {"planning", "graph", "rewriting", "runtime", "data", "measure", "results"}
+    | {"calibrate", "fit_model", "measure"},
     "cascade": BASE | {"api", "calibrate", "data", "finetune", "graph", "planning", "runtime"},
-    "cli": {"__init__", "api", "benchmarking", "bounds", "cascade", "errors", "files", "finetune"}
-    | {"profiling", "report", "text", "types"}
+    "cli": {"__init__", "api", "measure", "bounds", "cascade", "errors", "files", "finetune"}
+    | {"measure", "report", "text", "types"}
     | {"spectra", "sweeping"}
     | {"documents", "planning", "to_budget"},
     "__main__": {"cli"},
-    "__init__": {"api", "benchmarking", "planning", "profiling", "runtime"}
+    "__init__": {"api", "measure", "planning", "runtime"}
     | {"sweeping", "to_budget"},
 }
 
@@ -88,7 +84,6 @@ EXCLUSIVE = {
         "fit_model",
         "graph",
         "rewriting",
-        "profiling",
         "results",
         "runtime",
         "search",
@@ -96,8 +91,8 @@ EXCLUSIVE = {
         "to_budget",
         "types",
         "sweeping",
-        "verification",
-        "workload",
+        "measure",
+        "measure",
     },
 }
 

@@ -76,8 +76,8 @@ def bench(
     quiet: Quiet = False,
 ) -> None:
     """Time models against each other: latency, throughput, memory, and the ratio's interval."""
-    from onnx_lowrank import benchmarking
     from onnx_lowrank.documents import document
+    from onnx_lowrank.measure import benchmarking
     from onnx_lowrank.report import bench_tables
 
     if save_latency is not None:

@@ -42,8 +42,8 @@ def profile(
     quiet: Quiet = False,
 ) -> None:
     """Measure the forward time of every layer: mean, deviation, share, and speed."""
-    from onnx_lowrank import profiling
     from onnx_lowrank.documents import document
+    from onnx_lowrank.measure import profiling
     from onnx_lowrank.report import profile_tables
 
     with show_progress(quiet=quiet) as progress:

@@ -9,7 +9,7 @@ import torch
 
 from onnx_lowrank.errors import ModelError
 from onnx_lowrank.graph.ops import is_op
-from onnx_lowrank.verification.classifier import holds_classes
+from onnx_lowrank.measure.verification.classifier import holds_classes
 
 
 def class_output(outputs: Mapping[str, torch.Tensor], rows: int) -> str:

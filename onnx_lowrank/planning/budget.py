@@ -33,7 +33,7 @@ class Budget:
         Largest size of the file, in 10^6 bytes.
     score : str or callable or None
         A user's figure of merit, the higher the better, ``"module:callable"`` or a callable as of
-        `onnx_lowrank.score.Score`: `max_drop` is then in its units.
+        `onnx_lowrank.measure.score.Score`: `max_drop` is then in its units.
     objective : {"latency", "macs", "params"}
         What is minimised within the bounds.
 

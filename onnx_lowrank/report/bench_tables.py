@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from onnx_lowrank.benchmarking import BenchReport, ContenderResult, SettingResult
+from onnx_lowrank.measure.benchmarking import BenchReport, ContenderResult, SettingResult
 from onnx_lowrank.report.console import new_table, number, open_console, print_table, say
 from onnx_lowrank.runtime.statistics import CONFIDENCE
 

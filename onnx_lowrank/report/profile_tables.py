@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from onnx_lowrank.profiling import UNATTRIBUTED, ModelProfile, ProfileReport, Row
+from onnx_lowrank.measure.profiling import UNATTRIBUTED, ModelProfile, ProfileReport, Row
 from onnx_lowrank.report.console import (
     TextTable,
     new_table,

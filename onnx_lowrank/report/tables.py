@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from onnx_lowrank.measure.verification import VerifyReport
 from onnx_lowrank.planning.cost import Cost
 from onnx_lowrank.report.console import (
     new_table,
@@ -18,7 +19,6 @@ from onnx_lowrank.report.console import (
 )
 from onnx_lowrank.results import CompressReport, CostReport, LayerInfo, inspected_cost
 from onnx_lowrank.runtime.doctor import Diagnosis
-from onnx_lowrank.verification import VerifyReport
 
 # From here on float32 loses more than a part in a million to terms that cancel.
 CANCELLING = 20.0

@@ -13,17 +13,17 @@ from onnx_lowrank.cache import Cache
 from onnx_lowrank.data import Dataset
 from onnx_lowrank.graph.io import serialised_size
 from onnx_lowrank.graph.layers import Layer
+from onnx_lowrank.measure.score import Score
+from onnx_lowrank.measure.workload import make_feeds
 from onnx_lowrank.planning.budget import Budget
 from onnx_lowrank.rewriting.form import Form, Replacement
 from onnx_lowrank.rewriting.passes.normalize import normalised
 from onnx_lowrank.rewriting.rewrite import replace_layers
 from onnx_lowrank.runtime.engines import CPU, Engine
-from onnx_lowrank.score import Score
 from onnx_lowrank.search.candidate import Chosen
 from onnx_lowrank.search.latency_source import LatencySource
 from onnx_lowrank.search.settings import SETTINGS, SearchSettings
 from onnx_lowrank.types import Progress
-from onnx_lowrank.workload import make_feeds
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from onnx_lowrank.cache import Cache, default_folder, key_of
 from onnx_lowrank.errors import ModelError
 from onnx_lowrank.graph.gate import open_model
 from onnx_lowrank.graph.layers import find_layers
+from onnx_lowrank.measure.workload import batch_of, make_feeds
 from onnx_lowrank.planning.fit import LayerFit
 from onnx_lowrank.planning.latency import SavedLatencies, Timed
 from onnx_lowrank.rewriting.forms import STANDARD
@@ -28,7 +29,6 @@ from onnx_lowrank.search.single_layer import replaced, single_layer_model, struc
 from onnx_lowrank.search.synthetic import synthetic_fits
 from onnx_lowrank.search.timing import Stopwatch
 from onnx_lowrank.types import Feeds, ModelSource, Progress
-from onnx_lowrank.workload import batch_of, make_feeds
 
 # Of each layer's multiply-adds, what the candidates of a whole model keep at least.
 LEVELS = (0.5, 0.25, 0.0)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_lowrank.score import Outputs
+from onnx_lowrank.measure.score import Outputs
+from onnx_lowrank.measure.verification.sqnr import sqnr_of
 from onnx_lowrank.types import Array
-from onnx_lowrank.verification.sqnr import sqnr_of
 
 
 @dataclass(eq=False)

@@ -12,6 +12,7 @@ import onnx
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.layers import Layer, layer_bias, layer_weight
 from onnx_lowrank.layer_errors import LAYER_ERRORS, layer_reason
+from onnx_lowrank.measure.workload import batch_of
 from onnx_lowrank.planning.fit import LayerFit, exact_fit
 from onnx_lowrank.planning.latency import Timed
 from onnx_lowrank.rewriting.forms import STANDARD, forms_for
@@ -25,7 +26,6 @@ from onnx_lowrank.search.problem import worth_trying
 from onnx_lowrank.search.search_space import SearchSpace
 from onnx_lowrank.search.single_layer import replaced, single_layer_model
 from onnx_lowrank.search.sizes import added_bytes
-from onnx_lowrank.workload import batch_of
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,23 +12,23 @@ from numpy.typing import NDArray
 from onnx_lowrank.bounds import SQNR_CAP_DB
 from onnx_lowrank.data import Batch, Dataset
 from onnx_lowrank.errors import DataError, ModelError
-from onnx_lowrank.planning.budget import Budget
-from onnx_lowrank.runtime.engines import CPU, Engine, LoadedModel
-from onnx_lowrank.score import Outputs, Score
-from onnx_lowrank.search.margins import Margins
-from onnx_lowrank.search.observed import Seen
-from onnx_lowrank.search.prediction import CountedOutlook, MeanOutlook, Outlook
-from onnx_lowrank.search.user_score import Judge, rows_of
-from onnx_lowrank.types import Array
-from onnx_lowrank.verification.classifier import (
+from onnx_lowrank.measure.score import Outputs, Score
+from onnx_lowrank.measure.verification.classifier import (
     are_probabilities,
     centred_logits,
     class_outputs,
     common_share,
     varying_db,
 )
-from onnx_lowrank.verification.report import DEFAULT_SQNR_DB
-from onnx_lowrank.verification.scales import Part, parts_of
+from onnx_lowrank.measure.verification.report import DEFAULT_SQNR_DB
+from onnx_lowrank.measure.verification.scales import Part, parts_of
+from onnx_lowrank.planning.budget import Budget
+from onnx_lowrank.runtime.engines import CPU, Engine, LoadedModel
+from onnx_lowrank.search.margins import Margins
+from onnx_lowrank.search.observed import Seen
+from onnx_lowrank.search.prediction import CountedOutlook, MeanOutlook, Outlook
+from onnx_lowrank.search.user_score import Judge, rows_of
+from onnx_lowrank.types import Array
 
 SURE = 0.9  # probability that the verdict agrees, where its samples are foreseen
 BEYOND = 1e30  # noise, loss, and dB too few, of a model whose outputs are not finite

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_lowrank.cache import key_of
-from onnx_lowrank.score import OutputRows, Outputs, Score
+from onnx_lowrank.measure.score import OutputRows, Outputs, Score
 from onnx_lowrank.search.prediction import MeanOutlook
 
 

@@ -15,6 +15,7 @@ from onnx_lowrank.fit_model import layer_problem
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.io import load_model
 from onnx_lowrank.graph.layers import find_layers, layer_bias, layer_weight
+from onnx_lowrank.measure.verification import verify
 from onnx_lowrank.metrics.mahalanobis import Mahalanobis
 from onnx_lowrank.metrics.moments import LayerStatistics
 from onnx_lowrank.metrics.output_error import squared_output
@@ -28,7 +29,6 @@ from onnx_lowrank.schemes.base import relative_error
 from onnx_lowrank.sweeping.grid import Point
 from onnx_lowrank.sweeping.result import PointResult
 from onnx_lowrank.types import Array
-from onnx_lowrank.verification import verify
 
 Statistics = Mapping[str, LayerStatistics]
 

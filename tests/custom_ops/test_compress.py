@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnx_lowrank import api
 from onnx_lowrank.errors import PlanError
-from onnx_lowrank.profiling import profile
+from onnx_lowrank.measure.profiling import profile
 from onnx_lowrank.runtime import open_session
 from onnx_lowrank.runtime.library import PATH_VARIABLE
 

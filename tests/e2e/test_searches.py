@@ -16,12 +16,12 @@ from small_networks import NETWORKS
 from onnx_lowrank import compress_to_budget, verify
 from onnx_lowrank.cli import main
 from onnx_lowrank.fit_model import ModelFits, fit_model
+from onnx_lowrank.measure.verification import Tolerance
 from onnx_lowrank.planning import candidates
 from onnx_lowrank.planning.budget import Budget
 from onnx_lowrank.runtime import bench
 from onnx_lowrank.search import evaluator
 from onnx_lowrank.search.settings import SETTINGS
-from onnx_lowrank.verification import Tolerance
 
 SPLIT = "a Split, a Concat, a residual, two outputs"
 LEAST = 12.0

@@ -25,7 +25,7 @@ READERS = {
     "graph/repair.py": "it names nodes in messages",
     "rewriting/lowering/functions.py": "it collects the ops of its own domain",
     "rewriting/passes/fuse_activation.py": "it looks up ops of its own domain, and names nodes",
-    "profiling/forward.py": "it shows ops",
+    "measure/profiling/forward.py": "it shows ops",
     "runtime/attribution.py": "onnxruntime's fused ops are in domains of its own",
     "search/single_layer.py": "it digests the structure, domains and all",
     "finetune/context.py": "it names nodes in messages",

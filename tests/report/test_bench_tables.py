@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from onnx_lowrank.benchmarking import BenchReport, ContenderResult, SettingResult
+from onnx_lowrank.measure.benchmarking import BenchReport, ContenderResult, SettingResult
 from onnx_lowrank.report.bench_tables import print_benchmark
 from onnx_lowrank.report.console import number
 from onnx_lowrank.runtime.machine import Noise

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from rich.console import Console
 
-from onnx_lowrank.profiling import ModelProfile, ProfileReport, Row
+from onnx_lowrank.measure.profiling import ModelProfile, ProfileReport, Row
 from onnx_lowrank.report.profile_tables import count, print_profile
 from onnx_lowrank.runtime.machine import Noise
 from onnx_lowrank.runtime.peak import Peak

@@ -140,7 +140,9 @@ def test_an_absent_or_empty_onnxruntime_names_both_extras(
 
 
 def test_importing_the_package_does_not_import_onnxruntime() -> None:
-    code = "import sys, onnx_lowrank.runtime, onnx_lowrank.data, onnx_lowrank.verification; "
+    code = (
+        "import sys, onnx_lowrank.runtime, onnx_lowrank.data, onnx_lowrank.measure.verification; "
+    )
     code += "print('onnxruntime' in sys.modules, 'PIL' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False False"

@@ -11,13 +11,13 @@ from onnx import numpy_helper, parser
 from onnx_lowrank.bounds import SQNR_CAP_DB
 from onnx_lowrank.data import Dataset, open_dataset
 from onnx_lowrank.errors import DataError, ModelError
+from onnx_lowrank.measure.score import Score
+from onnx_lowrank.measure.verification import Tolerance, verify
 from onnx_lowrank.planning.budget import Budget
 from onnx_lowrank.runtime import model_inputs
 from onnx_lowrank.runtime.engines import CPU
-from onnx_lowrank.score import Score
 from onnx_lowrank.search.prediction import CountedOutlook, MeanOutlook
 from onnx_lowrank.search.quality import Quality, QualityMeter
-from onnx_lowrank.verification import Tolerance, verify
 
 NET = """
 <ir_version: 8, opset_import: ["" : 13]>

@@ -17,13 +17,13 @@ from counting import latencies
 from onnx import numpy_helper, parser
 
 from onnx_lowrank import compress_to_budget
+from onnx_lowrank.measure.verification.report import DEFAULT_SQNR_DB
 from onnx_lowrank.planning.budget import Budget
 from onnx_lowrank.planning.latency import Timed
 from onnx_lowrank.search.latency_source import MeasuredElsewhere
 from onnx_lowrank.search.quality import SURE
 from onnx_lowrank.search.settings import SETTINGS, SearchSettings
 from onnx_lowrank.to_budget import BudgetResult
-from onnx_lowrank.verification.report import DEFAULT_SQNR_DB
 
 DEPTH, CHANNELS, CLASSES, SIDE = 6, 32, 10, 10
 CHILD = """

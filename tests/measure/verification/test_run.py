@@ -16,9 +16,9 @@ from sklearn.linear_model import LogisticRegression
 
 from onnx_lowrank.data import Dataset, open_dataset
 from onnx_lowrank.errors import DataError, ModelError, ProviderError
+from onnx_lowrank.measure.verification import Tolerance, VerifyReport, verify
 from onnx_lowrank.runtime import available_providers, model_inputs
 from onnx_lowrank.runtime.engines import CPU, ENGINES
-from onnx_lowrank.verification import Tolerance, VerifyReport, verify
 
 CUDA = "CUDAExecutionProvider" in available_providers()
 Array = NDArray[np.float64]

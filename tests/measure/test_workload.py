@@ -9,8 +9,8 @@ import pytest
 from onnx import parser
 
 from onnx_lowrank.errors import DataError, ModelError
+from onnx_lowrank.measure.workload import Workload, batch_of, make_feeds, sqnr_db
 from onnx_lowrank.runtime import open_session
-from onnx_lowrank.workload import Workload, batch_of, make_feeds, sqnr_db
 
 Build = Callable[..., onnx.ModelProto]
 

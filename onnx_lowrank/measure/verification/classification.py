@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_lowrank.errors import DataError
-from onnx_lowrank.verification.classifier import are_probabilities, centred_logits
-from onnx_lowrank.verification.sqnr import sqnr_of
+from onnx_lowrank.measure.verification.classifier import are_probabilities, centred_logits
+from onnx_lowrank.measure.verification.sqnr import sqnr_of
 
 CONFIDENCE = 0.95
 

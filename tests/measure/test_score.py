@@ -12,7 +12,7 @@ from onnx import numpy_helper, parser
 
 import onnx_lowrank
 from onnx_lowrank.errors import DataError
-from onnx_lowrank.score import OutputRows, Score
+from onnx_lowrank.measure.score import OutputRows, Score
 
 NET = """
 <ir_version: 8, opset_import: ["" : 13]>

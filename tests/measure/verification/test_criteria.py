@@ -13,10 +13,10 @@ from onnx import numpy_helper, parser
 
 from onnx_lowrank.data import Dataset, open_dataset
 from onnx_lowrank.errors import DataError
+from onnx_lowrank.measure.verification import Tolerance, VerifyReport, verify
+from onnx_lowrank.measure.verification.classification import Classification
 from onnx_lowrank.runtime import model_inputs
 from onnx_lowrank.runtime.engines import CPU
-from onnx_lowrank.verification import Tolerance, VerifyReport, verify
-from onnx_lowrank.verification.classification import Classification
 
 RNG = np.random.default_rng(0)
 WEIGHT = RNG.standard_normal((8, 4))

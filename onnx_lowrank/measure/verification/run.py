@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from onnx_lowrank.data import Batch, Dataset, random_dataset
 from onnx_lowrank.errors import DataError, ProviderError
+from onnx_lowrank.measure.score import OutputRows, Score
+from onnx_lowrank.measure.verification.classification import Classification
+from onnx_lowrank.measure.verification.classifier import class_outputs
+from onnx_lowrank.measure.verification.comparison import OutputStatistics
+from onnx_lowrank.measure.verification.criteria import Measured, asked_for, failures_of, notes_of
+from onnx_lowrank.measure.verification.report import EngineResult, Tolerance, VerifyReport
 from onnx_lowrank.runtime import TensorInfo
 from onnx_lowrank.runtime.engines import Engine, LoadedModel, default_engines
-from onnx_lowrank.score import OutputRows, Score
-from onnx_lowrank.verification.classification import Classification
-from onnx_lowrank.verification.classifier import class_outputs
-from onnx_lowrank.verification.comparison import OutputStatistics
-from onnx_lowrank.verification.criteria import Measured, asked_for, failures_of, notes_of
-from onnx_lowrank.verification.report import EngineResult, Tolerance, VerifyReport
 
 if TYPE_CHECKING:
     import onnx

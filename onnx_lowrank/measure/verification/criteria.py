@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from onnx_lowrank.verification.classification import Classification
-from onnx_lowrank.verification.comparison import OutputStatistics
-from onnx_lowrank.verification.report import DEFAULT_DROP, DEFAULT_SQNR_DB, Tolerance
+from onnx_lowrank.measure.verification.classification import Classification
+from onnx_lowrank.measure.verification.comparison import OutputStatistics
+from onnx_lowrank.measure.verification.report import DEFAULT_DROP, DEFAULT_SQNR_DB, Tolerance
 
 MOSTLY = 0.95  # a class of so large a share of the samples is worth a note, whatever is asked for
 

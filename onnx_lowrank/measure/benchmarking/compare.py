@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from onnx_lowrank.benchmarking.result import BenchReport, ContenderResult, SettingResult
 from onnx_lowrank.bounds import (
     MOST_BATCH,
     MOST_REPEATS,
@@ -22,6 +21,8 @@ from onnx_lowrank.bounds import (
 )
 from onnx_lowrank.data import Preprocess
 from onnx_lowrank.errors import ModelError, OnnxLowRankError, ProviderError
+from onnx_lowrank.measure.benchmarking.result import BenchReport, ContenderResult, SettingResult
+from onnx_lowrank.measure.workload import Workload, batch_of, make_feeds, sqnr_db
 from onnx_lowrank.runtime import model_inputs
 from onnx_lowrank.runtime.bench import Contender, Timing, measure
 from onnx_lowrank.runtime.engines import (
@@ -41,7 +42,6 @@ from onnx_lowrank.runtime.statistics import (
     ratio_interval,
 )
 from onnx_lowrank.types import Feeds, ModelSource, Progress
-from onnx_lowrank.workload import Workload, batch_of, make_feeds, sqnr_db
 
 CALIBRATION_SAMPLES = 8
 

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from onnx_lowrank.bounds import SQNR_CAP_DB
 from onnx_lowrank.errors import DataError
-from onnx_lowrank.verification.classification import (
+from onnx_lowrank.measure.verification.classification import (
     Classification,
     paired_interval,
     wilson_interval,
 )
-from onnx_lowrank.verification.comparison import OutputStatistics
+from onnx_lowrank.measure.verification.comparison import OutputStatistics
 
 EPS = float(np.finfo(np.float64).eps)
 

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_lowrank.measure.verification.classifier import holds_classes
 from onnx_lowrank.types import Array
-from onnx_lowrank.verification.classifier import holds_classes
 
 GAP = 16.0  # 24 dB: what is that far below is lost whole within the bounds that are usual
 FLOOR = 1e-4  # scores of 0.5 beside boxes of 4096 pixels are above it

@@ -11,7 +11,7 @@ from onnx import numpy_helper
 
 from onnx_lowrank.errors import OnnxLowRankError
 from onnx_lowrank.graph.layers import find_layers
-from onnx_lowrank.profiling import ModelProfile, name_nodes, profile
+from onnx_lowrank.measure.profiling import ModelProfile, name_nodes, profile
 
 Build = Callable[..., onnx.ModelProto]
 ROWS = ["conv1", "conv2", "sum", "relu2", "lrn", "pool", "reshape", "fc1", "fc2"]

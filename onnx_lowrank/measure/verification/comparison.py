@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_lowrank.verification.scales import Part, SliceSums
-from onnx_lowrank.verification.sqnr import sqnr_of
+from onnx_lowrank.measure.verification.scales import Part, SliceSums
+from onnx_lowrank.measure.verification.sqnr import sqnr_of
 
 
 class OutputStatistics:
@@ -94,7 +94,7 @@ class OutputStatistics:
     def sqnr_db(self) -> float | None:
         """``10 log10(sum a^2 / sum (b - a)^2)``, of the worst part; None if not finite.
 
-        Parts are those of different scales, as of `onnx_lowrank.verification.scales`.
+        Parts are those of different scales, as of `onnx_lowrank.measure.verification.scales`.
         """
         if not self.finite:
             return None

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from onnx_lowrank.verification.comparison import OutputStatistics
-from onnx_lowrank.verification.scales import MOST_SLICES, Part, parts_of
+from onnx_lowrank.measure.verification.comparison import OutputStatistics
+from onnx_lowrank.measure.verification.scales import MOST_SLICES, Part, parts_of
 
 RNG = np.random.default_rng(0)
 Array = NDArray[np.float64]

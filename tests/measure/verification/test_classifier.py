@@ -8,11 +8,11 @@ from onnx import numpy_helper, parser
 
 from onnx_lowrank.data import open_dataset
 from onnx_lowrank.errors import ModelError
+from onnx_lowrank.measure.verification import Tolerance, verify
+from onnx_lowrank.measure.verification.classifier import class_outputs, holds_classes
 from onnx_lowrank.runtime import model_inputs
 from onnx_lowrank.runtime.engines import CPU
 from onnx_lowrank.search.quality import QualityMeter
-from onnx_lowrank.verification import Tolerance, verify
-from onnx_lowrank.verification.classifier import class_outputs, holds_classes
 
 CLASSES = [(4,), (4, 1), (4, 1, 1), (4, 1, 1, 1), (1, 4), (1, 1, 4)]
 OTHERS = [(1,), (1, 1), (2, 2), (4, 2, 1), (0,)]

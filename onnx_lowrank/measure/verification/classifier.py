@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_lowrank.measure.verification.sqnr import sqnr_of
 from onnx_lowrank.types import Array
-from onnx_lowrank.verification.sqnr import sqnr_of
 
 _SMALLEST = 1e-30  # probability below which float32 says nothing of a logit
 

@@ -18,10 +18,10 @@ from onnx_lowrank.errors import DataError, ModelError
 from onnx_lowrank.graph.batch import set_batch
 from onnx_lowrank.graph.gate import open_model
 from onnx_lowrank.graph.io import save_model
+from onnx_lowrank.measure.verification.comparison import OutputStatistics
 from onnx_lowrank.runtime import fix_shapes, model_inputs
 from onnx_lowrank.runtime.runner import OrtRunner
 from onnx_lowrank.types import Feeds, ModelSource
-from onnx_lowrank.verification.comparison import OutputStatistics
 
 # A sample computed in another batch differs by the order of sums at most: about 120 dB.
 MIN_BATCH_SQNR_DB = 60.0

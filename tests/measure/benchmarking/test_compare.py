@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 import pytest
 
-from onnx_lowrank.benchmarking import BenchReport, benchmark
 from onnx_lowrank.errors import DataError, ModelError, OnnxLowRankError, ProviderError
+from onnx_lowrank.measure.benchmarking import BenchReport, benchmark
 from onnx_lowrank.runtime import available_providers
 from onnx_lowrank.runtime.memory import _STATUS
 

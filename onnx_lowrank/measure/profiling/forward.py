@@ -20,7 +20,8 @@ from onnx_lowrank.data import Preprocess
 from onnx_lowrank.errors import OnnxLowRankError
 from onnx_lowrank.graph.layers import find_layers
 from onnx_lowrank.graph.ops import is_op
-from onnx_lowrank.profiling.result import UNATTRIBUTED, ModelProfile, ProfileReport, Row
+from onnx_lowrank.measure.profiling.result import UNATTRIBUTED, ModelProfile, ProfileReport, Row
+from onnx_lowrank.measure.workload import Workload, batch_of, make_feeds
 from onnx_lowrank.runtime import check_provider, require_provider
 from onnx_lowrank.runtime.attribution import assign_rows, attribute
 from onnx_lowrank.runtime.bench import drift
@@ -30,7 +31,6 @@ from onnx_lowrank.runtime.peak import measure_peak
 from onnx_lowrank.runtime.profile import Executed, Recorder, Recording
 from onnx_lowrank.runtime.statistics import Latency
 from onnx_lowrank.types import Feeds, ModelSource, Progress
-from onnx_lowrank.workload import Workload, batch_of, make_feeds
 
 MIN_RUNS = 2
 
@@ -66,7 +66,7 @@ def profile(
     runs : int
         Runs to take mean and standard deviation of, `MIN_RUNS` or more.
     data, preprocess, input_shapes, seed
-        As of `onnx_lowrank.benchmarking.benchmark`.
+        As of `onnx_lowrank.measure.benchmarking.benchmark`.
     progress : callable, optional
         Called with a sentence, the number of runs done, and their total.
 

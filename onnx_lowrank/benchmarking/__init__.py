@@ -1,6 +1,0 @@
-"""Latency and throughput of whole models against each other."""
-
-from onnx_lowrank.benchmarking.compare import benchmark
-from onnx_lowrank.benchmarking.result import BenchReport, ContenderResult, SettingResult
-
-__all__ = ["BenchReport", "ContenderResult", "SettingResult", "benchmark"]

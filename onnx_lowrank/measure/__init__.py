@@ -1,0 +1,1 @@
+"""What is observed of models: speed, outputs, accuracy, memory."""

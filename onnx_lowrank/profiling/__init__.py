@@ -1,6 +1,0 @@
-"""Where the time of a forward pass goes, layer by layer."""
-
-from onnx_lowrank.profiling.forward import name_nodes, profile
-from onnx_lowrank.profiling.result import UNATTRIBUTED, ModelProfile, ProfileReport, Row
-
-__all__ = ["UNATTRIBUTED", "ModelProfile", "ProfileReport", "Row", "name_nodes", "profile"]
