@@ -28,7 +28,7 @@ from onnx_lowrank.errors import OnnxLowRankError
 from onnx_lowrank.files import write_text
 from onnx_lowrank.graph.io import load_model
 from onnx_lowrank.graph.layers import find_layers
-from onnx_lowrank.sweeping import PointResult, SweepData, SweepReport, sweep
+from onnx_lowrank.pipelines.sweeping import PointResult, SweepData, SweepReport, sweep
 
 FEW = 6
 MANY = 300  # of the images of data sets that have more

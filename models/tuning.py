@@ -18,14 +18,14 @@ import torch
 import train
 from numpy.typing import NDArray
 
-from onnx_lowrank import api
-from onnx_lowrank.cascade import cascade
+import onnx_lowrank
 from onnx_lowrank.data import open_dataset
-from onnx_lowrank.finetune.correct import correct_statistics
-from onnx_lowrank.finetune.run import finetune
 from onnx_lowrank.measure.verification.classification import paired_interval
+from onnx_lowrank.pipelines.cascade import cascade
 from onnx_lowrank.runtime import model_inputs, open_session
 from onnx_lowrank.runtime.machine import describe_machine
+from onnx_lowrank.training.correct import correct
+from onnx_lowrank.training.run import finetune
 
 NETWORK = "zf"
 SPLITS = ("train", "validation", "calibration", "test")
@@ -97,7 +97,7 @@ class Bench:
 
     def fit(self, plan: Sequence[str], settings: Settings) -> tuple[onnx.ModelProto, Any]:
         """Return the model of a plan, fitted by the covariance of the data, and its cost."""
-        fitted = api.compress(
+        fitted = onnx_lowrank.compress(
             self.network,
             plan=list(plan),
             verification=False,
@@ -118,7 +118,7 @@ class Bench:
             limit=settings.statistics,
             batch=BATCH,
         )
-        correct_statistics(original, copy, samples)
+        correct(original, copy, samples)
         return copy
 
 

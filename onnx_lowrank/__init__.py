@@ -10,48 +10,63 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     __version__: str
-    from onnx_lowrank.api import (
-        CompressReport,
-        CompressResult,
-        CostReport,
-        LayerInfo,
-        Plan,
-        Preprocess,
-        Tolerance,
-        VerifyReport,
-        compress,
-        cost,
-        diagnose,
-        inspect,
-        verify,
-    )
+    from onnx_lowrank.data import Preprocess
     from onnx_lowrank.measure.benchmarking import BenchReport, benchmark
     from onnx_lowrank.measure.profiling import ProfileReport, profile
+    from onnx_lowrank.measure.verification import Tolerance, VerifyReport
+    from onnx_lowrank.pipelines.cascade import CascadeResult, cascade
+    from onnx_lowrank.pipelines.compress import compress
+    from onnx_lowrank.pipelines.inspect import cost, inspect
+    from onnx_lowrank.pipelines.result import CompressReport, CompressResult, CostReport, LayerInfo
+    from onnx_lowrank.pipelines.sweeping import SweepData, SweepReport, sweep
+    from onnx_lowrank.pipelines.verify import verify
+    from onnx_lowrank.pipelines.within_budget import BudgetResult, compress_to_budget
     from onnx_lowrank.planning.budget import Budget
+    from onnx_lowrank.planning.plan import Plan
+    from onnx_lowrank.runtime.doctor import diagnose
     from onnx_lowrank.runtime.library import library_path, session_options
-    from onnx_lowrank.sweeping import SweepData, SweepReport, sweep
-    from onnx_lowrank.to_budget import BudgetResult, compress_to_budget, measure_latencies
+    from onnx_lowrank.search.latency_table import measure_latencies
+    from onnx_lowrank.training.correct import correct
+    from onnx_lowrank.training.run import finetune
 
-_ELSEWHERE = {
-    "BenchReport": "benchmarking",
+_MODULES = {
+    "BenchReport": "measure.benchmarking",
     "Budget": "planning.budget",
-    "BudgetResult": "to_budget",
-    "ProfileReport": "profiling",
-    "SweepData": "sweeping",
-    "SweepReport": "sweeping",
-    "benchmark": "benchmarking",
-    "compress_to_budget": "to_budget",
+    "BudgetResult": "pipelines.within_budget",
+    "CascadeResult": "pipelines.cascade",
+    "CompressReport": "pipelines.result",
+    "CompressResult": "pipelines.result",
+    "CostReport": "pipelines.result",
+    "LayerInfo": "pipelines.result",
+    "Plan": "planning.plan",
+    "Preprocess": "data",
+    "ProfileReport": "measure.profiling",
+    "SweepData": "pipelines.sweeping",
+    "SweepReport": "pipelines.sweeping",
+    "Tolerance": "measure.verification",
+    "VerifyReport": "measure.verification",
+    "benchmark": "measure.benchmarking",
+    "cascade": "pipelines.cascade",
+    "compress": "pipelines.compress",
+    "compress_to_budget": "pipelines.within_budget",
+    "correct": "training.correct",
+    "cost": "pipelines.inspect",
+    "diagnose": "runtime.doctor",
+    "finetune": "training.run",
+    "inspect": "pipelines.inspect",
     "library_path": "runtime.library",
-    "measure_latencies": "to_budget",
-    "profile": "profiling",
+    "measure_latencies": "search.latency_table",
+    "profile": "measure.profiling",
     "session_options": "runtime.library",
-    "sweep": "sweeping",
+    "sweep": "pipelines.sweeping",
+    "verify": "pipelines.verify",
 }
 
 __all__ = [
     "BenchReport",
     "Budget",
     "BudgetResult",
+    "CascadeResult",
     "CompressReport",
     "CompressResult",
     "CostReport",
@@ -65,10 +80,13 @@ __all__ = [
     "VerifyReport",
     "__version__",
     "benchmark",
+    "cascade",
     "compress",
     "compress_to_budget",
+    "correct",
     "cost",
     "diagnose",
+    "finetune",
     "inspect",
     "library_path",
     "measure_latencies",
@@ -82,8 +100,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return _version()
-    if name in __all__:
-        return getattr(import_module(f"onnx_lowrank.{_ELSEWHERE.get(name, 'api')}"), name)
+    if name in _MODULES:
+        return getattr(import_module(f"onnx_lowrank.{_MODULES[name]}"), name)
     raise AttributeError(f"module 'onnx_lowrank' has no attribute '{name}'")
 
 

@@ -211,10 +211,10 @@ def layer_gradients(
     ModelError, DataError
         The model is no classifier, or what the data set raises.
     """
-    from onnx_lowrank.finetune import require_torch
+    from onnx_lowrank.training import require_torch
 
     require_torch()
-    from onnx_lowrank.finetune.sensitivity import squared_gradients
+    from onnx_lowrank.training.sensitivity import squared_gradients
 
     squares = squared_gradients(model, dataset, names)
     return {name: Mahalanobis.from_gradients(value) for name, value in squares.items()}

@@ -37,36 +37,24 @@ ALLOWED: dict[str, set[str]] = {
     "runtime": BASE | {"graph"},
     "documents": BASE | {"runtime"},
     "data": BASE | {"runtime"},
+    "spectra": BASE | {"graph"},
     "measure": BASE | {"graph", "runtime", "data"},
     "calibrate": BASE | {"metrics", "graph", "runtime", "data"},
-    "finetune": NUMERICS | {"calibrate", "graph", "runtime", "data", "measure"},
+    "training": NUMERICS | {"calibrate", "graph", "runtime", "data", "measure"},
     "fit_model": NUMERICS
-    | {"calibrate", "data", "finetune", "graph", "rewriting", "planning", "runtime"},
-    "sweeping": NUMERICS
-    | {"planning", "graph", "rewriting", "runtime", "data", "measure", "calibrate"}
-    | {"documents", "fit_model", "processes"},
+    | {"calibrate", "data", "training", "graph", "rewriting", "planning", "runtime"},
     "search": NUMERICS
     | {"planning", "graph", "rewriting", "runtime", "data", "calibrate"}
     | {"fit_model", "processes", "measure"},
-    "to_budget": NUMERICS
-    | {"planning", "graph", "rewriting", "runtime", "data", "measure", "results"}
-    | {"measure", "search"},
-    "results": NUMERICS | {"planning", "graph", "rewriting", "measure"},
-    "spectra": BASE | {"graph"},
+    "pipelines": NUMERICS
+    | {"planning", "graph", "rewriting", "runtime", "data", "measure", "calibrate", "search"}
+    | {"training", "documents", "fit_model", "processes"},
     "report": NUMERICS
-    | {"planning", "results", "runtime", "measure"}
-    | {"sweeping", "graph", "search", "to_budget", "spectra", "documents"},
-    "api": NUMERICS
-    | {"planning", "graph", "rewriting", "runtime", "data", "measure", "results"}
-    | {"calibrate", "fit_model", "measure"},
-    "cascade": BASE | {"api", "calibrate", "data", "finetune", "graph", "planning", "runtime"},
-    "cli": {"__init__", "api", "measure", "bounds", "cascade", "errors", "files", "finetune"}
-    | {"measure", "report", "text", "types"}
-    | {"spectra", "sweeping"}
-    | {"documents", "planning", "to_budget"},
+    | {"planning", "runtime", "measure", "graph", "search", "spectra", "documents", "pipelines"},
+    "cli": {"__init__", "bounds", "errors", "files", "text", "types", "documents", "planning"}
+    | {"measure", "runtime", "spectra", "training", "search", "pipelines", "report"},
     "__main__": {"cli"},
-    "__init__": {"api", "measure", "planning", "runtime"}
-    | {"sweeping", "to_budget"},
+    "__init__": {"data", "measure", "pipelines", "planning", "runtime", "search", "training"},
 }
 
 # Third-party package -> the only modules that may import it.
@@ -74,25 +62,20 @@ EXCLUSIVE = {
     "onnx_graphsurgeon": {"graph"},
     "onnxruntime": {"runtime"},
     "openvino": {"runtime"},
-    "torch": {"finetune"},
+    "torch": {"training"},
     "typer": {"cli"},
     "onnx": {
-        "api",
         "calibrate",
-        "cascade",
-        "finetune",
         "fit_model",
         "graph",
+        "measure",
+        "pipelines",
         "rewriting",
-        "results",
         "runtime",
         "search",
         "spectra",
-        "to_budget",
+        "training",
         "types",
-        "sweeping",
-        "measure",
-        "measure",
     },
 }
 
@@ -169,3 +152,32 @@ def test_only_the_gate_prints(path: Path) -> None:
             assert a_type or node.module in RICH.get(place, set()), f"line {node.lineno}"
         if isinstance(node, ast.Import):
             assert not any(alias.name.startswith("rich") for alias in node.names)
+
+
+def test_no_package_imports_one_that_imports_it() -> None:
+    waiting = dict(ALLOWED)
+    while waiting:
+        free = [name for name, uses in waiting.items() if not uses & waiting.keys()]
+        assert free, f"a circle among {sorted(waiting)}"
+        for name in free:
+            del waiting[name]
+
+
+def test_no_file_imports_one_that_imports_it() -> None:
+    paths = {}
+    for path in FILES:
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        paths[".".join(part for part in parts if part != "__init__")] = path
+    uses: dict[str, set[str]] = {}
+    for name, path in paths.items():
+        found = set()
+        for each in _imports(path):
+            while each and each not in paths:  # a name in a file, not a file
+                each = each.rpartition(".")[0]
+            found.add(each)
+        uses[name] = found - {name, "", "onnx_lowrank"}
+    while uses:
+        free = [name for name, found in uses.items() if not found & uses.keys()]
+        assert free, f"circles among {sorted(uses)}"
+        for name in free:
+            del uses[name]

@@ -13,8 +13,8 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx_lowrank.rewriting.passes.approximate_conv import ApproximateConvPass
 
-from onnx_lowrank import api
 from onnx_lowrank.graph.layers import find_layers
+from onnx_lowrank.pipelines.plans import resolve_plan
 from onnx_lowrank.rewriting.passes.absorb_permutations import AbsorbPermutationsPass
 from onnx_lowrank.rewriting.passes.base import Pass, PassManager
 from onnx_lowrank.rewriting.passes.fuse_activation import FuseActivationPass
@@ -88,7 +88,7 @@ def rewritten(original: ModelProto, *, portable: bool) -> ModelProto:
     """Return a network rewritten by `PLAN` with random factors, as `compress` would lower it."""
     model = ModelProto()
     model.CopyFrom(original)
-    chosen = api.resolve_plan(find_layers(model), PLAN).chosen
+    chosen = resolve_plan(find_layers(model), PLAN).chosen
     normalisation(frozenset(chosen)).run(model)
     values = {}
     for each in find_layers(model):

@@ -134,9 +134,9 @@ def _save_latency(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    from onnx_lowrank import api
+    from onnx_lowrank.files import write_text
+    from onnx_lowrank.pipelines.within_budget import measure_latencies
     from onnx_lowrank.report.console import say
-    from onnx_lowrank.to_budget import measure_latencies
 
     with show_progress(quiet=quiet) as progress:
         table = measure_latencies(
@@ -148,7 +148,7 @@ def _save_latency(
             seed=seed,
             progress=progress,
         )
-    api.write_text(path, json.dumps(table.to_dict(), indent=1) + "\n")
+    write_text(path, json.dumps(table.to_dict(), indent=1) + "\n")
     print_result(
         table.to_dict,
         lambda: say(f"wrote {path}: {len(table.known)} latencies on {table.origin}"),

@@ -27,7 +27,7 @@ from onnx_lowrank.cli.options import (
 from onnx_lowrank.cli.output import print_result, show_progress
 
 if TYPE_CHECKING:
-    from onnx_lowrank.cascade import CascadeResult
+    from onnx_lowrank.pipelines.cascade import CascadeResult
 
 
 def cascade(
@@ -87,8 +87,8 @@ def cascade(
     quiet: Quiet = False,
 ) -> int:
     """Replace layers one after the other, bottom-up, and train the network back after each."""
-    from onnx_lowrank.cascade import cascade as run
     from onnx_lowrank.documents import measured
+    from onnx_lowrank.pipelines.cascade import cascade as run
 
     with show_progress(quiet=quiet) as progress:
         result = run(

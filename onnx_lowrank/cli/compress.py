@@ -42,8 +42,8 @@ from onnx_lowrank.errors import PlanError
 from onnx_lowrank.planning.budget import Budget, Objective
 
 if TYPE_CHECKING:
-    from onnx_lowrank.api import CompressReport
-    from onnx_lowrank.to_budget import BudgetResult
+    from onnx_lowrank.pipelines.result import CompressReport
+    from onnx_lowrank.pipelines.within_budget import BudgetResult
 
 _NOTHING = "nothing was written; --keep-anyway writes it"
 _SHARE = within("give a share above 0 and up to 1", above=0, most=1)
@@ -180,8 +180,9 @@ def compress(
     monochromatic or biclustered at moderate ranks. A model that fails its verdict is not written,
     unless --keep-anyway is given; --save-plan writes its plan.
     """
-    from onnx_lowrank import api
     from onnx_lowrank.documents import measured
+    from onnx_lowrank.files import write_text
+    from onnx_lowrank.pipelines import compress as pipeline
 
     goals = (min_speedup, macs, params, size_mb)
     losses = (max_drop, min_sqnr)
@@ -246,7 +247,7 @@ def compress(
             "--score is for a search within a budget; after a plan, give it to the command verify"
         )
     with show_progress(quiet=quiet) as progress:
-        result = api.compress(
+        result = pipeline.compress(
             model,
             plan=read_plan(layer, plan),
             data=data,
@@ -271,7 +272,7 @@ def compress(
     if written:
         result.save(written, force=force)
     if save_plan is not None:  # what was tried, to be edited and tried again
-        api.write_text(save_plan, json.dumps(result.plan.to_dict(), indent=2) + "\n")
+        write_text(save_plan, json.dumps(result.plan.to_dict(), indent=2) + "\n")
     print_result(
         lambda: measured(
             "compress",
@@ -312,9 +313,9 @@ def _to_budget(
     quiet: bool,
     **options: Any,
 ) -> int:
-    from onnx_lowrank import api
     from onnx_lowrank.documents import measured
-    from onnx_lowrank.to_budget import compress_to_budget
+    from onnx_lowrank.files import write_text
+    from onnx_lowrank.pipelines.within_budget import compress_to_budget
 
     with show_progress(quiet=quiet) as progress:
         result = compress_to_budget(model, budget, progress=progress, **options)
@@ -323,7 +324,7 @@ def _to_budget(
         result.compressed.save(output, force=force)
     if save_plan is not None:
         text = json.dumps(result.compressed.plan.to_dict(), indent=2) + "\n"
-        api.write_text(save_plan, text)
+        write_text(save_plan, text)
     where = {"provider": options["engine"], "threads": options["threads"]}
     print_result(
         lambda: measured(

@@ -14,7 +14,7 @@ from onnx_lowrank.cli.options import Json, Limit, OrtEngine, Preset, Quiet, Seed
 from onnx_lowrank.cli.output import print_result, show_progress
 
 if TYPE_CHECKING:
-    from onnx_lowrank.finetune.correct import Correction
+    from onnx_lowrank.training.correct import Correction
 
 
 def correct(
@@ -42,7 +42,7 @@ def correct(
 ) -> int:
     """Give each channel of a compressed model the original's mean and deviation; no training."""
     from onnx_lowrank.documents import measured
-    from onnx_lowrank.finetune.correct import correct_files
+    from onnx_lowrank.training.correct import correct_files
 
     with show_progress(quiet=quiet) as progress:
         corrections = correct_files(

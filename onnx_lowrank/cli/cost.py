@@ -24,11 +24,13 @@ def cost(
     quiet: Quiet = False,
 ) -> None:
     """Count operations and parameters before and after a plan, without fitting anything."""
-    from onnx_lowrank import api
     from onnx_lowrank.documents import document
+    from onnx_lowrank.pipelines import inspect as pipeline
     from onnx_lowrank.report import tables
 
-    report = api.cost(model, plan=read_plan(layer, plan), input_shapes=read_shapes(input_shape))
+    report = pipeline.cost(
+        model, plan=read_plan(layer, plan), input_shapes=read_shapes(input_shape)
+    )
     print_result(
         lambda: document("cost", report.to_dict()),
         lambda: tables.print_cost(report),

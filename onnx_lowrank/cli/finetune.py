@@ -22,7 +22,7 @@ from onnx_lowrank.cli.options import (
 from onnx_lowrank.cli.output import print_result, show_progress
 
 if TYPE_CHECKING:
-    from onnx_lowrank.finetune.run import FinetuneReport
+    from onnx_lowrank.training.run import FinetuneReport
 
 
 def finetune(
@@ -96,12 +96,12 @@ def finetune(
 ) -> int:
     """Train a compressed model to give back what it lost; only the values of weights change."""
     from onnx_lowrank.documents import measured
-    from onnx_lowrank.finetune import require_torch
+    from onnx_lowrank.training import require_torch
 
     counts = read_counts("--batch", batch, most=MOST_BATCH)
     sizes = tuple(each for each in counts if each is not None)
     require_torch()
-    from onnx_lowrank.finetune.run import finetune as run
+    from onnx_lowrank.training.run import finetune as run
 
     with show_progress(quiet=quiet) as progress:
         result = run(

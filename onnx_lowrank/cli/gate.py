@@ -50,7 +50,7 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(command)
     def run(**options: Any) -> Any:
-        from onnx_lowrank import api
+        from onnx_lowrank.pipelines.outputs import check_files
 
         outputs = []
         for name, mark in marks.items():
@@ -59,7 +59,7 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
                 force = bool(options.get("force"))
                 outputs.append(Output(_option(name), options[name], mark.names, over, force))
         own = {mark.over for mark in marks.values()}
-        api.check_files(outputs, list(_inputs(options, marks, own)))
+        check_files(outputs, list(_inputs(options, marks, own)))
         return command(**options)
 
     return run

@@ -13,13 +13,14 @@ def inspect(
     quiet: Quiet = False,
 ) -> None:
     """List the layers, what they cost, and which schemes apply to each."""
-    from onnx_lowrank import api
     from onnx_lowrank.documents import document
+    from onnx_lowrank.pipelines import inspect as pipeline
+    from onnx_lowrank.pipelines.result import inspected
     from onnx_lowrank.report import tables
 
-    rows = api.inspect(model, input_shapes=read_shapes(input_shape))
+    rows = pipeline.inspect(model, input_shapes=read_shapes(input_shape))
     print_result(
-        lambda: document("inspect", api.inspected(rows)),
+        lambda: document("inspect", inspected(rows)),
         lambda: tables.print_layers(rows),
         as_json=as_json,
         quiet=quiet,

@@ -12,7 +12,7 @@ from onnx_lowrank.bounds import MOST_COUNT, MOST_SEED, MOST_WORKERS, out_of_rang
 from onnx_lowrank.errors import DataError, PlanError
 
 if TYPE_CHECKING:
-    from onnx_lowrank.api import Tolerance
+    from onnx_lowrank.measure.verification import Tolerance
     from onnx_lowrank.planning.latency import SavedLatencies
 
 
@@ -208,13 +208,13 @@ def read_tolerance(
     score: str | None = None,
 ) -> Tolerance | None:
     """Return the tolerance of the bounds given; None, which stands for the default, for none."""
-    from onnx_lowrank import api
-
     if min_sqnr is max_drop is min_top1 is None:
         return None
     drop = "max_drop" if score is None else "max_score_drop"
     given: dict[str, Any] = {"min_sqnr_db": min_sqnr, drop: max_drop, "min_top1": min_top1}
-    return api.Tolerance(**given)
+    from onnx_lowrank.measure.verification import Tolerance
+
+    return Tolerance(**given)
 
 
 def read_counts(option: str, text: str | None, *, most: int) -> tuple[int | None, ...]:

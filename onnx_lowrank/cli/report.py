@@ -43,8 +43,8 @@ def report(
     quiet: Quiet = False,
 ) -> None:
     """Write one self-contained HTML file on any runs, to be opened in a browser or printed."""
-    from onnx_lowrank import api
     from onnx_lowrank.documents import document
+    from onnx_lowrank.files import write_text
     from onnx_lowrank.report import html
     from onnx_lowrank.report.console import say
     from onnx_lowrank.report.html.figures import save
@@ -62,7 +62,7 @@ def report(
         spectra = layer_spectra(model) if model else ()
         progress("drawing", 2, 3)
         chapters = html.sections(read, spectra, html.this_machine(read))
-        api.write_text(output, html.render(title, chapters))
+        write_text(output, html.render(title, chapters))
         if figures is not None:
             try:
                 figures.mkdir(parents=True, exist_ok=True)

@@ -26,7 +26,7 @@ from onnx_lowrank.cli.options import (
 from onnx_lowrank.cli.output import print_result, show_progress
 
 if TYPE_CHECKING:
-    from onnx_lowrank.sweeping import SweepReport
+    from onnx_lowrank.pipelines.sweeping import SweepReport
 
 
 def sweep(
@@ -92,7 +92,7 @@ def sweep(
     quiet: Quiet = False,
 ) -> None:
     """Try schemes, ranks and metrics on each layer, and measure them on held-out data."""
-    from onnx_lowrank import sweeping
+    from onnx_lowrank.pipelines import sweeping
     from onnx_lowrank.report import sweep_plots, sweep_tables
 
     samples = sweeping.SweepData(

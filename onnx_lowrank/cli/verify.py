@@ -55,13 +55,13 @@ def verify(
     quiet: Quiet = False,
 ) -> int:
     """Run both models on the same inputs and compare every output; exit 1 if out of tolerance."""
-    from onnx_lowrank import api
     from onnx_lowrank.documents import measured
+    from onnx_lowrank.pipelines import verify as pipeline
     from onnx_lowrank.report import tables
 
     with show_progress(quiet=quiet) as progress:
         progress("verifying", 0, 1)
-        report = api.verify(
+        report = pipeline.verify(
             original,
             compressed,
             data=data,

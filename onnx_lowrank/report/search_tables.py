@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from onnx_lowrank.pipelines.within_budget import BudgetResult
 from onnx_lowrank.report.console import (
     new_table,
     print_kept,
@@ -17,7 +18,6 @@ from onnx_lowrank.report.tables import (
     print_verification,
     sizes_line,
 )
-from onnx_lowrank.to_budget import BudgetResult
 
 _QUANTITIES = {
     "accuracy": "points of accuracy lost",

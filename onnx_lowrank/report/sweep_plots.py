@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_lowrank.pipelines.sweeping import PointResult, SweepReport
 from onnx_lowrank.report.html.figures import any_script
 from onnx_lowrank.report.sweep_tables import loss_name, network_loss
-from onnx_lowrank.sweeping import PointResult, SweepReport
 from onnx_lowrank.text import printable_name
 
 if TYPE_CHECKING:

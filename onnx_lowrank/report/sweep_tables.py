@@ -10,8 +10,8 @@ from pathlib import Path
 from rich.console import Console
 
 from onnx_lowrank.files import write_text
+from onnx_lowrank.pipelines.sweeping import PointResult, SweepReport
 from onnx_lowrank.report.console import new_table, open_console, print_table, say
-from onnx_lowrank.sweeping import PointResult, SweepReport
 from onnx_lowrank.text import markdown_cell
 
 # The published tables first, under their numbers; all other schemes follow, under their names.

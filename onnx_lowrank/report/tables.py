@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from onnx_lowrank.measure.verification import VerifyReport
+from onnx_lowrank.pipelines.result import CompressReport, CostReport, LayerInfo, inspected_cost
 from onnx_lowrank.planning.cost import Cost
 from onnx_lowrank.report.console import (
     new_table,
@@ -17,7 +18,6 @@ from onnx_lowrank.report.console import (
     short_bytes,
     short_count,
 )
-from onnx_lowrank.results import CompressReport, CostReport, LayerInfo, inspected_cost
 from onnx_lowrank.runtime.doctor import Diagnosis
 
 # From here on float32 loses more than a part in a million to terms that cancel.

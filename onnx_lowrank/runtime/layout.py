@@ -15,6 +15,7 @@ from typing import Any
 import onnx
 from onnx import TensorProto, helper
 
+from onnx_lowrank.graph.ops import is_op
 from onnx_lowrank.runtime.session import open_session
 
 DOMAIN = "com.microsoft.nchwc"
@@ -34,12 +35,9 @@ def reordered_ends(model: onnx.ModelProto) -> tuple[bool, bool]:
         As of `open_session`.
     """
     graph = _optimised(model).graph
-    reorders = [node for node in graph.node if node.domain == DOMAIN]
-    first, last = graph.input[0].name, graph.output[0].name
-    return (
-        any(node.op_type == "ReorderInput" and node.input[0] == first for node in reorders),
-        any(node.op_type == "ReorderOutput" and node.output[0] == last for node in reorders),
-    )
+    read = [n.input[0] for n in graph.node if is_op(n, "ReorderInput", domain=DOMAIN)]
+    written = [n.output[0] for n in graph.node if is_op(n, "ReorderOutput", domain=DOMAIN)]
+    return graph.input[0].name in read, graph.output[0].name in written
 
 
 def reordering_model(shape: Sequence[int]) -> onnx.ModelProto:

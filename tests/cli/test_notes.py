@@ -12,8 +12,8 @@ import onnx
 import pytest
 from onnx import helper
 
-from onnx_lowrank.api import inspect
 from onnx_lowrank.errors import RepairWarning
+from onnx_lowrank.pipelines.compress import inspect
 
 Cli = Callable[..., Any]
 LAYER = ("--layer", "conv2=tucker2:R1=4,R2=4")

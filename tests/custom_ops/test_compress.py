@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from onnx_lowrank import api
+import onnx_lowrank
 from onnx_lowrank.errors import PlanError
 from onnx_lowrank.measure.profiling import profile
 from onnx_lowrank.runtime import open_session
@@ -50,7 +50,7 @@ def network(seed: int = 0) -> onnx.ModelProto:
 
 
 def compress(lowering: Any) -> onnx.ModelProto:
-    return api.compress(network(), plan=PLAN, verification=False, lowering=lowering).model
+    return onnx_lowrank.compress(network(), plan=PLAN, verification=False, lowering=lowering).model
 
 
 def ops(model: onnx.ModelProto) -> list[str]:
@@ -108,7 +108,7 @@ def test_verification_and_profile_use_the_kernels(
     portable = compress("portable")
     del portable.functions[:]  # nothing but the kernels can run these nodes
     standard = compress("standard")
-    report = api.verify(standard, portable, limit=4)
+    report = onnx_lowrank.verify(standard, portable, limit=4)
     assert report.passed
     found = profile(portable, runs=3).to_dict()
     assert {"CPConv", "Tucker2Conv", "MonochromaticConv"} <= set(_values(found))
@@ -125,11 +125,11 @@ def _values(tree: Any) -> set[str]:
 
 def test_the_doctor_knows_the_library(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(PATH_VARIABLE, library)
-    found = api.diagnose()
+    found = onnx_lowrank.diagnose()
     assert found.custom_ops == library
     assert not any("kernel library" in each["what"] for each in found.missing)
     monkeypatch.setenv(PATH_VARIABLE, "no/library.so")
-    found = api.diagnose()
+    found = onnx_lowrank.diagnose()
     assert found.custom_ops is None
     assert any("kernel library" in each["what"] for each in found.missing)
 

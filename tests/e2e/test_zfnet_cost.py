@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from onnx_lowrank import api
+import onnx_lowrank
 from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.schemes import SchemeSpec
 
@@ -28,7 +28,7 @@ PUBLISHED = [
 
 @pytest.fixture(scope="module")
 def layers(light_folder: Path) -> dict[str, ConvSpec]:
-    rows = api.inspect(light_folder / "light_zfnet512.onnx")
+    rows = onnx_lowrank.inspect(light_folder / "light_zfnet512.onnx")
     found = {row.layer.name: row.layer.spec for row in rows if row.layer.spec}
     # The file's fourth layer has 512 outputs, the published network's has 1024.
     return {**found, "conv4": replace(found["n10"], out_channels=1024)}

@@ -14,8 +14,8 @@ from builders import text_model
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from onnx_lowrank.api import compress
 from onnx_lowrank.graph.layers import Layer, find_layers
+from onnx_lowrank.pipelines.compress import compress
 
 MICROSOFT = helper.make_opsetid("com.microsoft", 1)
 RNG = np.random.default_rng(0)

@@ -28,8 +28,8 @@ READERS = {
     "measure/profiling/forward.py": "it shows ops",
     "runtime/attribution.py": "onnxruntime's fused ops are in domains of its own",
     "search/single_layer.py": "it digests the structure, domains and all",
-    "finetune/context.py": "it names nodes in messages",
-    "finetune/correct.py": "it names nodes in messages",
+    "training/context.py": "it names nodes in messages",
+    "training/correct.py": "it names nodes in messages",
 }
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import held_out
 import pytest
 
-from onnx_lowrank.sweeping import PointResult, SweepReport
+from onnx_lowrank.pipelines.sweeping import PointResult, SweepReport
 
 POINT = PointResult(
     layer="conv1",

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import seed_tables
 
-from onnx_lowrank import api
+import onnx_lowrank
 
 ROWS = [row for rows in seed_tables.TABLES.values() for row in rows]
 # Channels of a block in the paper's network and in ours: C / G, F / H.
@@ -33,7 +33,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_our_schemes_apply_and_are_written_as_sweeps_write_them(
     row: seed_tables.Row, network: Path
 ) -> None:
-    costs = {cost.name: cost for cost in api.cost(network, plan=[row.spec]).layers}
+    costs = {cost.name: cost for cost in onnx_lowrank.cost(network, plan=[row.spec]).layers}
     assert costs[row.layer].scheme == row.scheme
     reduction = costs[row.layer].param_reduction
     assert reduction is not None

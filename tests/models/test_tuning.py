@@ -8,6 +8,8 @@ import numpy as np
 import onnx
 import pytest
 
+import onnx_lowrank
+
 pytest.importorskip("torch", reason="torch is not installed: extra finetune")
 
 import networks
@@ -98,11 +100,10 @@ def test_several_layers(bench: tuning.Bench, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_every_row_is_of_the_network_of_the_tables(bench: tuning.Bench) -> None:
-    from onnx_lowrank import api
 
     reductions = []
     for row in seed_tables.CASCADES:
-        cost = api.cost(bench.network, plan=list(row.plan))
+        cost = onnx_lowrank.cost(bench.network, plan=list(row.plan))
         replaced = [f"{each.name}={each.scheme}" for each in cost.layers if each.scheme]
         assert replaced == list(row.plan)
         reductions.append((row.trained, cost.total.mac_reduction))

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from onnx_lowrank.pipelines.sweeping import PointResult, SweepReport
 from onnx_lowrank.report import sweep_plots
-from onnx_lowrank.sweeping import PointResult, SweepReport
 
 pytest.importorskip("matplotlib")
 

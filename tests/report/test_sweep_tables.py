@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from onnx_lowrank.pipelines.sweeping import PointResult, SweepReport
+from onnx_lowrank.pipelines.sweeping.grid import Skipped
 from onnx_lowrank.report.sweep_tables import (
     legend,
     network_loss,
@@ -15,8 +17,6 @@ from onnx_lowrank.report.sweep_tables import (
     scheme_tables,
     write_tables,
 )
-from onnx_lowrank.sweeping import PointResult, SweepReport
-from onnx_lowrank.sweeping.grid import Skipped
 
 POINT = PointResult(
     layer="conv1",

@@ -18,12 +18,12 @@ from onnx import numpy_helper, parser
 
 from onnx_lowrank import compress_to_budget
 from onnx_lowrank.measure.verification.report import DEFAULT_SQNR_DB
+from onnx_lowrank.pipelines.within_budget import BudgetResult
 from onnx_lowrank.planning.budget import Budget
 from onnx_lowrank.planning.latency import Timed
 from onnx_lowrank.search.latency_source import MeasuredElsewhere
 from onnx_lowrank.search.quality import SURE
 from onnx_lowrank.search.settings import SETTINGS, SearchSettings
-from onnx_lowrank.to_budget import BudgetResult
 
 DEPTH, CHANNELS, CLASSES, SIDE = 6, 32, 10, 10
 CHILD = """

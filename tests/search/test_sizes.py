@@ -15,10 +15,10 @@ from counting import latencies
 from onnx_lowrank.errors import PlanError
 from onnx_lowrank.graph.io import serialised_size
 from onnx_lowrank.graph.layers import find_layers
+from onnx_lowrank.pipelines.within_budget import BudgetResult, compress_to_budget
 from onnx_lowrank.planning.budget import Budget
 from onnx_lowrank.search.knapsack import Together
 from onnx_lowrank.search.sizes import freed
-from onnx_lowrank.to_budget import BudgetResult, compress_to_budget
 
 C = 16
 

@@ -13,7 +13,7 @@ from onnx_lowrank.documents import VERSIONS
 from onnx_lowrank.documents.partial import complete
 from onnx_lowrank.errors import DataError
 from onnx_lowrank.json_input import JsonError, check_partial, parse_json, read_bytes
-from onnx_lowrank.sweeping.journal import Journal
+from onnx_lowrank.pipelines.sweeping.journal import Journal
 
 KINDS = (
     *("search", "compress", "bench", "profile", "sweep", "verify", "cost", "inspect"),

@@ -21,7 +21,7 @@ OTHERS = [(1,), (1, 1), (2, 2), (4, 2, 1), (0,)]
 @pytest.mark.parametrize("shape", [*CLASSES, *OTHERS])
 def test_all_that_ask_get_the_same_answer(shape: tuple[int, ...]) -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed: extra finetune")
-    from onnx_lowrank.finetune.classes import class_output
+    from onnx_lowrank.training.classes import class_output
 
     classes = shape in CLASSES
     value = np.zeros((3, *shape), np.float32)

@@ -1,0 +1,1 @@
+"""What users call, read top to bottom: compress, search within a budget, cascade, sweep."""
