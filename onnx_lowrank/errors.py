@@ -31,7 +31,7 @@ class DataError(OnnxLowRankError):
 
 
 class ProviderError(OnnxLowRankError):
-    """An engine is missing or does not work, or onnxruntime used another provider than asked for."""
+    """An engine is missing or does not work, or onnxruntime did not use the provider asked for."""
 
 
 class ClusterError(OnnxLowRankError):
