@@ -168,7 +168,7 @@ class OpenVinoRunner:
     def run(self) -> None:
         """Run the model once."""
         try:
-            self._request.infer()
+            self._request.infer(share_outputs=True)  # copies are no part of a run
         except RuntimeError as error:
             raise ModelError(
                 f"OpenVINO cannot run {self._name}: {_cause(error)}; "
