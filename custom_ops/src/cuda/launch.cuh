@@ -10,7 +10,9 @@
 namespace onnx_lowrank::cuda {
 
 inline void check(cudaError_t error, const char* what) {
-  if (error != cudaSuccess) throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(error) + " (" + cudaGetErrorName(error) + ")");
+  if (error != cudaSuccess)
+    throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(error) + " (" +
+                             cudaGetErrorName(error) + ")");
 }
 
 inline int current() {
@@ -24,9 +26,14 @@ class Upload {
  public:
   explicit Upload(const std::vector<T>& from) {
     if (from.empty()) return;
-    check(cudaMalloc(reinterpret_cast<void**>(&data_), from.size() * sizeof(T)), "memory for weights");
-    const cudaError_t copied = cudaMemcpy(data_, from.data(), from.size() * sizeof(T), cudaMemcpyHostToDevice);
-    if (copied != cudaSuccess) { cudaFree(data_); check(copied, "copy of weights"); }
+    check(cudaMalloc(reinterpret_cast<void**>(&data_), from.size() * sizeof(T)),
+          "memory for weights");
+    const cudaError_t copied =
+        cudaMemcpy(data_, from.data(), from.size() * sizeof(T), cudaMemcpyHostToDevice);
+    if (copied != cudaSuccess) {
+      cudaFree(data_);
+      check(copied, "copy of weights");
+    }
   }
   ~Upload() { cudaFree(data_); }
   Upload(const Upload&) = delete;
@@ -37,11 +44,15 @@ class Upload {
 };
 
 template <class Params, class T>
-void start(void (*kernel)(Params, const T*, T*), const Launch& l, const Params& params, const void* x, void* y, cudaStream_t stream) {
-  // More than 48 KB must be asked for, for every kernel and device; the call changes nothing else and costs under a microsecond.
+void start(void (*kernel)(Params, const T*, T*), const Launch& l, const Params& params,
+           const void* x, void* y, cudaStream_t stream) {
+  // More than 48 KB must be asked for, for every kernel and device; the call changes nothing else
+  // and costs under a microsecond.
   if (l.shared_bytes > 48 << 10)
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, l.shared_bytes), "shared memory of the kernel");
-  kernel<<<l.blocks, l.threads, l.shared_bytes, stream>>>(params, static_cast<const T*>(x), static_cast<T*>(y));
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, l.shared_bytes),
+          "shared memory of the kernel");
+  kernel<<<l.blocks, l.threads, l.shared_bytes, stream>>>(params, static_cast<const T*>(x),
+                                                          static_cast<T*>(y));
   check(cudaGetLastError(), "launch");
 }
 
@@ -52,11 +63,16 @@ class Convolution : public Layer {
  public:
   template <class D>
   explicit Convolution(const D& d)
-      : device_(current()), facts_(current_device()), plan_(d), floats_(plan_.packed().floats), ints_(plan_.packed().ints) {}
+      : device_(current()),
+        facts_(current_device()),
+        plan_(d),
+        floats_(plan_.packed().floats),
+        ints_(plan_.packed().ints) {}
 
   void run(const Image& in, Type type, const void* x, void* y, void* stream) override {
     if (const int now = current(); now != device_)
-      throw std::runtime_error("the weights are on GPU " + std::to_string(device_) + " and GPU " + std::to_string(now) + " is current");
+      throw std::runtime_error("the weights are on GPU " + std::to_string(device_) + " and GPU " +
+                               std::to_string(now) + " is current");
     Params params;
     Launch l;
     {

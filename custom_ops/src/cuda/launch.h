@@ -1,4 +1,5 @@
-// Starting kernels on a stream. All functions throw std::runtime_error with CUDA's own words where something failed.
+// Starting kernels on a stream. All functions throw std::runtime_error with CUDA's own words where
+// something failed.
 #pragma once
 #include <memory>
 #include <vector>

@@ -25,14 +25,20 @@ class LrnLayer : public Layer {
 Device current_device() {
   const int device = current();
   Device d{};
-  check(cudaDeviceGetAttribute(&d.multiprocessors, cudaDevAttrMultiProcessorCount, device), "cudaDeviceGetAttribute");
-  check(cudaDeviceGetAttribute(&d.shared_block, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "cudaDeviceGetAttribute");
-  check(cudaDeviceGetAttribute(&d.shared_multiprocessor, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device), "cudaDeviceGetAttribute");
+  check(cudaDeviceGetAttribute(&d.multiprocessors, cudaDevAttrMultiProcessorCount, device),
+        "cudaDeviceGetAttribute");
+  check(cudaDeviceGetAttribute(&d.shared_block, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
+        "cudaDeviceGetAttribute");
+  check(cudaDeviceGetAttribute(&d.shared_multiprocessor,
+                               cudaDevAttrMaxSharedMemoryPerMultiprocessor, device),
+        "cudaDeviceGetAttribute");
   return d;
 }
 
 std::unique_ptr<Layer> make_layer(const Lrn& d) { return std::make_unique<LrnLayer>(d); }
 
-std::unique_ptr<Layer> make_layer(const LowRank& d) { return d.depthwise ? make_cp_layer(d) : make_tucker2_layer(d); }
+std::unique_ptr<Layer> make_layer(const LowRank& d) {
+  return d.depthwise ? make_cp_layer(d) : make_tucker2_layer(d);
+}
 
 }  // namespace onnx_lowrank::cuda

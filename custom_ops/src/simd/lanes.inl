@@ -2,7 +2,8 @@
 
 // z[i][M L] for N neighbouring pixels.
 template <int M, int N>
-void mix_tile(const float* x, const int64_t* source, int64_t plane, int64_t terms, const float* a, float* z) {
+void mix_tile(const float* x, const int64_t* source, int64_t plane, int64_t terms, const float* a,
+              float* z) {
   Vec::T acc[N][M];
 #pragma GCC unroll 32
   for (int i = 0; i < N; ++i)
@@ -26,10 +27,11 @@ void mix_tile(const float* x, const int64_t* source, int64_t plane, int64_t term
     for (int m = 0; m < M; ++m) Vec::store(z + (i * M + m) * L, acc[i][m]);
 }
 
-// t[lane][i] for N neighbouring outputs and `lanes` lanes; outputs are `step` floats apart in z, D vectors where D is not 0.
+// t[lane][i] for N neighbouring outputs and `lanes` lanes; outputs are `step` floats apart in z, D
+// vectors where D is not 0.
 template <int D, int N>
-void depthwise_tile(const float* z, const int64_t* tap, int64_t taps, const float* w, int64_t pitch, int64_t step, int lanes,
-                    float* t, int64_t tp) {
+void depthwise_tile(const float* z, const int64_t* tap, int64_t taps, const float* w, int64_t pitch,
+                    int64_t step, int lanes, float* t, int64_t tp) {
   Vec::T acc[L];
 #pragma GCC unroll 16
   for (int i = 0; i < L; ++i) acc[i] = Vec::set1(0.0f);
@@ -51,13 +53,20 @@ void depthwise_tile(const float* z, const int64_t* tap, int64_t taps, const floa
 }
 
 using MixTile = void (*)(const float*, const int64_t*, int64_t, int64_t, const float*, float*);
-using DepthwiseTile = void (*)(const float*, const int64_t*, int64_t, const float*, int64_t, int64_t, int, float*, int64_t);
-constexpr int kMixPixels[] = {0, Vec::kRegisters - 4, (Vec::kRegisters - 3) / 2};  // by M: accumulators, weights, one broadcast
+using DepthwiseTile = void (*)(const float*, const int64_t*, int64_t, const float*, int64_t,
+                               int64_t, int, float*, int64_t);
+constexpr int kMixPixels[] = {
+    0, Vec::kRegisters - 4,
+    (Vec::kRegisters - 3) / 2};  // by M: accumulators, weights, one broadcast
 
 template <int M, size_t... I>
-constexpr std::array<MixTile, sizeof...(I)> mix_table(std::index_sequence<I...>) { return {mix_tile<M, int(I) + 1>...}; }
+constexpr std::array<MixTile, sizeof...(I)> mix_table(std::index_sequence<I...>) {
+  return {mix_tile<M, int(I) + 1>...};
+}
 template <int D, size_t... I>
-constexpr std::array<DepthwiseTile, sizeof...(I)> depthwise_table(std::index_sequence<I...>) { return {depthwise_tile<D, int(I) + 1>...}; }
+constexpr std::array<DepthwiseTile, sizeof...(I)> depthwise_table(std::index_sequence<I...>) {
+  return {depthwise_tile<D, int(I) + 1>...};
+}
 constexpr auto kMix1 = mix_table<1>(std::make_index_sequence<kMixPixels[1]>());
 constexpr auto kMix2 = mix_table<2>(std::make_index_sequence<kMixPixels[2]>());
 constexpr auto kDepthwise0 = depthwise_table<0>(std::make_index_sequence<L>());

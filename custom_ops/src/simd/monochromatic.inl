@@ -1,13 +1,16 @@
 // MonochromaticConv: colours of a block of rows, then one product per colour.
 class MonochromaticKernel : public Kernel {
  public:
-  explicit MonochromaticKernel(const Monochromatic& d) : d_(d), position_(d.filters), bias_(d.bias) {
+  explicit MonochromaticKernel(const Monochromatic& d)
+      : d_(d), position_(d.filters), bias_(d.bias) {
     const int64_t per = d.filters / d.colours, taps = d.window.taps();
     for (int64_t f = 0; f < d.filters; ++f) position_[d.order[f]] = f;
     for (int64_t c = 0; c < d.colours; ++c)
-      mixers_.emplace_back(1, d.channels, [&](int64_t, int64_t t) { return d.colour[c * d.channels + t]; });
+      mixers_.emplace_back(1, d.channels,
+                           [&](int64_t, int64_t t) { return d.colour[c * d.channels + t]; });
     for (int64_t c = 0; c < d.colours; ++c)
-      panels_.emplace_back(per, taps, [&](int64_t m, int64_t t) { return d.filter[(c * per + m) * taps + t]; });
+      panels_.emplace_back(
+          per, taps, [&](int64_t m, int64_t t) { return d.filter[(c * per + m) * taps + t]; });
   }
   void run(const Image& in, const float* x, float* y, const ParallelFor& parallel) override {
     const int64_t images = in.batch * in.size[0], ih = in.size[1], iw = in.size[2];
@@ -18,12 +21,15 @@ class MonochromaticKernel : public Kernel {
     const int64_t row_floats = one.sy * one.sx * one.pitch;
     const int64_t most = std::max<int64_t>(4, 6144 / row_floats - one.rows + 1);
     const auto plan = threads_.plan();
-    const int64_t strip = strip_rows(oh, std::min<int64_t>(most, 16), images, plan.count), strips = ceil_div(oh, strip);
+    const int64_t strip = strip_rows(oh, std::min<int64_t>(most, 16), images, plan.count),
+                  strips = ceil_div(oh, strip);
     const Layout lay(w, iw, strip);
     const auto offset = lay.offsets(1);
-    // Few channels are padded and split by phase before they are mixed, many colours would repeat it; else the colours are.
+    // Few channels are padded and split by phase before they are mixed, many colours would repeat
+    // it; else the colours are.
     const bool early = d_.channels <= d_.colours;
-    const int64_t xp = early ? odd_lines(lay.plane + kSlack) : 0, zs = odd_lines(lay.plane + kSlack);
+    const int64_t xp = early ? odd_lines(lay.plane + kSlack) : 0,
+                  zs = odd_lines(lay.plane + kSlack);
     const size_t need = Size(d_.channels) * xp + zs + lay.padded_size();
     std::vector<int64_t> x_offset(d_.channels + kAhead);
     for (int64_t c = 0; c < d_.channels; ++c) x_offset[c] = c * xp;
@@ -34,22 +40,34 @@ class MonochromaticKernel : public Kernel {
       float *xs = z + zs, *padded = xs + d_.channels * xp;
       std::fill_n(padded, lay.padded_size(), 0.0f);
       const float* image = x + n * d_.channels * ih * iw;
-      auto rows = [&](float* to, const auto& fill) {  // fill(r) puts row r of the image into `padded`
+      auto rows = [&](float* to,
+                      const auto& fill) {  // fill(r) puts row r of the image into `padded`
         for (int64_t r = lay.first_row(y0), i = 0; r < lay.last_row(y0, count); ++r, ++i) {
-          if (r < 0 || r >= ih) { lay.clear(to, i); continue; }
+          if (r < 0 || r >= ih) {
+            lay.clear(to, i);
+            continue;
+          }
           fill(r);
           lay.put(to, i, padded);
         }
       };
       if (early)
         for (int64_t c = 0; c < d_.channels; ++c)
-          rows(xs + c * xp, [&](int64_t r) { Layout::copy(padded + lay.left, image + (c * ih + r) * iw, iw); });
+          rows(xs + c * xp,
+               [&](int64_t r) { Layout::copy(padded + lay.left, image + (c * ih + r) * iw, iw); });
       for (int64_t c = 0; c < d_.colours; ++c) {
         const float* mixed = d_.colour.data() + c * d_.channels;
-        if (early) multiply(mixers_[c], xs, x_offset.data(), lay.plane, nullptr, nullptr, [&](int64_t) { return z; });
-        else rows(z, [&](int64_t r) { mix(image + r * iw, ih * iw, mixed, iw, padded + lay.left); });
-        multiply(panels_[c], z, offset.data(), ow, bias_.data() + c * per, &d_.activation,
-                 [&](int64_t m) { return y + ((n * d_.filters + position_[c * per + m]) * oh + y0) * ow; }, nullptr, count, lay.pitch, ow);
+        if (early)
+          multiply(mixers_[c], xs, x_offset.data(), lay.plane, nullptr, nullptr,
+                   [&](int64_t) { return z; });
+        else
+          rows(z, [&](int64_t r) { mix(image + r * iw, ih * iw, mixed, iw, padded + lay.left); });
+        multiply(
+            panels_[c], z, offset.data(), ow, bias_.data() + c * per, &d_.activation,
+            [&](int64_t m) {
+              return y + ((n * d_.filters + position_[c * per + m]) * oh + y0) * ow;
+            },
+            nullptr, count, lay.pitch, ow);
       }
     });
   }
@@ -60,7 +78,8 @@ class MonochromaticKernel : public Kernel {
     for (int64_t p = 0; p < count; p += L) {
       const int n = static_cast<int>(std::min<int64_t>(L, count - p));
       Vec::T sum = Vec::set1(0.0f);
-      for (int64_t i = 0; i < d_.channels; ++i) sum = Vec::fma(Vec::set1(w[i]), Vec::load(from + i * plane + p, n), sum);
+      for (int64_t i = 0; i < d_.channels; ++i)
+        sum = Vec::fma(Vec::set1(w[i]), Vec::load(from + i * plane + p, n), sum);
       Vec::store(to + p, sum, n);
     }
   }
