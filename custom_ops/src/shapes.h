@@ -20,6 +20,7 @@ struct Shapes {
   std::vector<int64_t> y;
   int64_t x_count, y_count;
 };
+using ShapesOf = std::function<Shapes(const std::vector<int64_t>& x)>;
 
 inline void expect_extents(const std::vector<int64_t>& shape, const char* name) {
   for (int64_t d : shape)
@@ -59,15 +60,8 @@ inline Shapes convolved(const Outline& layer, const std::vector<int64_t>& x) {
   return s;
 }
 
-inline Shapes normalised(const Lrn& d, const std::vector<int64_t>& x) {
-  require(x.size() >= 2, "X has shape " + text(x) + ", expected two axes or more");
-  expect_extents(x, "X");
-  require(std::min(d.size, x[1]) <= kMostSummed,
-          "LRN sums over at most " + std::to_string(kMostSummed) + " channels; size is " +
-              std::to_string(d.size) + ", X has shape " + text(x));
-  Shapes s{{x[0], x[1], {1, 1, 1}}, x, count_of(x), count_of(x)};
-  for (size_t i = 2; i < x.size(); ++i) s.image.size[2] = Size(s.image.size[2]) * x[i];
-  return s;
+inline ShapesOf convolution(const Outline& layer) {
+  return [layer](const std::vector<int64_t>& x) { return convolved(layer, x); };
 }
 
 }  // namespace onnx_lowrank

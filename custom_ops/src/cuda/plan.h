@@ -3,10 +3,12 @@
 #pragma once
 #include <vector>
 
-#include "../kernels.h"
+#include "../ops/low_rank.h"
+#include "../ops/lrn.h"
+#include "../ops/monochromatic.h"
 #include "low_rank.cuh"
 #include "lrn.cuh"
-#include "mono.cuh"
+#include "monochromatic.cuh"
 
 namespace onnx_lowrank::cuda {
 

@@ -1,5 +1,10 @@
-#pragma once
 #include <immintrin.h>
+
+#include "simd.h"
+
+namespace onnx_lowrank {
+namespace {
+
 struct Vec {
   using T = __m512;
   static constexpr int L = 16, kRegisters = 32, kRows = 8;
@@ -67,3 +72,13 @@ struct Vec {
         a, _mm512_set_epi32(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8), b);
   }
 };
+
+#include "functions.inl"
+
+}  // namespace
+
+namespace simd {
+const Simd avx512 = kFunctions;
+}
+
+}  // namespace onnx_lowrank

@@ -1,4 +1,11 @@
 // Scratch memory that survives a run: as many buffers as ran at once, so memory stops growing.
+#pragma once
+#include <mutex>
+
+#include "vector.h"
+
+namespace onnx_lowrank {
+
 class Scratch {
  public:
   struct Free {
@@ -44,3 +51,5 @@ class Scratch {
   std::vector<Buffer> idle_;
   size_t buffers_ = 0;
 };
+
+}  // namespace onnx_lowrank

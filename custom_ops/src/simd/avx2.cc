@@ -1,5 +1,10 @@
-#pragma once
 #include <immintrin.h>
+
+#include "simd.h"
+
+namespace onnx_lowrank {
+namespace {
+
 struct Vec {
   using T = __m256;
   static constexpr int L = 8, kRegisters = 16, kRows = 4;
@@ -53,3 +58,13 @@ struct Vec {
     return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x31);
   }
 };
+
+#include "functions.inl"
+
+}  // namespace
+
+namespace simd {
+const Simd avx2 = kFunctions;
+}
+
+}  // namespace onnx_lowrank

@@ -3,14 +3,23 @@
 // but zeros around the block.
 //
 // Channels of one output group, (g, k) order, are cut into chunks of one or two vectors. Per chunk:
-//   Z[pixel][lane] = sum_t a[t][lane] x[source[t]][pixel]     t: the input channels that any lane
-//   of the chunk reads T[lane][pixel] = sum_taps w[tap][lane] Z[pixel * stride + tap][lane]
-//   transposed in registers
-// and then Y = B T for all channels, pixels in lanes.
+//   Z[pixel][lane] = sum_t a[t][lane] x[source[t]][pixel]
+//   T[lane][pixel] = sum_taps w[tap][lane] Z[pixel * stride + tap][lane]
+// where t runs over the input channels that any lane of the chunk reads, and T is transposed in
+// registers; and then Y = B T for all channels, pixels in lanes.
+#include "../describe.h"
+#include "low_rank.h"
+#include "scratch.h"
+#include "threads.h"
 
-class CpKernel : public Kernel {
+namespace onnx_lowrank {
+namespace {
+
+class VectorKernel : public Kernel {
  public:
-  explicit CpKernel(const LowRank& d) : d_(d), position_(d.filters), taps_(d.window.taps()) {
+  VectorKernel(const LowRank& d, const Simd& simd)
+      : simd_(simd), d_(d), position_(d.filters), taps_(d.window.taps()) {
+    const int64_t L = simd.lanes;
     const int64_t G = d.input_groups, H = d.output_groups, K = d.rank1, per_in = d.channels / G,
                   per_out = d.filters / H;
     for (int64_t f = 0; f < d.filters; ++f) position_[d.output_order[f]] = f;
@@ -48,7 +57,7 @@ class CpKernel : public Kernel {
         chunks_.push_back(c);
         v += c.vectors;
       }
-      b_.emplace_back(per_out, G * K,
+      b_.emplace_back(simd, per_out, G * K,
                       [&](int64_t m, int64_t t) { return d.b[(h * per_out + m) * G * K + t]; });
     }
     d_.a.clear();
@@ -58,6 +67,7 @@ class CpKernel : public Kernel {
 
   void run(const Image& in, const float* x, float* y, const ParallelFor& parallel) override {
     if (in.size[0] != 1) throw std::runtime_error("three spatial axes");
+    const int64_t L = simd_.lanes;
     const int64_t G = d_.input_groups, H = d_.output_groups, K = d_.rank1, C = d_.channels,
                   per_out = d_.filters / H;
     const Window w = d_.window.on(in.size);
@@ -87,9 +97,9 @@ class CpKernel : public Kernel {
     const int64_t in_rows = (strip - 1) * sy + reach, shared = std::max<int64_t>(0, reach - sy);
     const int64_t xp = odd_lines(in_rows * iw), tp = odd_lines(strip * ow);
     const int64_t zs = Size(in_rows) * columns * (whole ? std::min<int64_t>(lanes, 2 * L) : lanes),
-                  ts = round_up(Size(G) * K * tp + kSlack, 16),
+                  ts = round_up(Size(G) * K * tp + slack(simd_), 16),
                   xs = copied ? Size(C) * xp + 16 : Size(0);
-    std::vector<int64_t> t_offset(G * K + kAhead);
+    std::vector<int64_t> t_offset(G * K);
     for (int64_t k = 0; k < G * K; ++k) t_offset[k] = k * tp;
     std::vector<int64_t> tap(2 * taps_);  // in Z of one vector, of two
     for (int64_t t = 0; t < taps_; ++t)
@@ -114,14 +124,15 @@ class CpKernel : public Kernel {
         const int64_t r0 = std::max<int64_t>(0, fresh), r1 = std::max(r0, std::min(ih, last));
         if (copied)
           for (int64_t c = 0; c < C; ++c)
-            Layout::copy(xb + c * xp, image + (d_.input_order[c] * ih + r0) * iw, (r1 - r0) * iw);
+            simd_.copy(xb + c * xp, 0, image + (d_.input_order[c] * ih + r0) * iw, 0, 1,
+                       (r1 - r0) * iw);
         const float* base = copied ? xb - r0 * iw : image;
         float* z = z0;
         for (size_t i = 0; i < chunks; ++i) {
           const Chunk& c = chunks_[h * chunks + i];
           const int64_t width = c.vectors * L, z_row = columns * width;
           if (whole && cleared != width)
-            std::fill_n(z, in_rows * z_row, 0.0f);  // what the image does not reach stays zero
+            std::fill_n(z, in_rows * z_row, 0.0f);  // what the image does not reach
           cleared = width;
           if (y0 > ya) {
             std::copy_n(z + strip * sy * z_row, shared * z_row, z);
@@ -129,32 +140,20 @@ class CpKernel : public Kernel {
               std::fill(z + std::max<int64_t>(0, ih - first) * z_row, z + (last - first) * z_row,
                         0.0f);
           }
-          const int64_t step = sx * width;
-          const auto& table = step == L       ? kDepthwise1
-                              : step == 2 * L ? kDepthwise2
-                              : step == 4 * L ? kDepthwise4
-                                              : kDepthwise0;
           int64_t r = r0;
           for (int64_t q = 0; q < count; ++q) {
-            for (; r < std::min(r1, first + q * sy + reach);
-                 ++r)  // just before they are needed: still in the first level
-              split(iw, kMixPixels[c.vectors], [&](int64_t p, int64_t pixels) {
-                (c.vectors == 2 ? kMix2[pixels - 1] : kMix1[pixels - 1])(
-                    base + r * iw + p, order.data() + c.sources_at, copied ? xp : ih * iw, c.terms,
-                    weights_.data() + c.a_at, z + (r - first) * z_row + (left + p) * width);
-              });
-            split(ow, L, [&](int64_t p, int64_t pixels) {
-              for (int64_t m = 0; m < c.vectors; ++m)
-                table[pixels - 1](z + q * sy * z_row + p * sx * width + m * L,
-                                  tap.data() + (c.vectors - 1) * taps_, taps_,
-                                  weights_.data() + c.w_at + m * L, width, step,
-                                  static_cast<int>(std::min<int64_t>(L, c.lanes - m * L)),
-                                  t + (c.first + m * L) * tp + q * ow + p, tp);
-            });
+            // Just before they are needed: still in the first level.
+            for (; r < std::min(r1, first + q * sy + reach); ++r)
+              simd_.mix(base + r * iw, order.data() + c.sources_at, copied ? xp : ih * iw, c.terms,
+                        weights_.data() + c.a_at, c.vectors, z + (r - first) * z_row + left * width,
+                        iw);
+            simd_.depthwise({z + q * sy * z_row, tap.data() + (c.vectors - 1) * taps_, taps_,
+                             weights_.data() + c.w_at, c.vectors, sx * width, c.lanes,
+                             t + c.first * tp + q * ow, tp, ow});
           }
           if (!whole) z += in_rows * z_row;
         }
-        multiply(b_[h], t, t_offset.data(), count * ow, d_.bias.data() + h * per_out,
+        multiply(simd_, b_[h], {t, t_offset.data(), count * ow}, d_.bias.data() + h * per_out,
                  &d_.activation, [&](int64_t m) {
                    return y + ((n * d_.filters + position_[h * per_out + m]) * oh + y0) * ow;
                  });
@@ -170,6 +169,7 @@ class CpKernel : public Kernel {
     size_t sources_at, a_at, w_at;
   };
 
+  const Simd& simd_;
   LowRank d_;
   std::vector<int64_t> position_, sources_;
   int64_t taps_;
@@ -179,3 +179,15 @@ class CpKernel : public Kernel {
   Scratch scratch_;
   Threads threads_;
 };
+
+}  // namespace
+
+std::unique_ptr<Kernel> cp_kernel(const LowRank& d, const Simd& simd) {
+  return std::make_unique<VectorKernel>(d, simd);
+}
+
+std::unique_ptr<Node<Kernel>> nodes::cp(const Attributes& a) {
+  return node<Kernel>(LowRankNode(a, true), best_kernel<LowRank>);
+}
+
+}  // namespace onnx_lowrank

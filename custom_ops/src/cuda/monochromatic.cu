@@ -6,7 +6,7 @@ namespace {
 struct Start {
   template <class T>
   static void start(const Launch& l, const MonoParams& params, const void* x, void* y,
-                    cudaStream_t stream) {
+                    Stream stream) {
     mono_instance(l, [&](auto p, auto q) {
       cuda::start(mono_kernel<T, p, q, kMonoThreads>, l, params, x, y, stream);
     });
@@ -15,8 +15,11 @@ struct Start {
 
 }  // namespace
 
-std::unique_ptr<Layer> make_layer(const Monochromatic& d) {
-  return std::make_unique<Convolution<MonoPlan, MonoParams, Start>>(d);
+std::unique_ptr<Node<Layer>> nodes::monochromatic(const Attributes& a) {
+  return node<Layer>(MonochromaticNode(a),
+                     [](const Monochromatic& d, bool) -> std::unique_ptr<Layer> {
+                       return std::make_unique<Convolution<MonoPlan, MonoParams, Start>>(d);
+                     });
 }
 
 }  // namespace onnx_lowrank::cuda

@@ -1,4 +1,13 @@
 // How many tasks a run makes.
+#pragma once
+#include <atomic>
+#include <mutex>
+#include <set>
+#include <thread>
+
+#include "vector.h"
+
+namespace onnx_lowrank {
 
 // The session does not tell its number of threads. So the first runs, and now and then a later one,
 // make as many tasks as the machine has threads and count who takes part; the others make tasks for
@@ -38,7 +47,7 @@ class Threads {
 };
 
 // Output rows per task: as many as `most`, in equal tasks, at least one task per thread.
-int64_t strip_rows(int64_t rows, int64_t most, int64_t others, int threads) {
+inline int64_t strip_rows(int64_t rows, int64_t most, int64_t others, int threads) {
   most = std::max<int64_t>(1, std::min(most, rows));
   int64_t tasks = ceil_div(rows, most);
   if (threads > 1) {
@@ -47,3 +56,5 @@ int64_t strip_rows(int64_t rows, int64_t most, int64_t others, int threads) {
   }
   return ceil_div(rows, tasks);
 }
+
+}  // namespace onnx_lowrank
