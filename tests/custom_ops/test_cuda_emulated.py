@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from building import build
+from building import PLAIN, build
 from cases import activation, model, window
 from cuda_cases import KERNELS, LRNS, TYPES, WINDOWS, Run, check_layers, check_lrn
 from ops import convolutions
@@ -144,9 +144,11 @@ def test_an_unknown_op_is_refused(emulated_library: str, monkeypatch: pytest.Mon
 
 
 @pytest.mark.slow
-def test_indices_of_the_kernels_on_the_host_not_on_a_gpu(tmp_path: Path) -> None:
-    options = ["-DONNX_LOWRANK_TESTS=ON", "-DONNX_LOWRANK_CUDA=OFF"]
-    program = build(tmp_path, "cuda_index_tests", *options) / "cuda_index_tests"
+def test_indices_of_the_kernels_on_the_host_not_on_a_gpu(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    target = "cuda_index_tests"
+    program = build(tmp_path_factory, "plain", [target], *PLAIN) / target
     result = subprocess.run([program], capture_output=True, text=True)
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
     cases, failures = (int(result.stdout.split()[i]) for i in (0, 2))

@@ -14,40 +14,35 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from building import SOURCE
+from building import PLAIN, SOURCE, build
 from tables import VECTOR_ISAS
 
 FEATURES = {isa.name: {f"-m{feature}" for feature in isa.features} for isa in VECTOR_ISAS}
 
 
 @pytest.fixture(scope="module")
-def commands(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """Every command that CMake would compile the library with."""
-    for tool in ("cmake", "c++", "nm"):
-        if shutil.which(tool) is None:
-            pytest.skip(f"no {tool}")
-    folder = tmp_path_factory.mktemp("commands")
-    options = ["-DCMAKE_EXPORT_COMPILE_COMMANDS=ON", "-DONNX_LOWRANK_CUDA=OFF"]
-    options.append("-DONNX_LOWRANK_TESTS=ON")
-    made = subprocess.run(
-        ["cmake", "-S", SOURCE, "-B", folder, *options], capture_output=True, text=True
-    )
-    assert made.returncode == 0, made.stderr
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A build of the library, and the commands that compiled it."""
+    if shutil.which("nm") is None:
+        pytest.skip("no nm")
+    return build(tmp_path_factory, "plain", ["onnx_lowrank_ops"], *PLAIN)
+
+
+@pytest.fixture(scope="module")
+def commands(folder: Path) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = json.loads((folder / "compile_commands.json").read_text())
     if not any("ONNX_LOWRANK_X86" in command["command"] for command in found):
         pytest.skip("no instruction set of the table is this machine's")
     return found
 
 
-def shared_symbols(compile_command: list[str], folder: Path) -> tuple[list[str], list[str]]:
-    """Compile; return the defined symbols that the linker sees, and those that are missing."""
-    result = folder / "object.o"
-    subprocess.run([*compile_command, "-o", result], check=True, cwd=folder)
+def shared_symbols(object_file: Path) -> tuple[list[str], list[str]]:
+    """Return the defined symbols that the linker sees, and those that are missing."""
     defined, missing = [], []
-    listed = subprocess.run(["nm", result], check=True, capture_output=True, text=True)
+    listed = subprocess.run(["nm", object_file], check=True, capture_output=True, text=True)
     for line in listed.stdout.splitlines():
-        *_, kind, name = line.split()
-        if kind in "UvwVW" and len(line.split()) == 2:
+        *address, kind, name = line.split()
+        if not address:
             missing.append(name)
         elif kind.isupper() or kind in "uvw":  # the others are local to the file
             defined.append(name)
@@ -63,17 +58,21 @@ def test_no_other_file_is_compiled_for_an_instruction_set(commands: list[dict[st
     assert {file.parent for file, found in flags.items() if found} == {SOURCE / "src" / "simd"}
 
 
-@pytest.mark.parametrize("optimisation", ["-O0", ""])
+@pytest.mark.parametrize("as_built", [True, False], ids=["as built", "without optimisation"])
 @pytest.mark.parametrize("isa", FEATURES)
 def test_an_object_defines_its_table_alone(
-    commands: list[dict[str, Any]], tmp_path: Path, isa: str, optimisation: str
+    commands: list[dict[str, Any]], folder: Path, tmp_path: Path, isa: str, as_built: bool
 ) -> None:
-    """Nothing is inlined at -O0: what could ever be emitted is."""
-    (command,) = (c["command"] for c in commands if c["file"].endswith(f"/simd/{isa}.cc"))
-    arguments = shlex.split(command)
-    out = arguments.index("-o")
-    compiled = arguments[:out] + arguments[out + 2 :]
-    defined, missing = shared_symbols([*compiled, *([optimisation] * bool(optimisation))], tmp_path)
+    """Nothing is inlined without optimisation: all that could ever be emitted is."""
+    (found,) = (each for each in commands if each["file"].endswith(f"/simd/{isa}.cc"))
+    command = shlex.split(found["command"])
+    out = command.index("-o") + 1
+    object_file = Path(found["directory"]) / command[out]
+    if not as_built:
+        object_file = tmp_path / "object.o"
+        command[out] = str(object_file)
+        subprocess.run([*command, "-O0"], check=True, cwd=found["directory"])
+    defined, missing = shared_symbols(object_file)
     assert defined == [f"_ZN12onnx_lowrank4simd{len(isa)}{isa}E"]
     # Functions of C, if any: those that C++ would name could be inline elsewhere.
     assert not [name for name in missing if name.startswith("_Z")]
@@ -91,5 +90,7 @@ def test_a_shared_function_is_noticed(tmp_path: Path, line: str) -> None:
         pytest.skip("no c++ or nm")
     source = tmp_path / "emits.cc"
     source.write_text(line + "\n")
-    defined, _ = shared_symbols(["c++", "-std=c++17", "-O0", "-c", str(source)], tmp_path)
+    object_file = tmp_path / "emits.o"
+    subprocess.run(["c++", "-std=c++17", "-O0", "-c", source, "-o", object_file], check=True)
+    defined, _ = shared_symbols(object_file)
     assert len(defined) == 2

@@ -26,8 +26,8 @@ ISAS = isas_here()
 
 
 @pytest.fixture(scope="module")
-def library() -> str:
-    return building.library()
+def library(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return building.library(tmp_path_factory)
 
 
 @pytest.mark.parametrize("isa", ISAS)
