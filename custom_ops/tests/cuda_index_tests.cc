@@ -8,6 +8,7 @@
 #include <string>
 
 #include "../src/cuda/instances.h"
+#include "random.h"
 
 using namespace onnx_lowrank;
 namespace cu = onnx_lowrank::cuda;
@@ -16,22 +17,7 @@ using Shape = std::array<int64_t, 3>;
 namespace {
 
 int failures = 0, cases = 0;
-std::mt19937 engine(1);
 std::set<std::string> used;
-
-std::vector<float> values(int64_t n, double scale = 1.0) {
-  std::normal_distribution<float> normal(0.0f, static_cast<float>(scale));
-  std::vector<float> v(n);
-  for (float& x : v) x = normal(engine);
-  return v;
-}
-
-std::vector<int64_t> shuffled(int64_t n) {
-  std::vector<int64_t> v(n);
-  std::iota(v.begin(), v.end(), 0);
-  std::shuffle(v.begin(), v.end(), engine);
-  return v;
-}
 
 int64_t volume(const Shape& s) { return s[0] * s[1] * s[2]; }
 Shape output(const Window& w, const Shape& in) {

@@ -1,13 +1,12 @@
 // What the cases of all ops share: random weights, shapes around the edges of tiles and vectors,
 // and the comparison of every instruction set with the scalar reference.
 #pragma once
-#include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <random>
 #include <thread>
 
 #include "../src/kernels.h"
+#include "random.h"
 
 namespace onnx_lowrank {
 
@@ -19,21 +18,6 @@ namespace kernel_cases {
 }  // namespace kernel_cases
 
 inline int failures = 0, cases = 0;
-inline std::mt19937 engine(1);
-
-inline std::vector<float> values(int64_t n, float scale = 1.0f) {
-  std::normal_distribution<float> normal(0.0f, scale);
-  std::vector<float> v(n);
-  for (float& x : v) x = normal(engine);
-  return v;
-}
-
-inline std::vector<int64_t> shuffled(int64_t n) {
-  std::vector<int64_t> v(n);
-  for (int64_t i = 0; i < n; ++i) v[i] = i;
-  std::shuffle(v.begin(), v.end(), engine);
-  return v;
-}
 
 // Two threads that share the iterations, as a pool would.
 inline void two_threads(size_t count, const std::function<void(size_t)>& body) {
