@@ -17,53 +17,23 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-from cases import activation, blocks, model, monochromatic, window
+from cases import Point, activation, model, outputs, window
 from numpy.typing import NDArray
+from ops import MODULES
+from tables import OPS
 
-Point = dict[str, Any]
-
-
-def _layer(c: int, f: int, k: int, s: int, n: int, p: int) -> Point:
-    return {"C": c, "F": f, "k": k, "s": s, "n": n, "p": p}
-
-
-_CONV1, _VGG1 = _layer(3, 96, 7, 2, 224, 1), _layer(3, 64, 3, 1, 224, 1)
-_CONV2, _CONV3, _CONV4 = (
-    _layer(96, 256, 5, 2, 55, 0),
-    _layer(256, 512, 3, 1, 12, 1),
-    _layer(512, 1024, 3, 1, 12, 1),
-)
-_VGG = [_layer(64, 64, 3, 1, 224, 1), _layer(256, 256, 3, 1, 56, 1), _layer(512, 512, 3, 1, 28, 1)]
+from onnx_lowrank.lowering.functions import ACTIVATING
 
 
 def points() -> list[Point]:
-    """Return the operating points."""
-    out = [{**_CONV1, "mono": c} for c in (4, 6, 8, 12, 16)] + [
-        {**_VGG1, "mono": c} for c in (4, 8)
-    ]
-    out += [{**_CONV2, "svd": (2, 2, 19, 64)}, {**_CONV2, "svd": (2, 2, 16, 64)}]
-    out += [{**_CONV2, "outer": (48, 2, 8)}, {**_CONV2, "outer": (48, 2, 6)}]
-    out += [{**_CONV3, "svd": (2, 4, 51, 51)}, {**_CONV3, "outer": (128, 4, 6)}]
-    out += [{**_CONV4, "outer": (256, 8, 4)}, {**_CONV4, "outer": (1, 1, 752)}]
-    for v in _VGG:
-        c = v["C"]
-        out += [{**v, "svd": (1, 1, c // r, c // r)} for r in (4, 2)]
-        out.append({**v, "outer": (1, 1, round(c * c * 9 / 4 / (c + 9 + c)))})
-    return [*out, {"lrn": 5, "C": 96, "n": 109}]
+    """Return the operating points of every op of the table."""
+    return [{**point, "op": op} for op in OPS for point in MODULES[op].points()]
 
 
 def name(point: Point) -> str:
     """Return a short name of a point."""
-    if "lrn" in point:
-        return "LRN 96x109x109"
-    scheme = next(
-        f"{k} {','.join(map(str, np.atleast_1d(point[k])))}"
-        for k in ("mono", "svd", "outer")
-        if k in point
-    )
-    return (
-        f"{point['C']}->{point['F']} {point['k']}x{point['k']} s{point['s']} {point['n']}: {scheme}"
-    )
+    sizes = "{C}->{F} {k}x{k} s{s} {n}: ".format(**point) if "F" in point else ""
+    return sizes + str(point["label"])
 
 
 def build(
@@ -72,40 +42,19 @@ def build(
     """Return the portable model, the dense one, the theoretical speedup, and the shape of X."""
     # The first opset whose bodies have activations of the node's own type.
     form = {} if dtype == np.float32 else {"dtype": dtype, "opset": 15}
-    if "lrn" in point:
-        shape = (1, point["C"], point["n"], point["n"])
-        attributes = {"size": 5, "alpha": 1e-4, "beta": 0.75, "bias": 1.0}
-        return model("LRN", ["X"], {}, attributes, shape, **form), None, 1.0, shape
-    c, f, k, s, n, p = (point[key] for key in "CFksnp")
-    m = (n + 2 * p - k) // s + 1
-    if "mono" in point:
-        r = point["mono"]
-        parts = monochromatic(rng, channels=c, filters=f, colours=r, kernel=(k, k))
-        macs = r * c * n * n + k * k * f * m * m
-    else:
-        depthwise = "outer" in point
-        g, h, k1, k2 = point["svd"] if not depthwise else (*point["outer"], point["outer"][2])
-        parts = blocks(
-            rng,
-            depthwise=depthwise,
-            channels=c,
-            filters=f,
-            groups=(g, h),
-            ranks=(k1, k2),
-            kernel=(k, k),
-        )
-        middle = k1 * k * k if depthwise else k1 * k2 * k * k
-        macs = g * h * (c // g * k1 * n * n + middle * m * m + k2 * (f // h) * m * m)
-    op, inputs, constants, attributes = parts
-    shape = (1, c, n, n)
-    portable = model(
-        op, inputs, constants, {**attributes, **window((k, k), s, p), **activation()}, shape, **form
-    )
+    (op, inputs, constants, attributes), macs = MODULES[point["op"]].timed(rng, point)
+    shape = (1, point["C"], point["n"], point["n"])
+    if macs is None:
+        return model(op, inputs, constants, attributes, shape, **form), None, 1.0, shape
+    c, f, k, s, p = (point[key] for key in "CFksp")
+    if op in ACTIVATING:
+        attributes = {**attributes, **window((k, k), s, p), **activation()}
+    portable = model(op, inputs, constants, attributes, shape, **form)
     weight = (rng.standard_normal((f, c, k, k)) / np.sqrt(c * k * k)).astype(np.float32)
     bias = np.zeros(f, np.float32)
     conv = {"W": weight, "B": bias}
     dense = model("Conv", ["X", *conv], conv, window((k, k), s, p), shape, domain="", **form)
-    return portable, dense, c * f * k * k * m * m / macs, shape
+    return portable, dense, c * f * k * k * outputs(point) / macs, shape
 
 
 def session(proto: Any, threads: int, library: str | None) -> ort.InferenceSession:

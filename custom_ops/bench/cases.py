@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,13 @@ from onnx_lowrank.rewriting.lowering.functions import DOMAIN, VERSION, functions
 
 OPSET = 13
 Arrays = dict[str, NDArray[Any]]
+Parts = tuple[str, list[str], Arrays, dict[str, Any]]
+"""A node's op, inputs, constants, and the attributes that follow from their shapes."""
+Pick = Callable[[int, int], int]
+"""Draws a whole number between two, both included."""
+Point = dict[str, Any]
+"""A layer to time: its op, channels C, size n, a label, and what its module knows; of a Conv also
+filters F, kernel k, stride s, pad p."""
 
 
 def model(
@@ -58,48 +66,17 @@ def activation(low: float = -np.inf, high: float = np.inf, alpha: float = 1.0) -
     return {"min": float(low), "max": float(high), "alpha": float(alpha)}
 
 
-def _weight(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
+def weight(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Return a random weight that keeps the size of values."""
     fan = np.prod(shape[1:]) if len(shape) > 1 else 1.0
     return (rng.standard_normal(shape) / np.sqrt(fan)).astype(np.float32)
 
 
-def monochromatic(
-    rng: np.random.Generator, *, channels: int, filters: int, colours: int, kernel: tuple[int, ...]
-) -> tuple[str, list[str], Arrays, dict[str, Any]]:
-    """Random weights of a MonochromaticConv: op, inputs, constants, structural attributes."""
-    ones = (1,) * len(kernel)
-    constants: Arrays = {
-        "colours": _weight(rng, (colours, channels, *ones)),
-        "filters": _weight(rng, (filters, 1, *kernel)),
-        "bias": _weight(rng, (filters,)),
-        "order": rng.permutation(filters).astype(np.int64),
-    }
-    return "MonochromaticConv", ["X", *constants], constants, {"colours": colours}
+def conv(c: int, f: int, k: int, s: int, n: int, p: int) -> Point:
+    """Return the sizes of a Conv to time."""
+    return {"C": c, "F": f, "k": k, "s": s, "n": n, "p": p}
 
 
-def blocks(
-    rng: np.random.Generator,
-    *,
-    depthwise: bool,
-    channels: int,
-    filters: int,
-    groups: tuple[int, int],
-    ranks: tuple[int, int],
-    kernel: tuple[int, ...],
-) -> tuple[str, list[str], Arrays, dict[str, Any]]:
-    """Random weights of a CPConv or a Tucker2Conv: op, inputs, constants, structural attributes."""
-    ones = (1,) * len(kernel)
-    (g, h), (k1, k2) = groups, ranks
-    order = np.arange(g * h * k2).reshape(g, h, k2).transpose(1, 0, 2).ravel()
-    constants: Arrays = {
-        "input_order": rng.permutation(channels).astype(np.int64),
-        "A": _weight(rng, (g * h * k1, channels // g, *ones)),
-        "core": _weight(rng, (g * h * k2, 1 if depthwise else k1, *kernel)),
-        "middle_order": order.astype(np.int64),
-        "B": _weight(rng, (filters, g * k2, *ones)),
-        "bias": _weight(rng, (filters,)),
-        "output_order": rng.permutation(filters).astype(np.int64),
-    }
-    attributes = {"input_groups": g, "output_groups": h}
-    attributes["channels" if depthwise else "blocks"] = g * h * k2 if depthwise else g * h
-    return "CPConv" if depthwise else "Tucker2Conv", ["X", *constants], constants, attributes
+def outputs(point: Point) -> int:
+    """Return the positions of Y."""
+    return int((point["n"] + 2 * point["p"] - point["k"]) // point["s"] + 1) ** 2

@@ -13,7 +13,8 @@ import time
 
 import numpy as np
 import onnxruntime as ort
-from bench import Point, build, name, points, session
+from bench import build, name, points, session
+from cases import Point
 
 _BLOCK = 8  # runs in a row; the first two, on cold caches and sleeping threads, do not count
 _PAUSE = 0.02  # seconds, longer than a pool spins

@@ -1,4 +1,5 @@
-// From the shape of X, known when a node runs, to the image that a kernel reads and the shape of Y; every size is checked.
+// From the shape of X, known when a node runs, to the image that a kernel reads and the shape of Y;
+// every size is checked.
 #pragma once
 #include <algorithm>
 
@@ -19,24 +20,27 @@ struct Shapes {
   std::vector<int64_t> y;
   int64_t x_count, y_count;
 };
+using ShapesOf = std::function<Shapes(const std::vector<int64_t>& x)>;
 
 inline void expect_extents(const std::vector<int64_t>& shape, const char* name) {
   for (int64_t d : shape)
-    require(d >= 0 && d <= kMostExtent, std::string(name) + " has shape " + text(shape) + ", expected axes of 0 to " +
+    require(d >= 0 && d <= kMostExtent, std::string(name) + " has shape " + text(shape) +
+                                            ", expected axes of 0 to " +
                                             std::to_string(kMostExtent));
 }
 
 // Before a description is made for X: it needs the axes and the channels.
 inline void expect_image(const std::vector<int64_t>& x) {
-  require(x.size() >= 3 && x.size() <= 5, "X has shape " + text(x) + ", expected one to three spatial axes");
+  require(x.size() >= 3 && x.size() <= 5,
+          "X has shape " + text(x) + ", expected one to three spatial axes");
   expect_extents(x, "X");
 }
 
 inline Shapes convolved(const Outline& layer, const std::vector<int64_t>& x) {
   expect_image(x);
   require(x.size() == layer.axes && x[1] == layer.channels,
-          "X has shape " + text(x) + ", expected " + std::to_string(layer.channels) + " channels and " +
-              std::to_string(layer.axes) + " axes");
+          "X has shape " + text(x) + ", expected " + std::to_string(layer.channels) +
+              " channels and " + std::to_string(layer.axes) + " axes");
   Shapes s{{x[0], x[1], {1, 1, 1}}, {x[0], layer.filters}, count_of(x), 0};
   Size padded = 1;
   double held = kMostPadding;
@@ -50,21 +54,14 @@ inline Shapes convolved(const Outline& layer, const std::vector<int64_t>& x) {
     held *= static_cast<double>(x[i] + layer.window.kernel[axis]);
   }
   require(padded <= kSmallImage || static_cast<double>(padded) <= held,
-          "pads make " + std::to_string(padded) + " positions of X of shape " + text(x) + ", more than " +
-              std::to_string(kMostPadding) + " times those of X and the kernel");
+          "pads make " + std::to_string(padded) + " positions of X of shape " + text(x) +
+              ", more than " + std::to_string(kMostPadding) + " times those of X and the kernel");
   s.y_count = count_of(s.y);
   return s;
 }
 
-inline Shapes normalised(const Lrn& d, const std::vector<int64_t>& x) {
-  require(x.size() >= 2, "X has shape " + text(x) + ", expected two axes or more");
-  expect_extents(x, "X");
-  require(std::min(d.size, x[1]) <= kMostSummed,
-          "LRN sums over at most " + std::to_string(kMostSummed) + " channels; size is " + std::to_string(d.size) +
-              ", X has shape " + text(x));
-  Shapes s{{x[0], x[1], {1, 1, 1}}, x, count_of(x), count_of(x)};
-  for (size_t i = 2; i < x.size(); ++i) s.image.size[2] = Size(s.image.size[2]) * x[i];
-  return s;
+inline ShapesOf convolution(const Outline& layer) {
+  return [layer](const std::vector<int64_t>& x) { return convolved(layer, x); };
 }
 
 }  // namespace onnx_lowrank

@@ -1,9 +1,11 @@
-// Stands in for CUDA when a C++ compiler reads the kernels: every thread of a block is a coroutine of its own, a barrier hands
-// over to the next one, and blocks run one after another. Threads are resumed in a new random order after each barrier, so that a missing barrier
-// shows as a wrong result. It checks what a kernel computes and where it reads and writes; not what a GPU's memory model,
-// compiler or rounding do with it.
+// Stands in for CUDA when a C++ compiler reads the kernels: every thread of a block is a coroutine
+// of its own, a barrier hands over to the next one, and blocks run one after another. Threads are
+// resumed in a new random order after each barrier, so that a missing barrier shows as a wrong
+// result. It checks what a kernel computes and where it reads and writes; not what a GPU's memory
+// model, compiler or rounding do with it.
 #pragma once
-#pragma GCC diagnostic ignored "-Wclobbered"  // GCC takes swapcontext for setjmp; no variable is lost
+#pragma GCC diagnostic ignored \
+    "-Wclobbered"  // GCC takes swapcontext for setjmp; no variable is lost
 #include <ucontext.h>
 
 #include <algorithm>
@@ -19,8 +21,12 @@
 
 #include "../src/half.h"
 
-struct float4 { float x, y, z, w; };
-struct Index3 { unsigned x, y, z; };
+struct float4 {
+  float x, y, z, w;
+};
+struct Index3 {
+  unsigned x, y, z;
+};
 
 using half = onnx_lowrank::Float16;
 using __nv_bfloat16 = onnx_lowrank::BFloat16;
@@ -28,7 +34,10 @@ inline float __half2float(half h) { return static_cast<float>(h); }
 inline half __float2half_rn(float f) { return half::nearest(f); }
 inline float __bfloat162float(__nv_bfloat16 h) { return static_cast<float>(h); }
 inline __nv_bfloat16 __float2bfloat16_rn(float f) { return __nv_bfloat16::nearest(f); }
-template <class T> T __ldg(const T* p) { return *p; }
+template <class T>
+T __ldg(const T* p) {
+  return *p;
+}
 inline uint32_t __umulhi(uint32_t a, uint32_t b) { return static_cast<uint64_t>(a) * b >> 32; }
 inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
 using std::max;
@@ -54,9 +63,10 @@ inline void entry() {
   block->finished[block->current] = 1;
 }
 
-// Runs body() for every thread of every block. Shared memory begins as NaN; threads that left before a barrier others wait at
-// are an error, as they are undefined in CUDA.
-inline void launch(int blocks, int threads, int shared_bytes, std::mt19937& engine, std::function<void()> body) {
+// Runs body() for every thread of every block. Shared memory begins as NaN; threads that left
+// before a barrier others wait at are an error, as they are undefined in CUDA.
+inline void launch(int blocks, int threads, int shared_bytes, std::mt19937& engine,
+                   std::function<void()> body) {
   Block b;
   block = &b;
   b.contexts.resize(threads);
@@ -80,7 +90,8 @@ inline void launch(int blocks, int threads, int shared_bytes, std::mt19937& engi
     for (int left = threads; left;) {
       std::shuffle(order.begin(), order.end(), engine);
       for (int t : order) {
-        if (b.finished[t]) throw std::runtime_error("some threads wait at a barrier that others never reach");
+        if (b.finished[t])
+          throw std::runtime_error("some threads wait at a barrier that others never reach");
         b.current = t;
         thread_index = {static_cast<unsigned>(t), 0, 0};
         swapcontext(&b.scheduler, &b.contexts[t]);

@@ -1,4 +1,5 @@
-// Stands in for libFuzzer where there is no clang: COUNT random byte strings from SEED, or files that a fuzzer left.
+// Stands in for libFuzzer where there is no clang: COUNT random byte strings from SEED, or files
+// that a fuzzer left.
 //   fuzz_nodes COUNT SEED | fuzz_nodes FILE...
 #include <cstdint>
 #include <cstdio>
@@ -19,7 +20,8 @@ int main(int argc, char** argv) {
     for (long i = 0; i < count; ++i) {
       std::vector<uint8_t> bytes(32 + engine() % 224);
       for (uint8_t& b : bytes) b = static_cast<uint8_t>(engine() >> 24);
-      std::ofstream("last_input", std::ios::binary).write(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+      std::ofstream("last_input", std::ios::binary)
+          .write(reinterpret_cast<const char*>(bytes.data()), bytes.size());
       LLVMFuzzerTestOneInput(bytes.data(), bytes.size());
     }
     return 0;

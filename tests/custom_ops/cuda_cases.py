@@ -14,7 +14,7 @@ from cases import activation, model, window
 from numpy.typing import NDArray
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
-from test_kernels import all_parts
+from ops import convolutions
 
 Array = NDArray[Any]
 Run = Callable[[onnx.ModelProto, Array], Array]
@@ -47,7 +47,7 @@ def check_layers(
     size = {1: (23,), 2: (14, 19), 3: (5, 6, 9)}[len(kernel)]
     # Values that the type holds exactly: sums in float32 remain, and one rounding of Y.
     x = rng.standard_normal((2, 6, *size)).astype(dtype).astype(np.float32)
-    for op, inputs, constants, structure in all_parts(rng, kernel):
+    for op, inputs, constants, structure in convolutions(rng, kernel):
         rounded = {
             name: value.astype(dtype).astype(np.float32) if value.dtype == np.float32 else value
             for name, value in constants.items()

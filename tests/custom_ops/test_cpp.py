@@ -8,10 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from building import build
+from building import PLAIN, build
 
-SOURCE = Path(__file__).parents[2] / "custom_ops"
-FUZZED = 20000  # inputs: half a minute
+FUZZED = {"fuzz_nodes": 20000, "fuzz_cuda_nodes": 2000}  # inputs: half a minute each
 
 
 def lacks(sanitizers: str, folder: Path, compiler: str = "c++") -> str | None:
@@ -32,29 +31,36 @@ def lacks(sanitizers: str, folder: Path, compiler: str = "c++") -> str | None:
     return None
 
 
+def sanitized(sanitizers: str) -> tuple[str, ...]:
+    return (*PLAIN, f"-DONNX_LOWRANK_SANITIZE={sanitizers}")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("sanitizers", ["", "address,undefined", "thread"])
-def test_cpp(tmp_path: Path, sanitizers: str) -> None:
+def test_cpp(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, sanitizers: str) -> None:
     if reason := lacks(sanitizers, tmp_path):
         pytest.skip(reason)
-    folder = tmp_path / "build"
-    options = ["-DONNX_LOWRANK_TESTS=ON", f"-DONNX_LOWRANK_SANITIZE={sanitizers}"]
-    for command in (
-        ["cmake", "-S", SOURCE, "-B", folder, *options],
-        ["cmake", "--build", folder, "--target", "kernel_tests", "-j2"],
-    ):
-        made = subprocess.run(command, capture_output=True, text=True)
-        assert made.returncode == 0, made.stdout[-2000:] + made.stderr[-2000:]
+    target, kind = "kernel_tests", sanitizers or "plain"
+    options = sanitized(sanitizers) if sanitizers else PLAIN
+    program = build(tmp_path_factory, kind, [target], *options) / target
     # Run itself, not by ctest, which succeeds where it finds no test.
-    result = subprocess.run([folder / "kernel_tests"], capture_output=True, text=True)
+    result = subprocess.run([program], capture_output=True, text=True)
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
+    assert "has no cases" not in result.stdout
     cases, failures = (int(result.stdout.split()[i]) for i in (0, 2))
     assert cases > 1000
     assert failures == 0
 
 
 @pytest.mark.slow
-def test_fuzzed_nodes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("target", "count"), FUZZED.items())
+def test_fuzzed_nodes(
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    capsys: pytest.CaptureFixture[str],
+    target: str,
+    count: int,
+) -> None:
     """No node makes the sanitizers speak, and what instruction sets both run is equal.
 
     clang's fuzzer where there is one, else our driver of random bytes under the compiler at hand.
@@ -72,13 +78,13 @@ def test_fuzzed_nodes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     compiler = "clang++" if fuzzer else "c++"
     if reason := lacks(sanitizers, tmp_path, compiler):
         pytest.skip(reason)
-    options = [f"-DCMAKE_CXX_COMPILER={compiler}", "-DONNX_LOWRANK_CUDA=OFF"]
-    options += ["-DONNX_LOWRANK_TESTS=ON", f"-DONNX_LOWRANK_SANITIZE={sanitizers}"]
-    folder = build(tmp_path / "build", "fuzz_nodes", *options)
+    options = [*sanitized(sanitizers), f"-DCMAKE_CXX_COMPILER={compiler}"]
+    kind = "fuzzer" if fuzzer else sanitizers
+    program = build(tmp_path_factory, kind, [target], *options, tool=compiler) / target
     limits = ["-max_total_time=50", "-max_len=256", "-rss_limit_mb=4096"]
-    arguments = [f"-runs={FUZZED}", "-seed=1", *limits] if fuzzer else [str(FUZZED), "1"]
+    arguments = [f"-runs={count}", "-seed=1", *limits] if fuzzer else [str(count), "1"]
     result = subprocess.run(
-        [folder / "fuzz_nodes", *arguments],
+        [program, *arguments],
         capture_output=True,
         text=True,
         cwd=tmp_path,
@@ -86,7 +92,7 @@ def test_fuzzed_nodes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     )
     with capsys.disabled():
         driver = "libFuzzer" if fuzzer else "random bytes"
-        print(f"\nfuzz_nodes, {driver}: {result.stdout.strip().splitlines()[-1:]}")
+        print(f"\n{target}, {driver}: {result.stdout.strip().splitlines()[-1:]}")
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
     counted = re.search(r"(\d+) inputs: (\d+) ran, (\d+) refused", result.stdout)
     assert counted

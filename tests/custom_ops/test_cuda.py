@@ -17,7 +17,8 @@ import pytest
 from building import SOURCE
 from cases import activation, window
 from cuda_cases import KERNELS, LRNS, TYPES, WINDOWS, Run, check_layers, check_lrn
-from test_kernels import all_parts, layer
+from ops import convolutions
+from test_kernels import layer
 
 from onnx_lowrank.errors import ProviderError
 from onnx_lowrank.runtime.cuda import Device
@@ -91,7 +92,7 @@ def test_a_registered_op_without_a_kernel_for_the_provider_is_refused_not_inline
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.register_custom_ops_library(cuda_library)
-    for parts in all_parts(rng, (3, 3))[::3]:
+    for parts in convolutions(rng, (3, 3))[::3]:
         proto = layer(parts, {**window((3, 3), 1, 1), **activation()}, x.shape)
         data, providers = proto.SerializeToString(), ["CPUExecutionProvider"]
         if parts[0] == "MonochromaticConv":
@@ -147,7 +148,7 @@ def test_the_gpu_takes_the_kernel_where_it_is_registered_and_inlines_the_body_ot
         options.enable_profiling = True
         options.profile_file_prefix = str(tmp_path / "profile")
 
-    for parts in all_parts(rng, (3, 3))[::3]:
+    for parts in convolutions(rng, (3, 3))[::3]:
         proto = layer(parts, {**window((3, 3), 1, 1), **activation()}, x.shape)
         opened = open_session(proto, provider="cuda", configure=profiled)
         opened.run({"X": x})

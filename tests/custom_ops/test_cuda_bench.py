@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import pytest
 from bench import build, name, points
+from cases import conv
 from network import PLAN, rewritten, zfnet512
 from test_cuda import LACKS_GPU
 
@@ -83,7 +84,7 @@ def test_models_of_every_point_are_valid(dtype: Any) -> None:
         kinds = {onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), onnx.TensorProto.INT64}
         for proto in (portable, dense):
             if proto is None:
-                assert "lrn" in point
+                assert point["op"] == "LRN"
                 continue
             onnx.checker.check_model(proto, full_check=True)
             assert {t.data_type for t in proto.graph.initializer} <= kinds, name(point)
@@ -96,12 +97,12 @@ def test_models_of_every_point_are_valid(dtype: Any) -> None:
 @pytest.mark.parametrize(
     "point",
     [
-        {"C": 3, "F": 12, "k": 3, "s": 2, "n": 17, "p": 1, "mono": 4},
-        {"C": 8, "F": 16, "k": 3, "s": 1, "n": 9, "p": 1, "svd": (2, 2, 3, 2)},
-        {"C": 8, "F": 16, "k": 3, "s": 1, "n": 9, "p": 1, "outer": (4, 2, 3)},
-        {"lrn": 5, "C": 7, "n": 9},
+        {"op": "MonochromaticConv", **conv(3, 12, 3, 2, 17, 1), "colours": 4, "label": "mono"},
+        {"op": "Tucker2Conv", **conv(8, 16, 3, 1, 9, 1), "ranks": (2, 2, 3, 2), "label": "svd"},
+        {"op": "CPConv", **conv(8, 16, 3, 1, 9, 1), "ranks": (4, 2, 3, 3), "label": "outer"},
+        {"op": "LRN", "C": 7, "n": 9, "label": "lrn"},
     ],
-    ids=["mono", "svd", "outer", "lrn"],
+    ids=lambda point: point["label"],
 )
 def test_a_row_of_a_point(point: dict[str, Any], kind: str) -> None:
     row = cuda_bench.measure(point, 2, kind, PLACE, PEAK)
@@ -110,7 +111,7 @@ def test_a_row_of_a_point(point: dict[str, Any], kind: str) -> None:
     assert all(milliseconds > 0 for milliseconds in row["milliseconds"].values())
     width = 4 if kind == "float32" else 2
     images = 2 * point["C"] * point["n"] ** 2 * width
-    if "lrn" in point:
+    if point["op"] == "LRN":
         assert row["bytes"] == 2 * images  # read once, written once
         assert row["macs"] == 0
     else:

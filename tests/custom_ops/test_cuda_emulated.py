@@ -14,12 +14,13 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from building import build
+from building import PLAIN, build
 from cases import activation, model, window
 from cuda_cases import KERNELS, LRNS, TYPES, WINDOWS, Run, check_layers, check_lrn
-from test_kernels import all_parts, layer
-
-EMULATED = ["MonochromaticConv", "Tucker2Conv", "CPConv", "LRN"]
+from ops import convolutions
+from ops.low_rank import blocks
+from tables import OPS
+from test_kernels import layer
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +72,7 @@ def test_emulated_lrn(
 def test_weights_that_are_inputs(emulated_library: str) -> None:
     rng = np.random.default_rng(9)
     x = rng.standard_normal((1, 6, 9, 9)).astype(np.float32)
-    for op, inputs, constants, structure in all_parts(rng, (3, 3))[::3]:
+    for op, inputs, constants, structure in convolutions(rng, (3, 3))[::3]:
         attributes = {**structure, **window((3, 3), 1, 1), **activation()}
         fixed = model(op, inputs, constants, attributes, x.shape)
         free = model(op, inputs, {}, attributes, x.shape)
@@ -84,7 +85,7 @@ def test_weights_that_are_inputs(emulated_library: str) -> None:
 
 
 def test_statuses_name_op_node_and_shapes(emulated_library: str) -> None:
-    op, inputs, constants, structure = all_parts(np.random.default_rng(0), (3, 3))[0]
+    op, inputs, constants, structure = convolutions(np.random.default_rng(0), (3, 3))[0]
     attributes = {**structure, **window((3, 3), 1, 0), **activation()}
     proto = model(op, inputs, constants, attributes, (1, 6, 9, 9), function=False)
     proto.graph.input[0].type.tensor_type.ClearField("shape")
@@ -101,8 +102,6 @@ def test_statuses_name_op_node_and_shapes(emulated_library: str) -> None:
 
 def test_a_layer_that_no_block_holds_is_a_status(emulated_library: str) -> None:
     # 3000 channels of T for 4 x 4 pixels: more than the 99 KB of the GPU that is emulated.
-    from cases import blocks
-
     op, inputs, constants, structure = blocks(
         np.random.default_rng(0), depthwise=True, channels=2, filters=2, groups=(1, 1),
         ranks=(3000, 3000), kernel=(3, 3),
@@ -119,15 +118,15 @@ def test_ops_that_are_not_chosen_are_inlined(
     emulated_library: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, chosen: str
 ) -> None:
     monkeypatch.setenv("ONNX_LOWRANK_CUDA_OPS", chosen)
-    kernels = chosen.split(",") if chosen else ["MonochromaticConv", "LRN"]
+    kernels = chosen.split(",") if chosen else [op.name for op in OPS.values() if op.on_cuda]
     rng = np.random.default_rng(0)
     protos = [
         layer(p, {**window((3, 3), 1, 1), **activation()}, (1, 6, 9, 9))
-        for p in all_parts(rng, (3, 3))[::3]
+        for p in convolutions(rng, (3, 3))[::3]
     ]
     attributes = {"size": 3, "alpha": 0.3, "beta": 0.75, "bias": 1.5}
     protos.append(model("LRN", ["X"], {}, attributes, (1, 6, 9, 9)))
-    assert {p.graph.node[0].op_type for p in protos} == set(EMULATED)
+    assert {p.graph.node[0].op_type for p in protos} == set(OPS)
     for proto in protos:
         path = tmp_path / "optimised.onnx"
         session(proto, emulated_library, optimized_model_filepath=str(path))
@@ -145,9 +144,11 @@ def test_an_unknown_op_is_refused(emulated_library: str, monkeypatch: pytest.Mon
 
 
 @pytest.mark.slow
-def test_indices_of_the_kernels_on_the_host_not_on_a_gpu(tmp_path: Path) -> None:
-    options = ["-DONNX_LOWRANK_TESTS=ON", "-DONNX_LOWRANK_CUDA=OFF"]
-    program = build(tmp_path, "cuda_index_tests", *options) / "cuda_index_tests"
+def test_indices_of_the_kernels_on_the_host_not_on_a_gpu(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    target = "cuda_index_tests"
+    program = build(tmp_path_factory, "plain", [target], *PLAIN) / target
     result = subprocess.run([program], capture_output=True, text=True)
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
     cases, failures = (int(result.stdout.split()[i]) for i in (0, 2))

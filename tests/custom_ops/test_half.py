@@ -9,13 +9,14 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from cases import activation, blocks, model, monochromatic, window
+from cases import Parts, activation, model, window
 from cuda_cases import in_float32
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
+from ops.low_rank import blocks
+from ops.monochromatic import layer as monochromatic
 
 Array = NDArray[Any]
-Parts = tuple[str, list[str], dict[str, Array], dict[str, Any]]
 
 # dtype, unit roundoff, half the spacing of the subnormal numbers
 TYPES = [

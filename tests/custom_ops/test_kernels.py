@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import itertools
 import resource
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from cases import activation, blocks, model, monochromatic, window
+from cases import Parts, activation, model, window
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
-
-Parts = tuple[str, list[str], dict[str, NDArray[Any]], dict[str, Any]]
+from ops import convolutions
+from ops.low_rank import blocks
+from ops.monochromatic import layer as monochromatic
+from tables import ISAS as KNOWN
+from tables import isas_here
 
 # Both sides sum in float32 over at most a few hundred terms, in three stages, in different orders;
 # relative to the largest output the difference stays below 3 stages x sqrt(300) x eps ~ 6e-6.
@@ -26,16 +28,7 @@ Parts = tuple[str, list[str], dict[str, NDArray[Any]], dict[str, Any]]
 TOLERANCE = 6e-6
 
 
-def _flags() -> set[str]:
-    info = Path("/proc/cpuinfo")
-    return set(info.read_text().split()) if info.exists() else set()
-
-
-ISAS = [
-    "scalar",
-    *(["avx2"] if {"avx2", "fma"} <= _flags() else []),
-    *(["avx512"] if "avx512f" in _flags() else []),
-]
+ISAS = isas_here()
 
 
 def session(proto: onnx.ModelProto, library: str | None, threads: int = 1) -> ort.InferenceSession:
@@ -63,29 +56,6 @@ def agree(proto: onnx.ModelProto, library: str, x: NDArray[np.float32], threads:
     np.testing.assert_allclose(ours, body, rtol=0, atol=TOLERANCE * max(np.abs(body).max(), 1e-3))
 
 
-def all_parts(rng: np.random.Generator, kernel: tuple[int, ...]) -> list[Parts]:
-    out = [
-        monochromatic(rng, channels=6, filters=f, colours=c, kernel=kernel)
-        for c, f in ((2, 6), (3, 51), (1, 5), (7, 14))
-    ]
-    for depthwise, (groups, ranks) in itertools.product(
-        (False, True), (((1, 1), (5, 7)), ((1, 1), (9, 17)), ((3, 2), (4, 9)), ((2, 3), (17, 3)))
-    ):
-        ranks = (ranks[1], ranks[1]) if depthwise else ranks
-        out.append(
-            blocks(
-                rng,
-                depthwise=depthwise,
-                channels=6,
-                filters=12,
-                groups=groups,
-                ranks=ranks,
-                kernel=kernel,
-            )
-        )
-    return out
-
-
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("kernel", [(1, 1), (3, 3), (5, 4), (7, 7), (3,), (3, 2, 3)])
 @pytest.mark.parametrize(
@@ -105,7 +75,7 @@ def test_matches_body(
     size = {1: (23,), 2: (14, 19), 3: (5, 6, 9)}[len(kernel)]
     x = rng.standard_normal((2, 6, *size)).astype(np.float32)
     for parts, act in itertools.product(
-        all_parts(rng, kernel), (activation(), activation(-0.5, 1.0, 0.1))
+        convolutions(rng, kernel), (activation(), activation(-0.5, 1.0, 0.1))
     ):
         attributes = {**window(kernel, stride, pad, dilation), **act}
         agree(layer(parts, attributes, x.shape), library, x)
@@ -116,7 +86,7 @@ def test_matches_body(
 def test_threads(library: str, threads: int, rows: int) -> None:
     rng = np.random.default_rng(4)
     x = rng.standard_normal((1, 6, rows, 40)).astype(np.float32)
-    for parts in all_parts(rng, (3, 3)):
+    for parts in convolutions(rng, (3, 3)):
         agree(
             layer(parts, {**window((3, 3), 1, 1), **activation(0.0)}, x.shape), library, x, threads
         )
@@ -128,7 +98,7 @@ def test_vector_edges(library: str, monkeypatch: pytest.MonkeyPatch, isa: str, w
     monkeypatch.setenv("ONNX_LOWRANK_ISA", isa)
     rng = np.random.default_rng(5)
     x = rng.standard_normal((1, 6, 5, width)).astype(np.float32)
-    for parts in all_parts(rng, (3, 3)):
+    for parts in convolutions(rng, (3, 3)):
         agree(layer(parts, {**window((3, 3), 1, 1), **activation()}, x.shape), library, x)
 
 
@@ -175,7 +145,7 @@ def test_random_shapes(library: str, data: st.DataObject) -> None:
 def test_body_is_valid_and_portable(kernel: tuple[int, ...]) -> None:
     rng = np.random.default_rng(8)
     x = rng.standard_normal((2, 6, *(9,) * len(kernel))).astype(np.float32)
-    for parts in all_parts(rng, kernel):
+    for parts in convolutions(rng, kernel):
         proto = layer(parts, {**window(kernel, 2, 1), **activation(-0.5, 1.0, 0.1)}, x.shape)
         onnx.checker.check_model(proto, full_check=True)
         onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True)
@@ -187,7 +157,7 @@ def test_body_is_valid_and_portable(kernel: tuple[int, ...]) -> None:
 def test_weights_that_are_inputs(library: str) -> None:
     rng = np.random.default_rng(9)
     x = rng.standard_normal((1, 6, 9, 9)).astype(np.float32)
-    for parts in all_parts(rng, (3, 3)):
+    for parts in convolutions(rng, (3, 3)):
         op, inputs, constants, structure = parts
         attributes = {**structure, **window((3, 3), 1, 1), **activation()}
         fixed = model(op, inputs, constants, attributes, x.shape)
@@ -271,7 +241,7 @@ def test_sizes_beyond_bounds_are_statuses(
 ) -> None:
     monkeypatch.setenv("ONNX_LOWRANK_ISA", isa)
     x = np.zeros((1, 6, 9, 9), np.float32)
-    for op, inputs, constants, structure in all_parts(np.random.default_rng(0), (3, 3))[::4]:
+    for op, inputs, constants, structure in convolutions(np.random.default_rng(0), (3, 3))[::4]:
         attributes = {**structure, **window((3, 3), 1, 1), **activation(), **change}
         with pytest.raises(Exception, match=rf"{op} 'layer': .*{message}"):
             session(model(op, inputs, constants, attributes, x.shape, function=False), library).run(
@@ -287,7 +257,7 @@ def test_a_stride_beyond_the_image_takes_no_step(
     monkeypatch.setenv("ONNX_LOWRANK_ISA", isa)
     rng = np.random.default_rng(12)
     x = rng.standard_normal((1, 6, 9, 11)).astype(np.float32)
-    for parts in all_parts(rng, (3, 3)):
+    for parts in convolutions(rng, (3, 3)):
         agree(layer(parts, {**window((3, 3), stride, 1), **activation()}, x.shape), library, x)
 
 
@@ -300,7 +270,7 @@ def test_flat_kernels_of_three_axes(
     x = rng.standard_normal((1, 6, 4, 5, 7)).astype(np.float32)
     for kernel in ((1, 1, 1), (1, 3, 3)):
         attributes = {**window(kernel, 1, 0), **activation()}
-        for parts in all_parts(rng, kernel):
+        for parts in convolutions(rng, kernel):
             agree(layer(parts, attributes, x.shape), library, x)
 
 
@@ -311,7 +281,7 @@ def test_nan_goes_through_the_activation(
     monkeypatch.setenv("ONNX_LOWRANK_ISA", isa)
     rng = np.random.default_rng(14)
     x = np.full((1, 6, 9, 9), np.nan, np.float32)
-    for parts in all_parts(rng, (3, 3)):
+    for parts in convolutions(rng, (3, 3)):
         proto = layer(parts, {**window((3, 3), 1, 0), **activation(-1.0, 1.0, 0.1)}, x.shape)
         assert np.isnan(session(proto, library).run(None, {"X": x})[0]).all()
 
@@ -343,7 +313,7 @@ def test_lrn_of_any_size_that_fits(library: str) -> None:
 
 def test_unknown_isa_is_refused(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ONNX_LOWRANK_ISA", "avx1024")
-    with pytest.raises(Exception, match="known are scalar, avx2, avx512"):
+    with pytest.raises(Exception, match="known are " + ", ".join(KNOWN)):
         ort.SessionOptions().register_custom_ops_library(library)
 
 
@@ -352,7 +322,7 @@ def test_no_growth(library: str) -> None:
     x = rng.standard_normal((1, 6, 12, 12)).astype(np.float32)
     sessions = [
         session(layer(parts, {**window((3, 3), 1, 1), **activation()}, x.shape), library, 2)
-        for parts in all_parts(rng, (3, 3))[::3]
+        for parts in convolutions(rng, (3, 3))[::3]
     ]
 
     def run(times: int) -> int:

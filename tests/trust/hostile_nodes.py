@@ -29,6 +29,10 @@ from onnx import helper
 sys.path.append(str(Path(__file__).parents[2] / "custom_ops" / "bench"))
 
 import cases
+from ops import MODULES
+from tables import ISAS, OPS
+
+from onnx_lowrank.lowering.functions import ACTIVATING
 
 SHAPE, COMPARED = "x_shape", "compared"  # metadata of a model: what to feed, whether bodies agree
 MEMORY = 6 << 30  # address space of a child
@@ -63,39 +67,21 @@ def plausible(rng: np.random.Generator) -> Node:
 
     axes = pick(1, 6) // 3 + 1
     size = [pick(1, 6 if axes == 3 else 30) for _ in range(axes)]
-    kind = pick(0, 3)
-    if kind == 0:
-        attributes: Attributes = {"size": 2 * pick(0, 4) + 1, "alpha": 0.5, "beta": 0.75}
-        return Node("LRN", ["X"], {}, {**attributes, "bias": 1.0}, [pick(1, 2), pick(1, 12), *size])
     kernel = tuple(pick(1, 4) for _ in range(axes))
-    if kind == 1:
-        channels, colours = pick(1, 6), pick(1, 4)
-        op, inputs, constants, structure = cases.monochromatic(
-            rng, channels=channels, filters=colours * pick(1, 9), colours=colours, kernel=kernel
-        )
-    else:
-        groups, rank = (pick(1, 3), pick(1, 3)), pick(1, 12)
-        channels = groups[0] * pick(1, 5)
-        op, inputs, constants, structure = cases.blocks(
-            rng,
-            depthwise=kind == 2,
-            channels=channels,
-            filters=groups[1] * pick(1, 5),
-            groups=groups,
-            ranks=(rank if kind == 2 else pick(1, 12), rank),
-            kernel=kernel,
-        )
+    module = MODULES[list(OPS)[pick(0, len(OPS) - 1)]]
+    (op, inputs, constants, attributes), channels = module.hostile(pick, rng, kernel)
     for name, value in constants.items():
         if value.dtype == np.float32:
             constants[name] = rng.integers(-2, 3, value.shape).astype(np.float32)
     wide = 60 if pick(0, 3) == 0 else 3  # half-plausible: beyond the kernel, and beyond X
-    attributes = {
-        **structure,
+    windowed: Attributes = {
         "strides": [pick(1, wide) for _ in range(axes)],
         "dilations": [pick(1, max(1, wide // 4)) for _ in range(axes)],
         "pads": [pick(0, wide) for _ in range(2 * axes)],
         **cases.activation(*[(), (0.0,), (-1.0, 4.0), (-np.inf, 6.0, 0.25)][pick(0, 3)]),
     }
+    if op in ACTIVATING:
+        attributes = {**attributes, **windowed}
     return Node(op, inputs, constants, attributes, [pick(1, 2), channels, *size])
 
 
@@ -176,7 +162,7 @@ def as_model(rng: np.random.Generator, node: Node) -> onnx.ModelProto:
 
 
 def hostile_nodes(count: int, seed: int) -> Iterator[onnx.ModelProto]:
-    """Yield models of one node each, of all four kinds: two of seven right, the others changed.
+    """Yield models of one node each, of every op: two of seven right, the others changed.
 
     Parameters
     ----------
@@ -253,7 +239,7 @@ def run_nodes(
                 outcome, detail = child.ask(model, seconds)
                 with lock:
                     counts.add(model, outcome, detail)
-                if outcome == "ran" and _metadata(model, COMPARED):
+                if outcome == "ran" and metadata(model, COMPARED):
                     # A body that dies or hangs is onnxruntime's own.
                     compared, detail = child.answer(seconds)
                     if compared in ("agreed", "wrong"):
@@ -331,7 +317,8 @@ class _Child:
             self._process = None
 
 
-def _metadata(model: onnx.ModelProto, key: str) -> Any:
+def metadata(model: onnx.ModelProto, key: str) -> Any:
+    """Return what a model says of itself, by SHAPE or COMPARED."""
     return json.loads(next(each.value for each in model.metadata_props if each.key == key))
 
 
@@ -361,7 +348,7 @@ def _serve(library: str, requests: IO[bytes], answers: IO[str]) -> None:
         data = requests.read(struct.unpack("<q", header)[0])
         model = onnx.load_from_string(data)
         element = model.graph.input[0].type.tensor_type.elem_type
-        shape = _metadata(model, SHAPE)
+        shape = metadata(model, SHAPE)
         dtype = helper.tensor_dtype_to_np_dtype(element)
         try:
             x = np.random.default_rng(0).integers(-2, 3, shape).astype(dtype)
@@ -370,7 +357,7 @@ def _serve(library: str, requests: IO[bytes], answers: IO[str]) -> None:
             say("refused", _reason(str(error)))
             continue
         say("ran")
-        if not _metadata(model, COMPARED):
+        if not metadata(model, COMPARED):
             continue
         try:
             body = run(data, False, x)
@@ -402,7 +389,7 @@ def main() -> None:
         _serve(sys.argv[2], sys.stdin.buffer, sys.stdout)
         return
     library, count, seed, *isas = sys.argv[1:]
-    for isa in isas or ["scalar", "avx2", "avx512"]:
+    for isa in isas or ISAS:
         counts = run_nodes(hostile_nodes(int(count), int(seed)), library, isa)
         print(
             f"{isa}: {counts.ran} ran, {counts.refused} refused, {counts.signal} signals, "

@@ -1,4 +1,5 @@
-// What the runtime hands over, tensors and attributes, with every status turned into an exception, and back into one at the border.
+// What the runtime hands over, tensors and attributes, with every status turned into an exception,
+// and back into one at the border.
 #pragma once
 #include <memory>
 #include <new>
@@ -52,7 +53,8 @@ inline Tensor tensor(const OrtApi* api, const OrtValue* value) {
 }
 
 // Where Y of this shape goes.
-inline void* output(const OrtApi* api, OrtKernelContext* context, const std::vector<int64_t>& shape) {
+inline void* output(const OrtApi* api, OrtKernelContext* context,
+                    const std::vector<int64_t>& shape) {
   OrtValue* y = nullptr;
   check(api, abi::KernelContext_GetOutput(api)(context, 0, shape.data(), shape.size(), &y));
   require(y, "the output is missing");
@@ -63,7 +65,8 @@ inline void* output(const OrtApi* api, OrtKernelContext* context, const std::vec
 
 inline std::string node_name(const OrtApi* api, const OrtKernelInfo* info) {
   size_t length = 0;
-  if (OrtStatus* s = abi::KernelInfo_GetNodeName(api)(info, nullptr, &length)) abi::ReleaseStatus(api)(s);
+  if (OrtStatus* s = abi::KernelInfo_GetNodeName(api)(info, nullptr, &length))
+    abi::ReleaseStatus(api)(s);
   std::string name(length, '\0');
   if (length) check(api, abi::KernelInfo_GetNodeName(api)(info, name.data(), &length));
   return name.c_str();
@@ -84,7 +87,10 @@ struct Attributes {
   }
   float real(const char* name, float otherwise) const {
     float v = 0;
-    if (OrtStatus* s = abi::KernelInfoGetAttribute_float(api)(info, name, &v)) { abi::ReleaseStatus(api)(s); return otherwise; }
+    if (OrtStatus* s = abi::KernelInfoGetAttribute_float(api)(info, name, &v)) {
+      abi::ReleaseStatus(api)(s);
+      return otherwise;
+    }
     return v;
   }
   std::vector<int64_t> integers(const char* name) const {
@@ -96,18 +102,27 @@ struct Attributes {
   }
 };
 
-// Runs f() and makes a status of what it throws; `where()` names the op and the node. Nothing is thrown from here, even where
-// memory for a message is missing.
+// Runs f() and makes a status of what it throws; `where()` names the op and the node. Nothing is
+// thrown from here, even where memory for a message is missing.
 template <class Where, class F>
 OrtStatus* guarded(const OrtApi* api, const Where& where, F&& f) noexcept {
   auto status = [&](abi::ErrorCode code, const char* what) -> OrtStatus* {
-    try { return abi::CreateStatus(api)(code, (where() + what).c_str()); }
-    catch (...) { return abi::CreateStatus(api)(code, "onnx_lowrank: out of memory"); }
+    try {
+      return abi::CreateStatus(api)(code, (where() + what).c_str());
+    } catch (...) {
+      return abi::CreateStatus(api)(code, "onnx_lowrank: out of memory");
+    }
   };
-  try { f(); return nullptr; }
-  catch (const std::bad_alloc&) { return status(abi::kFail, "out of memory"); }
-  catch (const std::exception& e) { return status(abi::kInvalidArgument, e.what()); }
-  catch (...) { return status(abi::kFail, "an unknown failure"); }
+  try {
+    f();
+    return nullptr;
+  } catch (const std::bad_alloc&) {
+    return status(abi::kFail, "out of memory");
+  } catch (const std::exception& e) {
+    return status(abi::kInvalidArgument, e.what());
+  } catch (...) {
+    return status(abi::kFail, "an unknown failure");
+  }
 }
 
 }  // namespace onnx_lowrank

@@ -1,5 +1,5 @@
-// What the kernels take from CUDA, so that a C++ compiler can read the same source: tests/cuda_emulation.h then stands in for
-// threads, blocks, shared memory and barriers.
+// What the kernels take from CUDA, so that a C++ compiler can read the same source:
+// tests/cuda_emulation.h then stands in for threads, blocks, shared memory and barriers.
 #pragma once
 #include <cstdint>
 
@@ -37,7 +37,9 @@ OLR_DEVICE void store(__nv_bfloat16* p, float v) { *p = __float2bfloat16_rn(v); 
 // x / d and x % d of numbers below 2^16 by one multiplication.
 struct Divisor {
   uint32_t d, multiplier;  // ceil(2^32 / d); 0 for d = 1, where it would not fit
-  OLR_DEVICE uint32_t quotient(uint32_t x) const { return multiplier ? __umulhi(x, multiplier) : x; }
+  OLR_DEVICE uint32_t quotient(uint32_t x) const {
+    return multiplier ? __umulhi(x, multiplier) : x;
+  }
 };
 
 // Returns index % n and leaves index / n.
@@ -47,7 +49,8 @@ OLR_DEVICE int remainder(int& index, int n) {
   return rest;
 }
 
-// y = clip(x), then a slope below zero. Comparisons, not fmin, so that NaN goes through as on the CPU.
+// y = clip(x), then a slope below zero. Comparisons, not fmin, so that NaN goes through as on the
+// CPU.
 struct DeviceActivation {
   float min, max, alpha;
   OLR_DEVICE float operator()(float x) const {

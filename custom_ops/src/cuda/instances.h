@@ -1,4 +1,5 @@
-// Which instances of the kernels exist: the plans choose among them, launches and tests go through the same two lists.
+// Which instances of the kernels exist: the plans choose among them, launches and tests go through
+// the same two lists.
 #pragma once
 #include <stdexcept>
 #include <type_traits>
@@ -12,16 +13,20 @@ template <int N>
 using Int = std::integral_constant<int, N>;
 
 [[noreturn]] inline void no_instance(const Launch& l) {
-  throw std::logic_error("no kernel with " + std::to_string(l.p) + " pixels and " + std::to_string(l.q) + " rows a thread");
+  throw std::logic_error("no kernel with " + std::to_string(l.p) + " pixels and " +
+                         std::to_string(l.q) + " rows a thread");
 }
 
 // Calls f with a null pointer to the storage type.
 template <class F>
 void storage_type(Type type, F&& f) {
   switch (type) {
-    case Type::kFloat: return f(static_cast<const float*>(nullptr));
-    case Type::kHalf: return f(static_cast<const half*>(nullptr));
-    case Type::kBFloat16: return f(static_cast<const __nv_bfloat16*>(nullptr));
+    case Type::kFloat:
+      return f(static_cast<const float*>(nullptr));
+    case Type::kHalf:
+      return f(static_cast<const half*>(nullptr));
+    case Type::kBFloat16:
+      return f(static_cast<const __nv_bfloat16*>(nullptr));
   }
 }
 
@@ -58,6 +63,5 @@ void low_rank_instance(const Launch& l, F&& f) {
   }
   no_instance(l);
 }
-
 
 }  // namespace onnx_lowrank::cuda

@@ -1,16 +1,15 @@
-// Starting kernels on a stream. All functions throw std::runtime_error with CUDA's own words where something failed.
+// Starting kernels on a stream. All functions throw std::runtime_error with CUDA's own words where
+// something failed.
 #pragma once
 #include <memory>
 #include <vector>
 
+#include "../describe.h"
 #include "plan.h"
 
 namespace onnx_lowrank::cuda {
 
 enum class Type { kFloat, kHalf, kBFloat16 };
-
-// The device current in this thread.
-Device current_device();
 
 // A layer whose weights are on the device that was current when it was made.
 class Layer {
@@ -20,10 +19,11 @@ class Layer {
   virtual void run(const Image& in, Type type, const void* x, void* y, void* stream) = 0;
 };
 
-std::unique_ptr<Layer> make_layer(const Monochromatic& d);
-std::unique_ptr<Layer> make_layer(const LowRank& d);  // one of the next two
-std::unique_ptr<Layer> make_cp_layer(const LowRank& d);
-std::unique_ptr<Layer> make_tucker2_layer(const LowRank& d);
-std::unique_ptr<Layer> make_layer(const Lrn& d);
+// Reads the attributes of a node; one function of each op.
+namespace nodes {
+#define ONNX_LOWRANK_OP(file, ...) std::unique_ptr<Node<Layer>> file(const Attributes& a);
+#include "../ops.inc"
+#undef ONNX_LOWRANK_OP
+}  // namespace nodes
 
 }  // namespace onnx_lowrank::cuda

@@ -1,12 +1,14 @@
-// CPConv and Tucker2Conv in one kernel. One block: one image, one output depth, one tile of output pixels, one output group.
+// CPConv and Tucker2Conv in one kernel. One block: one image, one output depth, one tile of output
+// pixels, one output group.
 //
 //   Z = A X on the tile and its halo, some channels at a time, into shared memory
 //   T += core * Z, depthwise or full, into shared memory, where all channels of T for the tile stay
 //   Y = act(bias + B T), scattered by the output order
 //
-// so neither Z nor T is ever in device memory. The price is that neighbouring tiles compute the halo of Z twice. All three
-// products have one form: a warp holds P * 32 pixels x Q rows in registers, weights are packed [rows / Q][terms][Q] and read by
-// broadcast, positions with neighbouring lanes on neighbouring words. Permutations are indices: none moves data.
+// so neither Z nor T is ever in device memory. The price is that neighbouring tiles compute the
+// halo of Z twice. All three products have one form: a warp holds P * 32 pixels x Q rows in
+// registers, weights are packed [rows / Q][terms][Q] and read by broadcast, positions with
+// neighbouring lanes on neighbouring words. Permutations are indices: none moves data.
 #pragma once
 #include "device.h"
 
@@ -16,21 +18,25 @@ struct LowRankParams {
   DeviceWindow window;
   DeviceActivation activation;
   int channels, filters, input_groups, output_groups, rank1, rank2;
-  int units1, units2, units3;  // of Q rows: in rank1, rank2 (Tucker-2 only) and the filters of an output group
-  int tile[2], tiles[2];       // rows and columns of output
-  int halo[2];                 // rows and columns of Z
-  int step[2];                 // input pixels from one Z to the next: the stride where the kernel has one tap, else 1
-  int stride[2];               // Z pixels from one output to the next
-  int splits;                  // blocks that share the filters of an output group
-  int chunk_groups, chunk_units;  // Z in shared memory: input groups, and units of Q channels in each
+  int units1, units2,
+      units3;  // of Q rows: in rank1, rank2 (Tucker-2 only) and the filters of an output group
+  int tile[2], tiles[2];  // rows and columns of output
+  int halo[2];            // rows and columns of Z
+  int step[2];    // input pixels from one Z to the next: the stride where the kernel has one tap,
+                  // else 1
+  int stride[2];  // Z pixels from one output to the next
+  int splits;     // blocks that share the filters of an output group
+  int chunk_groups,
+      chunk_units;  // Z in shared memory: input groups, and units of Q channels in each
   int row_pitch, phase_pitch, z_pitch, t_pitch, z_words;
   Divisor column_divisor, stride_divisor, tile_divisor;
-  const float *a;         // [H][G][units1][C/G][Q]
-  const float *core;      // depthwise: [H][G][rank1][all taps]; else [H][G][units2][kernel[0]][rank1][kernel[1] * kernel[2]][Q]
-  const float *b;         // [H][units3][G * rank2][Q]
-  const float *bias;      // [H][units3][Q]
-  const int *input;       // [channels]: which channel of X
-  const int *target;      // [filters]: where a sorted filter goes
+  const float* a;     // [H][G][units1][C/G][Q]
+  const float* core;  // depthwise: [H][G][rank1][all taps]; else
+                      // [H][G][units2][kernel[0]][rank1][kernel[1] * kernel[2]][Q]
+  const float* b;     // [H][units3][G * rank2][Q]
+  const float* bias;  // [H][units3][Q]
+  const int* input;   // [channels]: which channel of X
+  const int* target;  // [filters]: where a sorted filter goes
 };
 
 constexpr int kLowRankThreads = 256;
@@ -46,9 +52,8 @@ struct Sums {
       weight[q] = four.x, weight[q + 1] = four.y, weight[q + 2] = four.z, weight[q + 3] = four.w;
     }
     OLR_UNROLL
-    for (int i = 0; i < P; ++i)
-      OLR_UNROLL
-      for (int q = 0; q < Q; ++q) v[i][q] += value[i] * weight[q];
+    for (int i = 0; i < P; ++i) OLR_UNROLL
+    for (int q = 0; q < Q; ++q) v[i][q] += value[i] * weight[q];
   }
 };
 
@@ -73,7 +78,8 @@ OLR_KERNEL OLR_BOUNDS(kLowRankThreads, 2) low_rank_kernel(const LowRankParams p,
   const int64_t plane = static_cast<int64_t>(w.in[1]) * w.in[2], volume = plane * w.in[0];
   float* const z = shared;
   float* const t = shared + p.z_words;
-  for (int i = threadIdx.x; i < p.input_groups * p.rank2 * p.t_pitch; i += kLowRankThreads) t[i] = 0;
+  for (int i = threadIdx.x; i < p.input_groups * p.rank2 * p.t_pitch; i += kLowRankThreads)
+    t[i] = 0;
 
   // Where the pixels of a lane begin in Z.
   auto bases = [&](int part, int (&base)[P]) {
@@ -97,7 +103,7 @@ OLR_KERNEL OLR_BOUNDS(kLowRankThreads, 2) low_rank_kernel(const LowRankParams p,
       for (int k0 = 0; k0 < w.kernel[0]; ++k0) {
         const int slice = depth * w.stride[0] + k0 * w.dilation[0] - w.begin[0];
         if (slice < 0 || slice >= w.in[0]) continue;  // the same for the whole block
-        __syncthreads();  // T is zero, the last Z is used
+        __syncthreads();                              // T is zero, the last Z is used
         const T* const from = x + image * p.channels * volume + slice * plane;
         for (int u = warp; u < groups * units * in_parts; u += kWarps) {
           int rest = u;
@@ -112,10 +118,13 @@ OLR_KERNEL OLR_BOUNDS(kLowRankThreads, 2) low_rank_kernel(const LowRankParams p,
             const bool inside = row >= 0 && row < w.in[1] && column >= 0 && column < w.in[2];
             offset[i] = pixel < halo && inside ? row * w.in[2] + column : -1;
             const int at = p.stride_divisor.quotient(c);
-            place[i] = pixel < halo ? r * p.row_pitch + (c - at * p.stride[1]) * p.phase_pitch + at : -1;
+            place[i] =
+                pixel < halo ? r * p.row_pitch + (c - at * p.stride[1]) * p.phase_pitch + at : -1;
           }
           Sums<P, Q> sum{};
-          const float* a = p.a + (static_cast<int64_t>(h * p.input_groups + g0 + g) * p.units1 + m0 + m) * per_group * Q;
+          const float* a =
+              p.a + (static_cast<int64_t>(h * p.input_groups + g0 + g) * p.units1 + m0 + m) *
+                        per_group * Q;
           const int* input = p.input + (g0 + g) * per_group;
           OLR_UNROLL_BY_2
           for (int c = 0; c < per_group; ++c, a += Q) {
@@ -142,8 +151,12 @@ OLR_KERNEL OLR_BOUNDS(kLowRankThreads, 2) low_rank_kernel(const LowRankParams p,
             for (int k = warp; k < groups * rows; k += kWarps) {
               int rest = k;
               const int row = remainder(rest, rows), g = rest;
-              const float* weight = p.core + ((static_cast<int64_t>(h * p.input_groups + g0 + g) * p.rank1 + m0 * Q + row) *
-                                                  w.kernel[0] + k0) * taps;
+              const float* weight =
+                  p.core +
+                  ((static_cast<int64_t>(h * p.input_groups + g0 + g) * p.rank1 + m0 * Q + row) *
+                       w.kernel[0] +
+                   k0) *
+                      taps;
               const float* const zk = z + (g * units * Q + row) * p.z_pitch;
               float sum[P] = {};
               for (int k1 = 0; k1 < w.kernel[1]; ++k1)
@@ -153,7 +166,8 @@ OLR_KERNEL OLR_BOUNDS(kLowRankThreads, 2) low_rank_kernel(const LowRankParams p,
                   OLR_UNROLL
                   for (int i = 0; i < P; ++i) sum[i] += wk * zt[base[i]];
                 }
-              float* const tk = t + ((g0 + g) * p.rank2 + m0 * Q + row) * p.t_pitch + part * kPixels + lane;
+              float* const tk =
+                  t + ((g0 + g) * p.rank2 + m0 * Q + row) * p.t_pitch + part * kPixels + lane;
               OLR_UNROLL
               for (int i = 0; i < P; ++i) tk[i * kWarp] += sum[i];
             }
@@ -168,22 +182,26 @@ OLR_KERNEL OLR_BOUNDS(kLowRankThreads, 2) low_rank_kernel(const LowRankParams p,
             const int held = min(Q, p.rank2 - m * Q);
             Sums<P, Q> sum;
             OLR_UNROLL
-            for (int i = 0; i < P; ++i)
-              OLR_UNROLL
-              for (int q = 0; q < Q; ++q) sum.v[i][q] = q < held ? tm[q * p.t_pitch + i * kWarp] : 0.0f;
-            const float* core = p.core + (((static_cast<int64_t>(h * p.input_groups + g0 + g) * p.units2 + m) * w.kernel[0] +
-                                           k0) * p.rank1 + m0 * Q) * taps * Q;
+            for (int i = 0; i < P; ++i) OLR_UNROLL
+            for (int q = 0; q < Q; ++q)
+              sum.v[i][q] = q < held ? tm[q * p.t_pitch + i * kWarp] : 0.0f;
+            const float* core =
+                p.core +
+                (((static_cast<int64_t>(h * p.input_groups + g0 + g) * p.units2 + m) * w.kernel[0] +
+                  k0) *
+                     p.rank1 +
+                 m0 * Q) *
+                    taps * Q;
             const float* zk = z + g * units * Q * p.z_pitch;
             for (int k = 0; k < rows; ++k, zk += p.z_pitch)
-              for (int k1 = 0; k1 < w.kernel[1]; ++k1)
-                OLR_UNROLL_BY_2
-                for (int k2 = 0; k2 < w.kernel[2]; ++k2, core += Q) {
-                  const float* const zt = zk + tap_offset(k1, k2);
-                  float value[P];
-                  OLR_UNROLL
-                  for (int i = 0; i < P; ++i) value[i] = zt[base[i]];
-                  sum.add(value, core);
-                }
+              for (int k1 = 0; k1 < w.kernel[1]; ++k1) OLR_UNROLL_BY_2
+            for (int k2 = 0; k2 < w.kernel[2]; ++k2, core += Q) {
+              const float* const zt = zk + tap_offset(k1, k2);
+              float value[P];
+              OLR_UNROLL
+              for (int i = 0; i < P; ++i) value[i] = zt[base[i]];
+              sum.add(value, core);
+            }
             OLR_UNROLL
             for (int q = 0; q < Q; ++q) {
               if (q >= held) continue;
@@ -197,7 +215,8 @@ OLR_KERNEL OLR_BOUNDS(kLowRankThreads, 2) low_rank_kernel(const LowRankParams p,
   }
   __syncthreads();
 
-  const int64_t out_plane = static_cast<int64_t>(w.out[1]) * w.out[2], out_volume = out_plane * w.out[0];
+  const int64_t out_plane = static_cast<int64_t>(w.out[1]) * w.out[2],
+                out_volume = out_plane * w.out[0];
   T* const to = y + image * p.filters * out_volume + depth * out_plane;
   const int per_output = p.filters / p.output_groups, terms = p.input_groups * p.rank2;
   const int from_unit = static_cast<int64_t>(split) * p.units3 / p.splits;
@@ -226,7 +245,8 @@ OLR_KERNEL OLR_BOUNDS(kLowRankThreads, 2) low_rank_kernel(const LowRankParams p,
     OLR_UNROLL
     for (int i = 0; i < P; ++i) {
       const int pixel = part * kPixels + i * kWarp + lane;
-      const int r = p.tile_divisor.quotient(pixel), row = top + r, column = left + pixel - r * p.tile[1];
+      const int r = p.tile_divisor.quotient(pixel), row = top + r,
+                column = left + pixel - r * p.tile[1];
       const bool inside = pixel < area && row < w.out[1] && column < w.out[2];
       place[i] = inside ? static_cast<int64_t>(row) * w.out[2] + column : -1;
     }

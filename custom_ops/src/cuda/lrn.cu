@@ -11,7 +11,7 @@ class LrnLayer : public Layer {
     const Launch l = plan_lrn(d_, in, facts_, &params);
     storage_type(type, [&](auto pointer) {
       using T = std::remove_const_t<std::remove_pointer_t<decltype(pointer)>>;
-      start(lrn_kernel<T>, l, params, x, y, static_cast<cudaStream_t>(stream));
+      start(lrn_kernel<T>, l, params, x, y, static_cast<Stream>(stream));
     });
   }
 
@@ -22,17 +22,10 @@ class LrnLayer : public Layer {
 
 }  // namespace
 
-Device current_device() {
-  const int device = current();
-  Device d{};
-  check(cudaDeviceGetAttribute(&d.multiprocessors, cudaDevAttrMultiProcessorCount, device), "cudaDeviceGetAttribute");
-  check(cudaDeviceGetAttribute(&d.shared_block, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "cudaDeviceGetAttribute");
-  check(cudaDeviceGetAttribute(&d.shared_multiprocessor, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device), "cudaDeviceGetAttribute");
-  return d;
+std::unique_ptr<Node<Layer>> nodes::lrn(const Attributes& a) {
+  return node<Layer>(LrnNode(a), [](const Lrn& d, bool) -> std::unique_ptr<Layer> {
+    return std::make_unique<LrnLayer>(d);
+  });
 }
-
-std::unique_ptr<Layer> make_layer(const Lrn& d) { return std::make_unique<LrnLayer>(d); }
-
-std::unique_ptr<Layer> make_layer(const LowRank& d) { return d.depthwise ? make_cp_layer(d) : make_tucker2_layer(d); }
 
 }  // namespace onnx_lowrank::cuda

@@ -1,5 +1,6 @@
-// LRN over channels. A thread goes down a segment of the channels of one pixel; neighbouring threads are neighbouring pixels, so
-// that all accesses are coalesced. Device memory is read about once: what a window reads again comes from the first cache level.
+// LRN over channels. A thread goes down a segment of the channels of one pixel; neighbouring
+// threads are neighbouring pixels, so that all accesses are coalesced. Device memory is read about
+// once: what a window reads again comes from the first cache level.
 #pragma once
 #include "device.h"
 
@@ -22,7 +23,8 @@ OLR_KERNEL OLR_BOUNDS(256, 4) lrn_kernel(const LrnParams p, const T* x, T* y) {
   T* const to = y + offset;
   const int first = segment * p.segment, last = min(first + p.segment, p.channels);
   for (int c = first; c < last; ++c) {
-    // Summed anew for every channel: a running sum would keep the rounding of large values that have left the window.
+    // Summed anew for every channel: a running sum would keep the rounding of large values that
+    // have left the window.
     float sum = 0;
     const int end = min(c + p.after, p.channels - 1);
     for (int k = max(c - p.before, 0); k <= end; ++k) {

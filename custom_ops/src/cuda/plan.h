@@ -1,19 +1,22 @@
-// What the host decides before a kernel runs: how weights are packed, which tile a block has, how many blocks there are. Plain
-// C++; the tests run it without CUDA.
+// What the host decides before a kernel runs: how weights are packed, which tile a block has, how
+// many blocks there are. Plain C++; the tests run it without CUDA.
 #pragma once
 #include <vector>
 
-#include "../kernels.h"
+#include "../ops/low_rank.h"
+#include "../ops/lrn.h"
+#include "../ops/monochromatic.h"
 #include "low_rank.cuh"
 #include "lrn.cuh"
-#include "mono.cuh"
+#include "monochromatic.cuh"
 
 namespace onnx_lowrank::cuda {
 
 // What a plan must know of a GPU.
 struct Device {
   int multiprocessors;
-  int shared_block, shared_multiprocessor;  // bytes: the most for a block that asks for it; on a multiprocessor
+  int shared_block,
+      shared_multiprocessor;  // bytes: the most for a block that asks for it; on a multiprocessor
 };
 
 // One array on the device per type; parameters point into it.
@@ -27,13 +30,15 @@ struct Launch {
   int p, q;  // pixels and rows of a thread: which instance of the kernel
 };
 
-// The plans throw std::runtime_error, with a sentence, where a layer fits no block or an index no int.
+// The plans throw std::runtime_error, with a sentence, where a layer fits no block or an index no
+// int.
 
 class MonoPlan {
  public:
   explicit MonoPlan(const Monochromatic& d);
   const Packed& packed() const { return packed_; }
-  Launch plan(const Image& in, const Device& device, const float* floats, const int* ints, MonoParams* params) const;
+  Launch plan(const Image& in, const Device& device, const float* floats, const int* ints,
+              MonoParams* params) const;
 
  private:
   Monochromatic d_;
@@ -47,7 +52,8 @@ class LowRankPlan {
   explicit LowRankPlan(const LowRank& d);
   const Packed& packed() const { return packed_; }
   bool depthwise() const { return d_.depthwise; }
-  Launch plan(const Image& in, const Device& device, const float* floats, const int* ints, LowRankParams* params) const;
+  Launch plan(const Image& in, const Device& device, const float* floats, const int* ints,
+              LowRankParams* params) const;
 
  private:
   LowRank d_;

@@ -2,7 +2,8 @@
 
 // z[i][M L] for N neighbouring pixels.
 template <int M, int N>
-void mix_tile(const float* x, const int64_t* source, int64_t plane, int64_t terms, const float* a, float* z) {
+void mix_tile(const float* x, const int64_t* source, int64_t plane, int64_t terms, const float* a,
+              float* z) {
   Vec::T acc[N][M];
 #pragma GCC unroll 32
   for (int i = 0; i < N; ++i)
@@ -26,10 +27,11 @@ void mix_tile(const float* x, const int64_t* source, int64_t plane, int64_t term
     for (int m = 0; m < M; ++m) Vec::store(z + (i * M + m) * L, acc[i][m]);
 }
 
-// t[lane][i] for N neighbouring outputs and `lanes` lanes; outputs are `step` floats apart in z, D vectors where D is not 0.
+// t[lane][i] for N neighbouring outputs and `lanes` lanes; outputs are `step` floats apart in z, D
+// vectors where D is not 0.
 template <int D, int N>
-void depthwise_tile(const float* z, const int64_t* tap, int64_t taps, const float* w, int64_t pitch, int64_t step, int lanes,
-                    float* t, int64_t tp) {
+void depthwise_tile(const float* z, const int64_t* tap, int64_t taps, const float* w, int64_t pitch,
+                    int64_t step, int lanes, float* t, int64_t tp) {
   Vec::T acc[L];
 #pragma GCC unroll 16
   for (int i = 0; i < L; ++i) acc[i] = Vec::set1(0.0f);
@@ -51,27 +53,75 @@ void depthwise_tile(const float* z, const int64_t* tap, int64_t taps, const floa
 }
 
 using MixTile = void (*)(const float*, const int64_t*, int64_t, int64_t, const float*, float*);
-using DepthwiseTile = void (*)(const float*, const int64_t*, int64_t, const float*, int64_t, int64_t, int, float*, int64_t);
-constexpr int kMixPixels[] = {0, Vec::kRegisters - 4, (Vec::kRegisters - 3) / 2};  // by M: accumulators, weights, one broadcast
+using DepthwiseTile = void (*)(const float*, const int64_t*, int64_t, const float*, int64_t,
+                               int64_t, int, float*, int64_t);
+// Pixels of a tile of M vectors: registers for accumulators, weights and one broadcast.
+template <int M>
+constexpr int kMixPixels = M == 1 ? Vec::kRegisters - 4 : (Vec::kRegisters - 3) / 2;
 
-template <int M, size_t... I>
-constexpr std::array<MixTile, sizeof...(I)> mix_table(std::index_sequence<I...>) { return {mix_tile<M, int(I) + 1>...}; }
-template <int D, size_t... I>
-constexpr std::array<DepthwiseTile, sizeof...(I)> depthwise_table(std::index_sequence<I...>) { return {depthwise_tile<D, int(I) + 1>...}; }
-constexpr auto kMix1 = mix_table<1>(std::make_index_sequence<kMixPixels[1]>());
-constexpr auto kMix2 = mix_table<2>(std::make_index_sequence<kMixPixels[2]>());
-constexpr auto kDepthwise0 = depthwise_table<0>(std::make_index_sequence<L>());
-constexpr auto kDepthwise1 = depthwise_table<1>(std::make_index_sequence<L>());
-constexpr auto kDepthwise2 = depthwise_table<2>(std::make_index_sequence<L>());
-constexpr auto kDepthwise4 = depthwise_table<4>(std::make_index_sequence<L>());
+// Tables of tiles by their number of pixels less one, filled one by one.
+template <int M, int N>
+constexpr void fill(MixTile* to) {
+  to[N - 1] = mix_tile<M, N>;
+  if constexpr (N > 1) fill<M, N - 1>(to);
+}
+template <int M>
+struct MixTiles {
+  MixTile tile[kMixPixels<M>];
+  constexpr MixTiles() : tile() { fill<M, kMixPixels<M>>(tile); }
+};
+template <int D, int N>
+constexpr void fill(DepthwiseTile* to) {
+  to[N - 1] = depthwise_tile<D, N>;
+  if constexpr (N > 1) fill<D, N - 1>(to);
+}
+template <int D>
+struct DepthwiseTiles {
+  DepthwiseTile tile[L];
+  constexpr DepthwiseTiles() : tile() { fill<D, L>(tile); }
+};
+constexpr MixTiles<1> kMix1;
+constexpr MixTiles<2> kMix2;
+constexpr DepthwiseTiles<0> kDepthwise0;
+constexpr DepthwiseTiles<1> kDepthwise1;
+constexpr DepthwiseTiles<2> kDepthwise2;
+constexpr DepthwiseTiles<4> kDepthwise4;
 
-// body(first, count) for nearly equal parts of [0, n), none larger than `most`.
-template <class Body>
-void split(int64_t n, int64_t most, const Body& body) {
-  const int64_t parts = ceil_div(n, most);
-  for (int64_t i = 0, first = 0; i < parts; ++i) {
-    const int64_t count = ceil_div(n - first, parts - i);
-    body(first, count);
-    first += count;
+// Nearly equal parts of [0, n), none larger than `most`: first() to first() + count().
+class Parts {
+ public:
+  Parts(int64_t n, int64_t most) : n_(n), left_(ceil_div(n, most)) { next(0); }
+  bool more() const { return left_ > 0; }
+  int64_t first() const { return first_; }
+  int64_t count() const { return count_; }
+  void next() {
+    --left_;
+    next(first_ + count_);
   }
+
+ private:
+  void next(int64_t first) {
+    first_ = first;
+    if (left_ > 0) count_ = ceil_div(n_ - first, left_);
+  }
+  int64_t n_, left_, first_ = 0, count_ = 0;
+};
+
+void mix(const float* x, const int64_t* source, int64_t plane, int64_t terms, const float* a,
+         int64_t vectors, float* z, int64_t n) {
+  const MixTile* tile = vectors == 2 ? kMix2.tile : kMix1.tile;
+  for (Parts p(n, vectors == 2 ? kMixPixels<2> : kMixPixels<1>); p.more(); p.next())
+    tile[p.count() - 1](x + p.first(), source, plane, terms, a, z + p.first() * vectors * L);
+}
+
+void depthwise(const Depthwise& d) {
+  const DepthwiseTile* tile = d.step == L       ? kDepthwise1.tile
+                              : d.step == 2 * L ? kDepthwise2.tile
+                              : d.step == 4 * L ? kDepthwise4.tile
+                                                : kDepthwise0.tile;
+  for (Parts p(d.n, L); p.more(); p.next())
+    for (int64_t m = 0; m < d.vectors; ++m)
+      tile[p.count() - 1](d.z + p.first() * d.step + m * L, d.tap, d.taps, d.w + m * L,
+                          d.vectors * L, d.step, lanes_of(d.lanes - m * L),
+                          d.t + m * L * d.pitch + p.first(), d.pitch);
 }

@@ -1,9 +1,16 @@
-#pragma once
 #include <immintrin.h>
+
+#include "simd.h"
+
+namespace onnx_lowrank {
+namespace {
+
 struct Vec {
   using T = __m256;
   static constexpr int L = 8, kRegisters = 16, kRows = 4;
-  static __m256i mask(int n) { return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)); }
+  static __m256i mask(int n) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  }
   static T load(const float* p) { return _mm256_loadu_ps(p); }
   static void store(float* p, T v) { _mm256_storeu_ps(p, v); }
   static T load(const float* p, int n) { return _mm256_maskload_ps(p, mask(n)); }
@@ -21,7 +28,10 @@ struct Vec {
   static void transpose(T* v) {
     T a[8], b[8];
 #pragma GCC unroll 16
-    for (int i = 0; i < 8; i += 2) { a[i] = _mm256_unpacklo_ps(v[i], v[i + 1]); a[i + 1] = _mm256_unpackhi_ps(v[i], v[i + 1]); }
+    for (int i = 0; i < 8; i += 2) {
+      a[i] = _mm256_unpacklo_ps(v[i], v[i + 1]);
+      a[i + 1] = _mm256_unpackhi_ps(v[i], v[i + 1]);
+    }
 #pragma GCC unroll 16
     for (int i = 0; i < 8; i += 4)
 #pragma GCC unroll 16
@@ -37,8 +47,24 @@ struct Vec {
   }
   static T even(T a, T b) { return ordered(_mm256_shuffle_ps(a, b, 0x88)); }
   static T odd(T a, T b) { return ordered(_mm256_shuffle_ps(a, b, 0xdd)); }
-  static T ordered(T v) { return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(v), 0xd8)); }
+  static T ordered(T v) {
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(v), 0xd8));
+  }
   // a0 b0 a1 b1 ..., first and second half
-  static T low(T a, T b) { return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x20); }
-  static T high(T a, T b) { return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x31); }
+  static T low(T a, T b) {
+    return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x20);
+  }
+  static T high(T a, T b) {
+    return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x31);
+  }
 };
+
+#include "functions.inl"
+
+}  // namespace
+
+namespace simd {
+const Simd avx2 = kFunctions;
+}
+
+}  // namespace onnx_lowrank

@@ -1,10 +1,12 @@
-// MonochromaticConv. One block: one image, one output depth, one colour, Q of its filters, P * threads output pixels.
+// MonochromaticConv. One block: one image, one output depth, one colour, Q of its filters, P *
+// threads output pixels.
 //
-// The pixels of a strip of columns are numbered row by row and blocks take runs of them, so that no part of a tile hangs over the
-// edge. The block computes its colour's plane, Z = sum of colours[c] X over the rows it needs, into shared memory (the colour
-// transform is never in device memory), then each thread holds P pixels x Q filters in registers: for each tap P loads of Z
-// and Q / 4 broadcast loads of weights feed P x Q multiply-adds. Columns are split by stride phase, so that neighbouring
-// threads read neighbouring words whatever the stride.
+// The pixels of a strip of columns are numbered row by row and blocks take runs of them, so that no
+// part of a tile hangs over the edge. The block computes its colour's plane, Z = sum of colours[c]
+// X over the rows it needs, into shared memory (the colour transform is never in device memory),
+// then each thread holds P pixels x Q filters in registers: for each tap P loads of Z and Q / 4
+// broadcast loads of weights feed P x Q multiply-adds. Columns are split by stride phase, so that
+// neighbouring threads read neighbouring words whatever the stride.
 #pragma once
 #include "device.h"
 
@@ -21,10 +23,10 @@ struct MonoParams {
   int row_pitch;             // words from one row of Z to the next
   int plane_words;           // of Z; the weights follow
   Divisor strip_divisor, stride_divisor;
-  const float *colour;       // [colours][channels]
-  const float *filter;       // [colours][chunks][taps][Q], zero beyond per_colour
-  const float *bias;         // [colours][chunks][Q]
-  const int *target;         // [filters]: where a sorted filter goes
+  const float* colour;  // [colours][channels]
+  const float* filter;  // [colours][chunks][taps][Q], zero beyond per_colour
+  const float* bias;    // [colours][chunks][Q]
+  const int* target;    // [filters]: where a sorted filter goes
 };
 
 constexpr int kMonoThreads = 128;
@@ -53,7 +55,8 @@ OLR_KERNEL OLR_BOUNDS(Threads, 512 / Threads) mono_kernel(const MonoParams p, co
   const int row0 = top * w.stride[1] - w.begin[1], column0 = left * w.stride[2] - w.begin[2];
   const int taps = w.kernel[1] * w.kernel[2];
 
-  // Where each pixel of this thread begins in Z: pixel i of a thread is Threads after the one before.
+  // Where each pixel of this thread begins in Z: pixel i of a thread is Threads after the one
+  // before.
   int base[P];
   OLR_UNROLL
   for (int i = 0; i < P; ++i) {
@@ -94,7 +97,8 @@ OLR_KERNEL OLR_BOUNDS(Threads, 512 / Threads) mono_kernel(const MonoParams p, co
         shared[r * p.row_pitch + (c - at * w.stride[2]) * p.phase_pitch + at] = z;
       }
     }
-    const float* const filter = p.filter + (static_cast<int64_t>(part) * w.kernel[0] + k0) * taps * Q;
+    const float* const filter =
+        p.filter + (static_cast<int64_t>(part) * w.kernel[0] + k0) * taps * Q;
     for (int i = threadIdx.x; i < taps * Q; i += Threads) weights[i] = __ldg(filter + i);
     __syncthreads();
 
@@ -111,17 +115,18 @@ OLR_KERNEL OLR_BOUNDS(Threads, 512 / Threads) mono_kernel(const MonoParams p, co
         OLR_UNROLL
         for (int q = 0; q < Q; q += 4) {
           const float4 four = *reinterpret_cast<const float4*>(tap + q);
-          weight[q] = four.x, weight[q + 1] = four.y, weight[q + 2] = four.z, weight[q + 3] = four.w;
+          weight[q] = four.x, weight[q + 1] = four.y, weight[q + 2] = four.z,
+          weight[q + 3] = four.w;
         }
         OLR_UNROLL
-        for (int i = 0; i < P; ++i)
-          OLR_UNROLL
-          for (int q = 0; q < Q; ++q) sum[i][q] += value[i] * weight[q];
+        for (int i = 0; i < P; ++i) OLR_UNROLL
+        for (int q = 0; q < Q; ++q) sum[i][q] += value[i] * weight[q];
       }
     }
   }
 
-  const int64_t out_plane = static_cast<int64_t>(w.out[1]) * w.out[2], out_volume = out_plane * w.out[0];
+  const int64_t out_plane = static_cast<int64_t>(w.out[1]) * w.out[2],
+                out_volume = out_plane * w.out[0];
   T* const to = y + image * p.filters * out_volume + depth * out_plane;
   const int held = min(Q, p.per_colour - chunk * Q), sorted = colour * p.per_colour + chunk * Q;
   int64_t place[P];
@@ -129,7 +134,8 @@ OLR_KERNEL OLR_BOUNDS(Threads, 512 / Threads) mono_kernel(const MonoParams p, co
   for (int i = 0; i < P; ++i) {
     const int pixel = first + i * Threads + static_cast<int>(threadIdx.x);
     const int row = pixel / width;
-    place[i] = pixel > last ? -1 : static_cast<int64_t>(row) * w.out[2] + left + pixel - row * width;
+    place[i] =
+        pixel > last ? -1 : static_cast<int64_t>(row) * w.out[2] + left + pixel - row * width;
   }
   OLR_UNROLL
   for (int q = 0; q < Q; ++q) {
