@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from onnx_lowrank.measure.benchmarking import BenchReport, benchmark
     from onnx_lowrank.measure.profiling import ProfileReport, profile
     from onnx_lowrank.measure.verification import Tolerance, VerifyReport
+    from onnx_lowrank.pipelines.budget_result import BudgetResult
     from onnx_lowrank.pipelines.cascade import CascadeResult, cascade
     from onnx_lowrank.pipelines.compress import compress
     from onnx_lowrank.pipelines.inspect import cost, inspect
     from onnx_lowrank.pipelines.result import CompressReport, CompressResult, CostReport, LayerInfo
     from onnx_lowrank.pipelines.sweeping import SweepData, SweepReport, sweep
     from onnx_lowrank.pipelines.verify import verify
-    from onnx_lowrank.pipelines.within_budget import BudgetResult, compress_to_budget
+    from onnx_lowrank.pipelines.within_budget import compress_to_budget
     from onnx_lowrank.planning.budget import Budget
     from onnx_lowrank.planning.plan import Plan
     from onnx_lowrank.runtime.doctor import diagnose
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "BenchReport": "measure.benchmarking",
     "Budget": "planning.budget",
-    "BudgetResult": "pipelines.within_budget",
+    "BudgetResult": "pipelines.budget_result",
     "CascadeResult": "pipelines.cascade",
     "CompressReport": "pipelines.result",
     "CompressResult": "pipelines.result",

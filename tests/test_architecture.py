@@ -181,3 +181,8 @@ def test_no_file_imports_one_that_imports_it() -> None:
         assert free, f"circles among {sorted(uses)}"
         for name in free:
             del uses[name]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_no_file_is_longer_than_a_reader_can_hold(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 350

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ops import MODULES
 from tables import OPS
 
-from onnx_lowrank.lowering.functions import ACTIVATING
+from onnx_lowrank.rewriting.lowering.functions import ACTIVATING
 
 
 def points() -> list[Point]:

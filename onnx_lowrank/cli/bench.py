@@ -135,8 +135,8 @@ def _save_latency(
     quiet: bool,
 ) -> None:
     from onnx_lowrank.files import write_text
-    from onnx_lowrank.pipelines.within_budget import measure_latencies
     from onnx_lowrank.report.console import say
+    from onnx_lowrank.search.latency_table import measure_latencies
 
     with show_progress(quiet=quiet) as progress:
         table = measure_latencies(

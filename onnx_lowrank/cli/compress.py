@@ -38,14 +38,13 @@ from onnx_lowrank.cli.options import (
     workers,
 )
 from onnx_lowrank.cli.output import print_result, show_progress
+from onnx_lowrank.cli.search_output import NOTHING, write_search
 from onnx_lowrank.errors import PlanError
 from onnx_lowrank.planning.budget import Budget, Objective
 
 if TYPE_CHECKING:
     from onnx_lowrank.pipelines.result import CompressReport
-    from onnx_lowrank.pipelines.within_budget import BudgetResult
 
-_NOTHING = "nothing was written; --keep-anyway writes it"
 _SHARE = within("give a share above 0 and up to 1", above=0, most=1)
 
 
@@ -183,6 +182,7 @@ def compress(
     from onnx_lowrank.documents import measured
     from onnx_lowrank.files import write_text
     from onnx_lowrank.pipelines import compress as pipeline
+    from onnx_lowrank.pipelines.within_budget import compress_to_budget
 
     goals = (min_speedup, macs, params, size_mb)
     losses = (max_drop, min_sqnr)
@@ -207,40 +207,47 @@ def compress(
         searching=searching,
     )
     if searching:
-        return _to_budget(
-            model,
-            Budget(
-                max_drop=max_drop,
-                min_sqnr_db=min_sqnr,
-                min_speedup=min_speedup,
-                macs=macs,
-                params=params,
-                size_mb=size_mb,
-                score=score,
-                objective=cast("Objective", objective),
-            ),
+        budget = Budget(
+            max_drop=max_drop,
+            min_sqnr_db=min_sqnr,
+            min_speedup=min_speedup,
+            macs=macs,
+            params=params,
+            size_mb=size_mb,
+            score=score,
+            objective=cast("Objective", objective),
+        )
+        with show_progress(quiet=quiet) as progress:
+            found = compress_to_budget(
+                model,
+                budget,
+                data=data,
+                calibration=calibrate,
+                calibration_limit=calibrate_limit,
+                preprocess=preprocess,
+                labels_from=labels,
+                strict=strict,
+                limit=limit,
+                input_shapes=read_shapes(input_shape),
+                threads=threads,
+                engine=engine,
+                jobs=jobs,
+                dask=dask,
+                latency=None if latency is None else read_latency(latency),
+                lowering=lowering or "auto",
+                keep=keep,
+                seed=seed,
+                progress=progress,
+            )
+        return write_search(
+            found,
             output,
+            where={"provider": engine, "threads": threads},
             save_plan=save_plan,
             force=force,
             keep_anyway=keep_anyway,
             as_json=as_json,
             quiet=quiet,
-            data=data,
-            calibration=calibrate,
-            calibration_limit=calibrate_limit,
-            preprocess=preprocess,
-            labels_from=labels,
-            strict=strict,
-            limit=limit,
-            input_shapes=read_shapes(input_shape),
-            threads=threads,
-            engine=engine,
-            jobs=jobs,
-            dask=dask,
-            latency=None if latency is None else read_latency(latency),
-            lowering=lowering or "auto",
-            keep=keep,
-            seed=seed,
         )
     if score is not None:
         raise PlanError(
@@ -301,62 +308,9 @@ def _refuse_unread(options: Mapping[str, object], *, searching: bool) -> None:
         )
 
 
-def _to_budget(
-    model: Path,
-    budget: Budget,
-    output: Path,
-    *,
-    save_plan: Path | None,
-    force: bool,
-    keep_anyway: bool,
-    as_json: bool,
-    quiet: bool,
-    **options: Any,
-) -> int:
-    from onnx_lowrank.documents import measured
-    from onnx_lowrank.files import write_text
-    from onnx_lowrank.pipelines.within_budget import compress_to_budget
-
-    with show_progress(quiet=quiet) as progress:
-        result = compress_to_budget(model, budget, progress=progress, **options)
-    written = result.passed or keep_anyway
-    if written:
-        result.compressed.save(output, force=force)
-    if save_plan is not None:
-        text = json.dumps(result.compressed.plan.to_dict(), indent=2) + "\n"
-        write_text(save_plan, text)
-    where = {"provider": options["engine"], "threads": options["threads"]}
-    print_result(
-        lambda: measured(
-            "search", {**result.to_dict(), **_written(result, output, written=written)}, **where
-        ),
-        lambda: _print_search(result, output if written else None),
-        as_json=as_json,
-        quiet=quiet,
-    )
-    return 0 if result.passed else 1
-
-
-def _written(result: BudgetResult, output: Path, *, written: bool) -> dict[str, str | None]:
-    return {
-        "output": str(output) if written else None,
-        "check_command": result.check_command(output) if written else None,
-    }
-
-
 def _print_tables(report: CompressReport, output: Path | None) -> None:
     from onnx_lowrank.report import tables
     from onnx_lowrank.report.console import say
 
     tables.print_compress(report)
-    say(f"wrote {output}" if output else _NOTHING)
-
-
-def _print_search(result: BudgetResult, output: Path | None) -> None:
-    from onnx_lowrank.report import search_tables
-    from onnx_lowrank.report.console import say
-
-    search_tables.print_search(result)
-    say(f"wrote {output}" if output else _NOTHING)
-    if output and (check := result.check_command(output)):
-        say(f"check it there: {check}")
+    say(f"wrote {output}" if output else NOTHING)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnx_lowrank.pipelines.within_budget import BudgetResult
+from onnx_lowrank.pipelines.budget_result import BudgetResult
 from onnx_lowrank.report.console import (
     new_table,
     print_kept,

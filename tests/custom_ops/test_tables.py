@@ -11,7 +11,7 @@ from ops import MODULES
 from tables import ISAS, OPS, VECTOR_ISAS, Op, isas_here
 from test_kernels import agree, layer
 
-from onnx_lowrank.lowering import functions
+from onnx_lowrank.rewriting.lowering import functions
 
 
 def test_the_tables_are_read_whole() -> None:

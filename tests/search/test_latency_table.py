@@ -17,7 +17,7 @@ from onnx import numpy_helper, parser
 
 import onnx_lowrank
 from onnx_lowrank.errors import PlanError
-from onnx_lowrank.pipelines.within_budget import BudgetResult
+from onnx_lowrank.pipelines.budget_result import BudgetResult
 from onnx_lowrank.planning.budget import Budget
 from onnx_lowrank.planning.latency import SavedLatencies, Timed
 from onnx_lowrank.search.timing import Stopwatch

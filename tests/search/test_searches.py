@@ -18,7 +18,7 @@ from onnx import numpy_helper, parser
 
 from onnx_lowrank import compress_to_budget
 from onnx_lowrank.measure.verification.report import DEFAULT_SQNR_DB
-from onnx_lowrank.pipelines.within_budget import BudgetResult
+from onnx_lowrank.pipelines.budget_result import BudgetResult
 from onnx_lowrank.planning.budget import Budget
 from onnx_lowrank.planning.latency import Timed
 from onnx_lowrank.search.latency_source import MeasuredElsewhere

@@ -15,7 +15,8 @@ from counting import latencies
 from onnx_lowrank.errors import PlanError
 from onnx_lowrank.graph.io import serialised_size
 from onnx_lowrank.graph.layers import find_layers
-from onnx_lowrank.pipelines.within_budget import BudgetResult, compress_to_budget
+from onnx_lowrank.pipelines.budget_result import BudgetResult
+from onnx_lowrank.pipelines.within_budget import compress_to_budget
 from onnx_lowrank.planning.budget import Budget
 from onnx_lowrank.search.knapsack import Together
 from onnx_lowrank.search.sizes import freed

@@ -32,7 +32,7 @@ import cases
 from ops import MODULES
 from tables import ISAS, OPS
 
-from onnx_lowrank.lowering.functions import ACTIVATING
+from onnx_lowrank.rewriting.lowering.functions import ACTIVATING
 
 SHAPE, COMPARED = "x_shape", "compared"  # metadata of a model: what to feed, whether bodies agree
 MEMORY = 6 << 30  # address space of a child

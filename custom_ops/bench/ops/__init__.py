@@ -17,7 +17,7 @@ import numpy as np
 from cases import Parts
 from tables import OPS
 
-from onnx_lowrank.lowering.functions import ACTIVATING
+from onnx_lowrank.rewriting.lowering.functions import ACTIVATING
 
 MODULES: dict[str, ModuleType] = {
     name: import_module(f"{__name__}.{op.file}") for name, op in OPS.items()
