@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper, parser
 
 from onnx_lowrank.schemes import Scheme
 from onnx_lowrank.schemes.base import Fit
-from onnx_lowrank.schemes.fitting import fit_ladder
+from onnx_lowrank.schemes.fits.fit import fit_ladder
 
 Array = NDArray[Any]
 Size = int | str | None

@@ -18,7 +18,7 @@ from onnx_lowrank.calibrate.jobs import Job, Passes, Survey, find_jobs
 from onnx_lowrank.calibrate.run import POSITIONS
 from onnx_lowrank.data import Dataset
 from onnx_lowrank.errors import DataError
-from onnx_lowrank.graph.section import cut_section, find_section
+from onnx_lowrank.graph.extract import extract_region, find_region
 from onnx_lowrank.metrics.accumulator import MomentAccumulator
 from onnx_lowrank.metrics.moments import LayerStatistics
 from onnx_lowrank.runtime import Provider, Session, open_session
@@ -139,18 +139,18 @@ class StepwiseStatistics:
     def _advance(self, side: _Side, tensor: str) -> None:
         """Compute a tensor of a side for all batches, where it is not known yet."""
         fed = {value.name for value in self._dataset.inputs}
-        section = find_section(side.model, tensor, fed | side.files.keys())
-        if not section.nodes:
+        region = find_region(side.model, tensor, fed | side.files.keys())
+        if not region.nodes:
             return
         files = []
         session: Session | None = None
         for number, batch in enumerate(self._dataset):
             values = {
                 name: _read(side.files[name][number]) if name in side.files else batch.feeds[name]
-                for name in section.starts
+                for name in region.starts
             }
             if session is None:
-                cut = cut_section(side.model, section, values)
+                cut = extract_region(side.model, region, values)
                 session = open_session(cut, provider=self._provider, threads=self._threads)
             found = session.run(values, [tensor])[tensor]
             files.append(Path(self._folder.name) / f"{self._count}.npy")
@@ -202,9 +202,7 @@ class StepwiseStatistics:
         for side in sides:
             known = fed | side.files.keys()
             ends = [self._jobs[name].tensor for name in self._waiting]
-            needed = {
-                start for end in ends for start in find_section(side.model, end, known).starts
-            }
+            needed = {start for end in ends for start in find_region(side.model, end, known).starts}
             side.files = {name: files for name, files in side.files.items() if name in needed}
             kept |= {path for files in side.files.values() for path in files}
         for path in Path(self._folder.name).iterdir():

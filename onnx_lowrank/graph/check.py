@@ -17,7 +17,7 @@ from onnx import checker, helper, shape_inference
 from onnx_lowrank.errors import ModelError, suggest
 from onnx_lowrank.graph.external import refer
 from onnx_lowrank.graph.ops import is_op
-from onnx_lowrank.graph.skeleton import split_weights, tensor_bytes
+from onnx_lowrank.graph.without_weights import split_weights, tensor_bytes
 
 Shape = tuple["int | str | None", ...]
 
@@ -53,7 +53,7 @@ def check_model(model: onnx.ModelProto) -> None:
                 f"initializer '{tensor.name}' has {len(tensor.raw_data)} bytes of data, its type "
                 f"and shape {list(tensor.dims)} ask for {tensor_bytes(tensor)}; export it again"
             )
-    skeleton, pairs = split_weights(model, above=LARGE)
+    light, pairs = split_weights(model, above=LARGE)
     try:
         with tempfile.TemporaryDirectory() as folder:
             # The checker sees large weights as external data: it does not read their values, and
@@ -62,12 +62,12 @@ def check_model(model: onnx.ModelProto) -> None:
             for _, copy in pairs:
                 refer(copy, "data", 0)
             path = Path(folder) / "model.onnx"
-            bare = _missing_types(skeleton.graph)
-            path.write_bytes(skeleton.SerializeToString())
+            bare = _missing_types(light.graph)
+            path.write_bytes(light.SerializeToString())
             checker.check_model(str(path))
         for value, kind in bare:
             value.type.CopyFrom(kind)
-        shape_inference.infer_shapes(skeleton, check_type=True, strict_mode=True)
+        shape_inference.infer_shapes(light, check_type=True, strict_mode=True)
     except (
         checker.ValidationError,
         shape_inference.InferenceError,
@@ -128,26 +128,26 @@ def infer_shapes(
     ModelError
         An input is unknown, or does not have that many axes.
     """
-    skeleton, _ = split_weights(model, above=LARGE)
+    light, _ = split_weights(model, above=LARGE)
     noted = {value.name: value for value in model.graph.value_info}
-    if _set_input_shapes(skeleton.graph, input_shapes or {}):
+    if _set_input_shapes(light.graph, input_shapes or {}):
         noted = {}
     if input_shapes:
-        for value in skeleton.graph.output:
+        for value in light.graph.output:
             value.type.tensor_type.ClearField("shape")
-    del skeleton.graph.value_info[:]
-    shapes = _infer(skeleton)
+    del light.graph.value_info[:]
+    shapes = _infer(light)
     missing = [value for name, value in noted.items() if name not in shapes]
     if missing:
-        skeleton.graph.value_info.extend(missing)
-        shapes = _infer(skeleton)
-    while ranks := _lost_ranks(skeleton.graph, shapes):
+        light.graph.value_info.extend(missing)
+        shapes = _infer(light)
+    while ranks := _lost_ranks(light.graph, shapes):
         for name, rank, kind in ranks:
-            value = skeleton.graph.value_info.add(name=name)
+            value = light.graph.value_info.add(name=name)
             value.type.tensor_type.elem_type = kind
             for _ in range(rank):
                 value.type.tensor_type.shape.dim.add()
-        found = _infer(skeleton)
+        found = _infer(light)
         if len(found) <= len(shapes):
             break
         shapes = found
@@ -156,10 +156,10 @@ def infer_shapes(
 
 def element_types(model: onnx.ModelProto) -> dict[str, int]:
     """Return the element type, as ``TensorProto.DataType``, of every tensor where it is known."""
-    skeleton, _ = split_weights(model, above=LARGE)
+    light, _ = split_weights(model, above=LARGE)
     with contextlib.suppress(shape_inference.InferenceError, Error, ValueError, RuntimeError):
-        skeleton = shape_inference.infer_shapes(skeleton)
-    graph = skeleton.graph
+        light = shape_inference.infer_shapes(light)
+    graph = light.graph
     types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     for value in (*graph.value_info, *graph.input, *graph.output):
         if value.type.HasField("tensor_type"):
@@ -174,14 +174,14 @@ def inferred_types(
 
     A shape is None where a size is open. Nothing is taken from notes on inner tensors.
     """
-    skeleton, _ = split_weights(model, above=LARGE)
-    del skeleton.graph.value_info[:]
-    for value in skeleton.graph.output:
+    light, _ = split_weights(model, above=LARGE)
+    del light.graph.value_info[:]
+    for value in light.graph.output:
         value.ClearField("type")
     with contextlib.suppress(shape_inference.InferenceError, Error, ValueError, RuntimeError):
-        skeleton = shape_inference.infer_shapes(skeleton, data_prop=True)
+        light = shape_inference.infer_shapes(light, data_prop=True)
     found = {}
-    for value in (*skeleton.graph.input, *skeleton.graph.value_info, *skeleton.graph.output):
+    for value in (*light.graph.input, *light.graph.value_info, *light.graph.output):
         tensor = value.type.tensor_type
         if tensor.elem_type == onnx.TensorProto.UNDEFINED:
             continue

@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper, shape_inference
 
 from onnx_lowrank.graph.check import inferred_types
 from onnx_lowrank.graph.ops import is_op, standard_op
-from onnx_lowrank.graph.skeleton import bodies
+from onnx_lowrank.graph.without_weights import bodies
 from onnx_lowrank.types import AnyArray
 
 # What they give is not fixed by what they read.

@@ -8,7 +8,7 @@ import onnx
 
 from onnx_lowrank.graph.attributes import attribute
 from onnx_lowrank.graph.check import LARGE, Shape, infer_shapes
-from onnx_lowrank.graph.skeleton import split_weights
+from onnx_lowrank.graph.without_weights import split_weights
 
 _POOLS = ("MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool")
 _SAME_SHAPE = (

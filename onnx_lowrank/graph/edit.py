@@ -10,9 +10,9 @@ import onnx
 from onnx import helper, numpy_helper
 
 from onnx_lowrank.graph.constants import Constants
-from onnx_lowrank.graph.fragment import Fragment
 from onnx_lowrank.graph.ops import STANDARD_DOMAINS
-from onnx_lowrank.graph.skeleton import bodies
+from onnx_lowrank.graph.subgraph_builder import SubgraphBuilder
+from onnx_lowrank.graph.without_weights import bodies
 from onnx_lowrank.types import AnyArray
 
 
@@ -204,9 +204,9 @@ class GraphEditor:
     def _position(self, node: onnx.NodeProto) -> int:
         return next(i for i, other in enumerate(self.graph.node) if other is node)
 
-    def replace(self, node: onnx.NodeProto, fragment: Fragment) -> None:
-        """Put a fragment in a node's place: from the node's first input to its first output."""
-        exported = fragment.export()
+    def replace(self, node: onnx.NodeProto, builder: SubgraphBuilder) -> None:
+        """Put a builder in a node's place: from the node's first input to its first output."""
+        exported = builder.export()
         for each in exported.node:
             carry_notes(node, each)
         names = {exported.input[0].name: node.input[0], exported.output[0].name: node.output[0]}

@@ -11,8 +11,8 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from onnx_lowrank.errors import ModelError
-from onnx_lowrank.graph.skeleton import all_tensors, tensor_bytes
 from onnx_lowrank.graph.validate import check_tensor
+from onnx_lowrank.graph.without_weights import all_tensors, tensor_bytes
 
 ALIGNMENT = 4096  # a page: what a runtime needs to map a tensor instead of copying it
 

@@ -22,7 +22,7 @@ from onnx_lowrank.graph.external import (
     refer,
     write_data,
 )
-from onnx_lowrank.graph.skeleton import split_weights, tensor_bytes
+from onnx_lowrank.graph.without_weights import split_weights, tensor_bytes
 from onnx_lowrank.types import ModelSource
 
 # A protobuf message ends at 2 GiB; the structure of the graph gets the rest of it.
@@ -197,13 +197,13 @@ def serialised_size(model: onnx.ModelProto) -> int:
     data = _serialise(model) if weights <= SINGLE_FILE_LIMIT else None
     if data is not None:
         return len(data)
-    skeleton, pairs = split_weights(model, above=EXTERNAL_FROM)
+    light, pairs = split_weights(model, above=EXTERNAL_FROM)
     end = 0
     for tensor, copy in pairs:
         offset = end + -end % ALIGNMENT
         end = offset + tensor_bytes(tensor)
         refer(copy, _NAME_LENGTH * "0", offset)
-    data = _serialise(skeleton)
+    data = _serialise(light)
     if data is None:
         raise OutputError(
             "the model cannot be written: what is not in initializers is beyond 2 GiB; "
@@ -227,14 +227,14 @@ def _serialise(model: onnx.ModelProto) -> bytes | None:
 
 
 def _save_in_two(model: onnx.ModelProto, target: Path) -> Path:
-    skeleton, pairs = split_weights(model, above=EXTERNAL_FROM)
+    light, pairs = split_weights(model, above=EXTERNAL_FROM)
     with temporary(target) as (file, partial):
         offsets, digest = write_data((tensor for tensor, _ in pairs), file)
         flush(file)
         place = target.with_name(f"{target.name}.{digest[:16]}.data")
         for (_, tensor), offset in zip(pairs, offsets, strict=True):
             refer(tensor, place.name, offset)
-        data = _serialise(skeleton)
+        data = _serialise(light)
         if data is None:
             raise OutputError(
                 f"cannot write {target}: what is not in initializers is beyond 2 GiB; "

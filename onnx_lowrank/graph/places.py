@@ -14,8 +14,8 @@ from onnx_lowrank.graph.foreign_layers import ForeignOp, foreign_op
 from onnx_lowrank.graph.ops import is_op
 from onnx_lowrank.graph.portable_layers import DOMAIN
 from onnx_lowrank.graph.scope import Scope
-from onnx_lowrank.graph.skeleton import bodies
 from onnx_lowrank.graph.specs import sizes_of
+from onnx_lowrank.graph.without_weights import bodies
 from onnx_lowrank.storage import StoredWeight
 
 

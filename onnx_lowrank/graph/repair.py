@@ -14,7 +14,7 @@ from onnx import helper, shape_inference
 from onnx_lowrank.graph.check import LARGE
 from onnx_lowrank.graph.ops import STANDARD_DOMAINS
 from onnx_lowrank.graph.order import sort_nodes
-from onnx_lowrank.graph.skeleton import bodies, split_weights
+from onnx_lowrank.graph.without_weights import bodies, split_weights
 
 _IMPORTS_IR = 3  # below, no domain is imported
 _CONSTANT_INPUTS_IR = 4  # below, every initializer is listed among the inputs
@@ -80,12 +80,12 @@ def drop_stale_shapes(model: onnx.ModelProto) -> list[str]:
     list of str
         What was dropped, a sentence each.
     """
-    skeleton, _ = split_weights(model, above=LARGE)
-    del skeleton.graph.value_info[:]
-    for value in skeleton.graph.output:
+    light, _ = split_weights(model, above=LARGE)
+    del light.graph.value_info[:]
+    for value in light.graph.output:
         value.ClearField("type")
     try:
-        inferred = shape_inference.infer_shapes(skeleton).graph
+        inferred = shape_inference.infer_shapes(light).graph
     except (shape_inference.InferenceError, ValueError, RuntimeError):
         return []  # something else is wrong
     found = {v.name: v.type.tensor_type for v in (*inferred.value_info, *inferred.output)}

@@ -12,7 +12,7 @@ from onnx_lowrank.graph.attributes import attribute
 from onnx_lowrank.graph.constants import is_random, value_inputs
 from onnx_lowrank.graph.edit import reads
 from onnx_lowrank.graph.ops import is_op
-from onnx_lowrank.graph.skeleton import bodies, tensor_bytes
+from onnx_lowrank.graph.without_weights import bodies, tensor_bytes
 from onnx_lowrank.storage import StoredTensor, StoredWeight
 
 # They give the numbers of their first input, in another order, shape or type.

@@ -15,7 +15,7 @@ from onnx import TensorProto, defs
 
 from onnx_lowrank.errors import ModelError
 from onnx_lowrank.graph.ops import STANDARD_DOMAINS, is_op
-from onnx_lowrank.graph.skeleton import all_tensors, bodies, tensor_bytes
+from onnx_lowrank.graph.without_weights import all_tensors, bodies, tensor_bytes
 
 MOST_AXES = 64  # numpy's limit
 MOST_ELEMENTS = 2**48  # of one tensor: sizes beyond it are no sizes, and products of them overflow

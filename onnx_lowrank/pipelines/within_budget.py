@@ -243,7 +243,7 @@ def compress_to_budget(
         if budget.objective != "latency":
             why += f"; a search for few {budget.objective} asks for a faster model too"
         failures = (*failures, why)
-    expected = None if found.outlook is None else found.outlook.predict(report.samples)
+    expected = None if found.predictor is None else found.predictor.predict(report.samples)
     return BudgetResult(result, found, failures, table, expected, missed)
 
 

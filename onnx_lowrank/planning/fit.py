@@ -14,7 +14,7 @@ from onnx_lowrank.metrics.base import Metric
 from onnx_lowrank.schemes import Factors, Scheme
 from onnx_lowrank.schemes.base import Weight
 from onnx_lowrank.schemes.dense import Dense, DenseFactors
-from onnx_lowrank.schemes.fitting import fit_ladder
+from onnx_lowrank.schemes.fits.fit import fit_ladder
 
 Bias = NDArray[np.float64]
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_lowrank.conv import ConvSpec
-from onnx_lowrank.graph.fragment import Fragment
+from onnx_lowrank.graph.subgraph_builder import SubgraphBuilder
 from onnx_lowrank.rewriting.passes.base import Pass
 from onnx_lowrank.schemes.base import Factors
 
@@ -54,9 +54,9 @@ class Form(Protocol):
         ...
 
     def lower(
-        self, factors: Factors, conv: ConvSpec, bias: Bias | None, fragment: Fragment
+        self, factors: Factors, conv: ConvSpec, bias: Bias | None, builder: SubgraphBuilder
     ) -> None:
-        """Build the nodes that compute `factors` into `fragment`; only where nothing is refused."""
+        """Build the nodes that compute `factors` into `builder`; only where nothing is refused."""
         ...
 
     def passes(self) -> Sequence[Pass]:

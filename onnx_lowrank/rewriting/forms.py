@@ -9,8 +9,8 @@ import numpy as np
 
 from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.errors import PlanError, SchemeError, suggest
-from onnx_lowrank.graph.fragment import Fragment
 from onnx_lowrank.graph.layers import Layer
+from onnx_lowrank.graph.subgraph_builder import SubgraphBuilder
 from onnx_lowrank.planning.plan import Plan
 from onnx_lowrank.registry import Registry
 from onnx_lowrank.rewriting.form import Bias, Form
@@ -35,10 +35,10 @@ class StandardForm:
         return standard.refusal(structure)
 
     def lower(
-        self, factors: Factors, conv: ConvSpec, bias: Bias | None, fragment: Fragment
+        self, factors: Factors, conv: ConvSpec, bias: Bias | None, builder: SubgraphBuilder
     ) -> None:
         """Build the chain."""
-        standard.lower(factors, conv, bias, fragment)
+        standard.lower(factors, conv, bias, builder)
 
     def passes(self) -> Sequence[Pass]:
         """Return none."""
@@ -57,10 +57,10 @@ class PortableForm:
         return portable.refusal(structure, conv, dtype)
 
     def lower(
-        self, factors: Factors, conv: ConvSpec, bias: Bias | None, fragment: Fragment
+        self, factors: Factors, conv: ConvSpec, bias: Bias | None, builder: SubgraphBuilder
     ) -> None:
         """Build the node."""
-        portable.lower(factors, conv, bias, fragment)
+        portable.lower(factors, conv, bias, builder)
 
     def passes(self) -> Sequence[Pass]:
         """Return those that let nodes of this package do more."""

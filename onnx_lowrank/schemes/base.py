@@ -19,8 +19,8 @@ from typing_extensions import Self
 from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.errors import SchemeError
 from onnx_lowrank.metrics.base import Metric
+from onnx_lowrank.schemes.fits.covariance_problem import LayerProblem
 from onnx_lowrank.schemes.instances import Random
-from onnx_lowrank.schemes.problem import LayerProblem
 from onnx_lowrank.schemes.structure import Factors, Fit, Weight, relative_error
 
 __all__ = [

@@ -22,13 +22,13 @@ from onnx_lowrank.schemes.base import (
     check_finite,
     nearest_divisor,
 )
-from onnx_lowrank.schemes.block_fit import fit_cp, fit_tucker2, start_cp, start_tucker2
-from onnx_lowrank.schemes.clustering import balanced_subspaces
-from onnx_lowrank.schemes.covariance_fit import cp_in_covariance, tucker2_in_covariance
 from onnx_lowrank.schemes.factors import BlockCPFactors, BlockTucker2Factors, members
+from onnx_lowrank.schemes.fits.blocks import fit_cp, fit_tucker2, start_cp, start_tucker2
+from onnx_lowrank.schemes.fits.clustering import balanced_subspaces
+from onnx_lowrank.schemes.fits.covariance_fit import cp_in_covariance, tucker2_in_covariance
+from onnx_lowrank.schemes.fits.covariance_problem import LayerProblem
 from onnx_lowrank.schemes.instances import Random, clusters, uniform
 from onnx_lowrank.schemes.monochromatic import spatial_refusal
-from onnx_lowrank.schemes.problem import LayerProblem
 
 Known = dict[tuple[tuple[int, int], ...], tuple[NDArray[np.int64], NDArray[np.int64]]]
 

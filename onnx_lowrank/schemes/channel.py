@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.metrics.base import Metric
 from onnx_lowrank.schemes.base import Factors, Fit, Scheme, Weight
+from onnx_lowrank.schemes.fits.covariance_problem import LayerProblem
+from onnx_lowrank.schemes.fits.reduced_rank import spectrum
 from onnx_lowrank.schemes.instances import Random, uniform
-from onnx_lowrank.schemes.problem import LayerProblem
-from onnx_lowrank.schemes.reduced_rank import spectrum
 from onnx_lowrank.schemes.two_stage import TwoStageFactors, fit_two_stage, two_stage_in_covariance
 
 

@@ -20,12 +20,12 @@ from onnx_lowrank.schemes.base import (
     nearest_divisor,
     relative_error,
 )
-from onnx_lowrank.schemes.clustering import assign_balanced, balanced_subspaces
-from onnx_lowrank.schemes.covariance_fit import monochromatic_in_covariance
 from onnx_lowrank.schemes.factors import MonochromaticFactors
+from onnx_lowrank.schemes.fits.clustering import assign_balanced, balanced_subspaces
+from onnx_lowrank.schemes.fits.covariance_fit import monochromatic_in_covariance
+from onnx_lowrank.schemes.fits.covariance_problem import LayerProblem
+from onnx_lowrank.schemes.fits.hooi import leading_left
 from onnx_lowrank.schemes.instances import Random, shuffled, uniform
-from onnx_lowrank.schemes.problem import LayerProblem
-from onnx_lowrank.schemes.tucker2_fit import leading_left
 from onnx_lowrank.types import Array
 
 Labels = NDArray[np.int64]

@@ -13,19 +13,19 @@ from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.metrics.base import Metric
 from onnx_lowrank.schemes.base import Factors, Fit, Scheme, Weight, check_finite
 from onnx_lowrank.schemes.bicluster import BiclusterOuter, BiclusterSVD, block_limit
-from onnx_lowrank.schemes.block_fit import (
+from onnx_lowrank.schemes.factors import BlockCPFactors, BlockTucker2Factors
+from onnx_lowrank.schemes.fits.blocks import (
     fit_cp,
     fit_tucker2,
     one_block,
     start_cp,
     start_tucker2,
 )
-from onnx_lowrank.schemes.covariance_fit import cp_in_covariance, tucker2_in_covariance
-from onnx_lowrank.schemes.factors import BlockCPFactors, BlockTucker2Factors
+from onnx_lowrank.schemes.fits.covariance_fit import cp_in_covariance, tucker2_in_covariance
+from onnx_lowrank.schemes.fits.covariance_problem import LayerProblem
+from onnx_lowrank.schemes.fits.reduced_rank import spectrum
 from onnx_lowrank.schemes.instances import Random
 from onnx_lowrank.schemes.monochromatic import spatial_refusal
-from onnx_lowrank.schemes.problem import LayerProblem
-from onnx_lowrank.schemes.reduced_rank import spectrum
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,11 @@ from onnx_lowrank.schemes.base import (
     check_finite,
     relative_error,
 )
-from onnx_lowrank.schemes.covariance_fit import spatial_in_covariance
 from onnx_lowrank.schemes.factors import SpatialFactors
+from onnx_lowrank.schemes.fits.covariance_fit import spatial_in_covariance
+from onnx_lowrank.schemes.fits.covariance_problem import LayerProblem
+from onnx_lowrank.schemes.fits.reduced_rank import reduced_rank, spectrum
 from onnx_lowrank.schemes.instances import Random, uniform
-from onnx_lowrank.schemes.problem import LayerProblem
-from onnx_lowrank.schemes.reduced_rank import reduced_rank, spectrum
 
 __all__ = ["Order", "Spatial", "SpatialFactors", "orders", "separate"]
 

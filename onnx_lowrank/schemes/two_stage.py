@@ -8,8 +8,8 @@ import numpy as np
 
 from onnx_lowrank.metrics.base import Metric
 from onnx_lowrank.schemes.base import Fit, Weight, check_finite, relative_error
-from onnx_lowrank.schemes.problem import LayerProblem
-from onnx_lowrank.schemes.reduced_rank import leading, reduced_rank
+from onnx_lowrank.schemes.fits.covariance_problem import LayerProblem
+from onnx_lowrank.schemes.fits.reduced_rank import leading, reduced_rank
 from onnx_lowrank.schemes.structure import Arrays, Factors, Multilinear
 from onnx_lowrank.types import Array
 

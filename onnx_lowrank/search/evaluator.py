@@ -21,7 +21,7 @@ from onnx_lowrank.schemes.dense import Dense
 from onnx_lowrank.search.candidate import Candidate, Chosen, Option
 from onnx_lowrank.search.context import SearchContext
 from onnx_lowrank.search.fits import FORMAT, LayerProblem, from_arrays, to_arrays
-from onnx_lowrank.search.prediction import Outlook
+from onnx_lowrank.search.prediction import Predictor
 from onnx_lowrank.search.problem import Picks, Problem
 from onnx_lowrank.search.quality import Quality, QualityMeter
 from onnx_lowrank.search.result import Explored
@@ -161,9 +161,9 @@ class Evaluator:
             self._context.store.put_data(key, stored)
         return stored
 
-    def outlook(self, chosen: Chosen) -> Outlook | None:
+    def predictor(self, chosen: Chosen) -> Predictor | None:
         """Return what the samples of the search say of others."""
-        return self._meter.outlook(self._context.assemble(chosen), self._context.budget)
+        return self._meter.predictor(self._context.assemble(chosen), self._context.budget)
 
     def accepts(self, problem: Problem, picks: Picks) -> bool:
         """Whether the fits of some picks are within the budget, as measured; it is noted."""

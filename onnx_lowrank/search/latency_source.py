@@ -174,7 +174,7 @@ class MeasuredHere:
         models = {dense: group.dense, **dict(zip(keys, group.candidates, strict=True))}
 
         def roughly(wanted: Sequence[str]) -> dict[str, Timed]:
-            ratios = self.stopwatch.glance([models[key] for key in wanted], feeds)
+            ratios = self.stopwatch.rough([models[key] for key in wanted], feeds)
             return {k: Timed(0.0, r, r, r) for k, r in zip(wanted, ratios.tolist(), strict=True)}
 
         def well(wanted: Sequence[str]) -> dict[str, Timed]:
@@ -183,7 +183,7 @@ class MeasuredHere:
             )
             return dict(zip(wanted, timed, strict=True))
 
-        rough = self._kept("glance", [dense, *keys], roughly)
+        rough = self._kept("rough", [dense, *keys], roughly)
         ratios = np.array([each.ratio for each in rough[1:]])
         forms = np.array(group.forms)
         clear = self.settings.clearly_slower

@@ -13,7 +13,7 @@ from onnx_lowrank.types import Array
 
 
 @dataclass(eq=False)
-class Seen:
+class ObservedOutputs:
     """A model's outputs beside the original's.
 
     Squared errors and signals are of every batch, and of every float output or part of one; scores

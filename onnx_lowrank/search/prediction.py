@@ -52,7 +52,7 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class CountedOutlook:
+class CountPredictor:
     """Samples that were won or lost, of which others are predicted.
 
     Attributes
@@ -73,7 +73,7 @@ class CountedOutlook:
     design: float
 
     @classmethod
-    def of(cls, quantity: Quantity, outcomes: NDArray[np.int64]) -> CountedOutlook:
+    def of(cls, quantity: Quantity, outcomes: NDArray[np.int64]) -> CountPredictor:
         """Summarise outcomes in the order of the data: 1 lost, -1 gained, 0 as before."""
         lost, gained, same = (int(np.count_nonzero(outcomes == kind)) for kind in (1, -1, 0))
         return cls(quantity, lost, gained, same, design_effect(outcomes))
@@ -98,7 +98,7 @@ class CountedOutlook:
 
 
 @dataclass(frozen=True)
-class MeanOutlook:
+class MeanPredictor:
     """A figure of all samples, with its standard error.
 
     Attributes
@@ -127,7 +127,7 @@ class MeanOutlook:
         figure: Callable[[NDArray[np.int64]], float],
         *,
         units: int | None = None,
-    ) -> MeanOutlook | None:
+    ) -> MeanPredictor | None:
         """Leave out groups of neighbours in turn (the delete-a-group jackknife).
 
         Parameters
@@ -143,7 +143,7 @@ class MeanOutlook:
 
         Returns
         -------
-        MeanOutlook or None
+        MeanPredictor or None
             None where there are fewer than two units, or the figure is not finite.
         """
         places = np.arange(samples if units is None else units)
@@ -183,7 +183,7 @@ class MeanOutlook:
         return self.error * float(np.sqrt(1 + self.samples / samples))
 
 
-Outlook = CountedOutlook | MeanOutlook
+Predictor = CountPredictor | MeanPredictor
 
 
 def design_effect(outcomes: NDArray[np.int64] | NDArray[np.float64]) -> float:

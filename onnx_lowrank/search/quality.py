@@ -25,9 +25,9 @@ from onnx_lowrank.measure.verification.scales import Part, parts_of
 from onnx_lowrank.planning.budget import Budget
 from onnx_lowrank.runtime.engines import CPU, Engine, LoadedModel
 from onnx_lowrank.search.margins import Margins
-from onnx_lowrank.search.observed import Seen
-from onnx_lowrank.search.prediction import CountedOutlook, MeanOutlook, Outlook
-from onnx_lowrank.search.user_score import Judge, rows_of
+from onnx_lowrank.search.observed import ObservedOutputs
+from onnx_lowrank.search.prediction import CountPredictor, MeanPredictor, Predictor
+from onnx_lowrank.search.user_score import UserScore, rows_of
 from onnx_lowrank.types import Array
 
 SURE = 0.9  # probability that the verdict agrees, where its samples are foreseen
@@ -57,7 +57,7 @@ class Quality:
         Number of samples.
     margins : Margins or None
         Where both drops come from; None for a user's score.
-    sqnr : MeanOutlook or None
+    sqnr : MeanPredictor or None
         What `sqnr_db` says of other samples; None where the samples cannot tell.
     common : float or None
         Share of the samples that the original puts into one class, where the drop is of top-1
@@ -73,7 +73,7 @@ class Quality:
     expected_drop: float | None
     samples: int
     margins: Margins | None = None
-    sqnr: MeanOutlook | None = None
+    sqnr: MeanPredictor | None = None
     common: float | None = None
     varying_db: float | None = None
 
@@ -120,7 +120,7 @@ class Quality:
     def from_dict(cls, data: Any) -> Quality:
         """Read what `to_dict` gave."""
         margins = None if data["margins"] is None else Margins(**data["margins"])
-        told = None if data["sqnr"] is None else MeanOutlook(**data["sqnr"])
+        told = None if data["sqnr"] is None else MeanPredictor(**data["sqnr"])
         drop, expected = data["drop"], data["expected_drop"]
         scores = (data["common"], data["varying_db"])
         return cls(
@@ -189,7 +189,7 @@ class QualityMeter:
         self._score = None
         if score is not None:
             rows = rows_of(self._reference, self._samples)
-            self._score = Judge(score, rows, self._labels)
+            self._score = UserScore(score, rows, self._labels)
 
     @property
     def has_drop(self) -> bool:
@@ -210,7 +210,7 @@ class QualityMeter:
             drop = BEYOND if self.has_drop else None
             return Quality(BEYOND, -BEYOND, drop, None, samples)
         sqnr = seen.sqnr_db()
-        told = self._sqnr_outlook(seen)
+        told = self._sqnr_predictor(seen)
         if self._score is not None:
             drop = self._score.drop(rows_of(seen.outputs, self._samples))
             return Quality(seen.noise, sqnr, drop, None, samples, None, told)
@@ -225,7 +225,7 @@ class QualityMeter:
         seen = self._see(model, step=max(sum(self._samples) // PROBE_SAMPLES, 1))
         return seen.noise if np.isfinite(seen.ratio) else BEYOND
 
-    def outlook(self, model: onnx.ModelProto, budget: Budget) -> Outlook | None:
+    def predictor(self, model: onnx.ModelProto, budget: Budget) -> Predictor | None:
         """Return what the samples say of others: of what the budget bounds.
 
         That is the drop, or the signal-to-error ratio where only that is bounded. None where the
@@ -233,16 +233,16 @@ class QualityMeter:
         """
         seen = self._see(model)
         if budget.max_drop is None and budget.min_sqnr_db is not None:
-            return self._sqnr_outlook(seen)
+            return self._sqnr_predictor(seen)
         if self._score is not None:
-            return self._score.outlook(rows_of(seen.outputs, self._samples))
+            return self._score.predictor(rows_of(seen.outputs, self._samples))
         if seen.ours is None or seen.theirs is None:
             return None
         first, second = seen.ours.argmax(axis=1), seen.theirs.argmax(axis=1)
         if self._labels is None:
-            return CountedOutlook.of("agreement", (first != second).astype(np.int64))
+            return CountPredictor.of("agreement", (first != second).astype(np.int64))
         right = (first == self._labels).astype(np.int64)
-        return CountedOutlook.of("accuracy", right - (second == self._labels))
+        return CountPredictor.of("accuracy", right - (second == self._labels))
 
     def chance(self, model: onnx.ModelProto, budget: Budget, unseen: int) -> float:
         """Return the probability that so many other samples keep a model within the budget.
@@ -254,28 +254,28 @@ class QualityMeter:
             return float(seen.ratio == 0)
         chances = [1.0]
         if (least := budget.min_sqnr_db) is not None:
-            told = self._sqnr_outlook(seen)
+            told = self._sqnr_predictor(seen)
             chances.append(0.0 if told is None else told.chance(least, unseen))
         if (most := budget.max_drop) is not None:
-            outlook: MeanOutlook | Margins | None = None
+            predictor: MeanPredictor | Margins | None = None
             if self._score is not None:
-                outlook = self._score.outlook(rows_of(seen.outputs, self._samples))
+                predictor = self._score.predictor(rows_of(seen.outputs, self._samples))
             elif seen.ours is not None and seen.theirs is not None:
-                outlook = self._margins(seen.ours, seen.theirs)
+                predictor = self._margins(seen.ours, seen.theirs)
                 if not _scores_hold(*self._scores(seen), budget):
                     chances.append(0.0)
-            chances.append(0.0 if outlook is None else outlook.chance(most, unseen))
+            chances.append(0.0 if predictor is None else predictor.chance(most, unseen))
         return min(chances)
 
-    def _sqnr_outlook(self, seen: Seen) -> MeanOutlook | None:
+    def _sqnr_predictor(self, seen: ObservedOutputs) -> MeanPredictor | None:
         def sqnr(places: NDArray[np.int64]) -> float:
             found = seen.sqnr_db(places)
             return found if found < SQNR_CAP_DB else np.inf  # there is no error to tell of
 
         samples = sum(self._samples)
-        return MeanOutlook.of("sqnr_db", samples, sqnr, units=len(self._samples))
+        return MeanPredictor.of("sqnr_db", samples, sqnr, units=len(self._samples))
 
-    def _scores(self, seen: Seen) -> tuple[float | None, float | None]:
+    def _scores(self, seen: ObservedOutputs) -> tuple[float | None, float | None]:
         """Return `common` and `varying_db` of `Quality`: of agreement alone."""
         if self._labels is not None or seen.ours is None or seen.theirs is None:
             return None, None
@@ -299,11 +299,11 @@ class QualityMeter:
             )
         return Margins.of(ours, theirs, ours.argmax(axis=1) if labels is None else labels)
 
-    def _see(self, model: onnx.ModelProto, *, step: int = 1) -> Seen:
+    def _see(self, model: onnx.ModelProto, *, step: int = 1) -> ObservedOutputs:
         """Run a model on every `step`-th batch."""
         loaded = self._engine.load(model)
         shape = (len(self._reference), len(self._parts))
-        seen = Seen(np.zeros(shape), np.zeros(shape))
+        seen = ObservedOutputs(np.zeros(shape), np.zeros(shape))
         ours: list[Array] = []
         theirs: list[Array] = []
         for place, (batch, reference) in enumerate(

@@ -8,7 +8,7 @@ from typing import Any
 from onnx_lowrank.planning.latency import Timed
 from onnx_lowrank.planning.plan import Plan
 from onnx_lowrank.search.candidate import Chosen
-from onnx_lowrank.search.prediction import Outlook
+from onnx_lowrank.search.prediction import Predictor
 from onnx_lowrank.search.quality import Quality
 
 
@@ -89,7 +89,7 @@ class SearchResult:
         Its latency over the original's as the sum of the layers said.
     failures : tuple of str
         Which bounds the nearest plan misses; empty where all hold on the samples of the search.
-    outlook : Outlook or None
+    predictor : Predictor or None
         What those samples say of the loss on others; None where there is none to tell.
     """
 
@@ -101,7 +101,7 @@ class SearchResult:
     latency: Timed
     predicted_ratio: float
     failures: tuple[str, ...]
-    outlook: Outlook | None = None
+    predictor: Predictor | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, ready for JSON."""

@@ -76,7 +76,7 @@ def search(context: SearchContext) -> SearchResult:
         latency=found.timed,
         predicted_ratio=found.predicted,
         failures=found.failures,
-        outlook=evaluator.outlook(chosen),
+        predictor=evaluator.predictor(chosen),
     )
 
 

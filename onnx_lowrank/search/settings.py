@@ -37,7 +37,7 @@ class SearchSettings:
         A whole model's latency off by more shows that single layers' times mislead.
     fast_enough : float
         A model that many times faster than asked for is fast enough, and not too fast.
-    sure : float
+    least_probability : float
         Probability that the verdict agrees, at which a model is taken.
     """
 
@@ -57,7 +57,7 @@ class SearchSettings:
     most_corrections: int = 4
     off: float = 0.1
     fast_enough: float = 1.04
-    sure: float = 0.9
+    least_probability: float = 0.9
 
 
 SETTINGS = SearchSettings()

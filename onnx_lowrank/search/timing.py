@@ -138,7 +138,7 @@ class Stopwatch:
         dense = float(np.median(np.concatenate(base)))
         return [Timed(dense * i.ratio, i.ratio, i.low, i.high) for i in intervals]
 
-    def glance(self, models: Sequence[onnx.ModelProto], feeds: Feeds) -> NDArray[np.float64]:
+    def rough(self, models: Sequence[onnx.ModelProto], feeds: Feeds) -> NDArray[np.float64]:
         """Return roughly the latency of each model over the first one's, in little time."""
         timings, _ = measure(
             self._contenders([(model, feeds) for model in models]),

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from onnx_lowrank.cache import key_of
 from onnx_lowrank.measure.score import OutputRows, Outputs, Score
-from onnx_lowrank.search.prediction import MeanOutlook
+from onnx_lowrank.search.prediction import MeanPredictor
 
 
-class Judge:
+class UserScore:
     """A user's score of models, beside that of the original."""
 
     def __init__(self, score: Score, reference: Outputs, labels: NDArray[np.int64] | None) -> None:
@@ -28,14 +28,14 @@ class Judge:
         """Return what is lost on all samples."""
         return self._base - self._of(outputs, None)
 
-    def outlook(self, outputs: Outputs) -> MeanOutlook | None:
+    def predictor(self, outputs: Outputs) -> MeanPredictor | None:
         """Return what the samples say of the loss on others."""
 
         def drop(places: NDArray[np.int64]) -> float:
             return self._of(self._reference, places) - self._of(outputs, places)
 
         samples = len(next(iter(outputs.values())))
-        return MeanOutlook.of("score", samples, drop)
+        return MeanPredictor.of("score", samples, drop)
 
     def _of(self, outputs: Outputs, places: NDArray[np.int64] | None) -> float:
         if places is None:

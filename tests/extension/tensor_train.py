@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_lowrank.conv import ConvSpec
-from onnx_lowrank.graph.fragment import Fragment
+from onnx_lowrank.graph.subgraph_builder import SubgraphBuilder
 from onnx_lowrank.metrics.base import Metric
 from onnx_lowrank.rewriting.lowering.standard import lower
 from onnx_lowrank.schemes import Factors, Fit, Scheme
@@ -127,7 +127,7 @@ def _(
     factors: TrainFactors,
     conv: ConvSpec,
     bias: Array | None,
-    fragment: Fragment,
+    builder: SubgraphBuilder,
     *,
     forms: object = None,
 ) -> None:
@@ -137,7 +137,7 @@ def _(
         def only(values: Sequence[int], otherwise: int) -> list[int]:
             return [value if place == axis else otherwise for place, value in enumerate(values)]
 
-        return fragment.conv(
+        return builder.conv(
             x,
             weight,
             strides=only(conv.strides, 1),
@@ -147,6 +147,6 @@ def _(
             name=name,
         )
 
-    x = along(0, fragment.input, factors.columns[..., None], "columns")
+    x = along(0, builder.input, factors.columns[..., None], "columns")
     x = along(1, x, factors.rows[:, :, None], "rows")
-    fragment.output(fragment.conv(x, factors.last[..., None, None], bias=bias, name="last"))
+    builder.output(builder.conv(x, factors.last[..., None, None], bias=bias, name="last"))

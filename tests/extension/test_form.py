@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx_lowrank import Budget, compress, compress_to_budget, inspect
 from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.errors import PlanError
-from onnx_lowrank.graph.fragment import Fragment
+from onnx_lowrank.graph.subgraph_builder import SubgraphBuilder
 from onnx_lowrank.planning.latency import Timed
 from onnx_lowrank.rewriting.forms import FORMS
 from onnx_lowrank.rewriting.passes.base import Pass
@@ -46,13 +46,13 @@ class Im2Col:
         factors: Factors,
         conv: ConvSpec,
         bias: NDArray[np.float64] | None,
-        fragment: Fragment,
+        builder: SubgraphBuilder,
     ) -> None:
         assert isinstance(factors, DenseFactors)
         taps = int(np.prod(factors.weight.shape[1:]))
         windows = np.eye(taps).reshape(taps, *factors.weight.shape[1:])
-        x = fragment.conv(
-            fragment.input,
+        x = builder.conv(
+            builder.input,
             windows,
             strides=conv.strides,
             dilations=conv.dilations,
@@ -60,11 +60,11 @@ class Im2Col:
             auto_pad=conv.auto_pad,
             name="windows",
         )
-        x = fragment.node("Transpose", [x], {"perm": [0, 2, 3, 1]}, name="columns")
-        x = fragment.matmul(x, factors.weight.reshape(-1, taps), name="product")
+        x = builder.node("Transpose", [x], {"perm": [0, 2, 3, 1]}, name="columns")
+        x = builder.matmul(x, factors.weight.reshape(-1, taps), name="product")
         if bias is not None:
-            x = fragment.node("Add", [x, fragment.constant(bias, "bias")], name="sum")
-        fragment.output(fragment.node("Transpose", [x], {"perm": [0, 3, 1, 2]}, name="back"))
+            x = builder.node("Add", [x, builder.constant(bias, "bias")], name="sum")
+        builder.output(builder.node("Transpose", [x], {"perm": [0, 3, 1, 2]}, name="back"))
 
     def passes(self) -> Sequence[Pass]:
         return ()

@@ -10,15 +10,15 @@ from onnx_lowrank.errors import ModelError
 from onnx_lowrank.graph import check
 from onnx_lowrank.graph.check import check_model, infer_shapes
 from onnx_lowrank.graph.io import load_model
-from onnx_lowrank.graph.skeleton import split_weights
+from onnx_lowrank.graph.without_weights import split_weights
 
 WEIGHT = np.random.default_rng(0).standard_normal((4, 3, 3, 3))
 
 
-@pytest.fixture(params=["as it is", "as a skeleton"])
+@pytest.fixture(params=["as it is", "as a light"])
 def _mode(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Check with small weights in the model, and again as if they were large."""
-    if request.param == "as a skeleton":
+    if request.param == "as a light":
         monkeypatch.setattr(check, "LARGE", 100)  # the Convs' weights, not the constants of shapes
 
 
@@ -194,12 +194,12 @@ def test_the_light_models_pass(light_folder: object) -> None:
 
 
 def test_large_weights_do_not_take_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beside its skeleton a model of 64 MB of weights is not copied."""
+    """Beside its light a model of 64 MB of weights is not copied."""
     monkeypatch.setattr(check, "LARGE", 2**16)
     model = text_model("net (float[N,4096] x) => (float[N,4096] y) { y = MatMul(x, w) }")
     model.graph.initializer.append(numpy_helper.from_array(np.zeros((4096, 4096), np.float32), "w"))
-    skeleton, pairs = split_weights(model, above=check.LARGE)
+    light, pairs = split_weights(model, above=check.LARGE)
     assert [tensor.name for tensor, _ in pairs] == ["w"]
-    assert skeleton.ByteSize() < 300
+    assert light.ByteSize() < 300
     check_model(model)
     assert infer_shapes(model)["y"] == ("N", 4096)

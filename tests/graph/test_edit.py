@@ -8,7 +8,7 @@ from onnx import TensorProto, helper
 
 from onnx_lowrank.graph.check import check_model
 from onnx_lowrank.graph.edit import GraphEditor, carry_notes
-from onnx_lowrank.graph.fragment import Fragment
+from onnx_lowrank.graph.subgraph_builder import SubgraphBuilder
 
 RNG = np.random.default_rng(0)
 W = RNG.standard_normal((4, 4, 3, 3)).astype(np.float32)
@@ -136,12 +136,12 @@ def test_a_new_initializer(ir_version: int) -> None:
     check_model(model)
 
 
-def by_two(prefix: str) -> Fragment:
+def by_two(prefix: str) -> SubgraphBuilder:
     """The weight W, as twice its half."""
-    fragment = Fragment(prefix, np.dtype(np.float32))
-    x = fragment.conv(fragment.input, W / 2, name="half")
-    fragment.output(fragment.node("Add", [x, x], name="sum"))
-    return fragment
+    builder = SubgraphBuilder(prefix, np.dtype(np.float32))
+    x = builder.conv(builder.input, W / 2, name="half")
+    builder.output(builder.node("Add", [x, x], name="sum"))
+    return builder
 
 
 @pytest.mark.parametrize("ir_version", [3, 8])

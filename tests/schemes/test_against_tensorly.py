@@ -22,7 +22,7 @@ from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.io import load_model
 from onnx_lowrank.graph.layers import find_layers, layer_weight
 from onnx_lowrank.metrics.frobenius import Frobenius
-from onnx_lowrank.schemes import cp_fit, cp_start
+from onnx_lowrank.schemes.fits import cp_als, cp_start
 from onnx_lowrank.schemes.one_block import CP, Tucker2
 
 Array = NDArray[np.float64]
@@ -95,12 +95,12 @@ def test_cp_is_no_worse(weights: dict[str, Array], name: str, rank: int, sweeps:
 
     def ours(most: int) -> Array:
         start = cp_start.spatial_svd(flat[None], rank)
-        return cp_fit.als(flat[None], start, sweeps=most).dense()
+        return cp_als.als(flat[None], start, sweeps=most).dense()
 
     other, others = timed(theirs, weight)
     fit = CP(rank).fit(weight, metric=Frobenius(), rng=np.random.default_rng(0))
     most = 1
-    while (run := timed(partial(ours, most), weight))[0] > other and most < cp_fit.MAX_SWEEPS:
+    while (run := timed(partial(ours, most), weight))[0] > other and most < cp_als.MAX_SWEEPS:
         most *= 2
     print(
         f"\n{name} CP {rank}: {fit.error:.5f}, tensorly {other:.5f} in {others:.2f} s and ", end=""

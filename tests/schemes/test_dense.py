@@ -17,7 +17,7 @@ from onnx_lowrank.planning.fit import FitProblem, fit_layer
 from onnx_lowrank.schemes import SCHEMES, Dense, SchemeSpec
 from onnx_lowrank.schemes.base import Weight
 from onnx_lowrank.schemes.dense import DenseFactors
-from onnx_lowrank.schemes.fitting import fit_ladder
+from onnx_lowrank.schemes.fits.fit import fit_ladder
 from onnx_lowrank.search.fits import from_arrays, to_arrays
 
 LAYERS = [((), 1), ((1, 1), 1), ((3, 3), 1), ((3, 3), 6), ((3, 2, 2), 2), ((5,), 1)]

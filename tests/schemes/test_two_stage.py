@@ -13,7 +13,7 @@ from onnx_lowrank.metrics.covariance import Covariance
 from onnx_lowrank.metrics.frobenius import Frobenius
 from onnx_lowrank.metrics.mahalanobis import Mahalanobis
 from onnx_lowrank.schemes.channel import Channel, MatrixSVD
-from onnx_lowrank.schemes.problem import LayerProblem
+from onnx_lowrank.schemes.fits.covariance_problem import LayerProblem
 from onnx_lowrank.schemes.two_stage import (
     TwoStageFactors,
     fit_two_stage,

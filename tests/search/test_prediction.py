@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from onnx_lowrank.data.split import RUN
-from onnx_lowrank.search.prediction import CountedOutlook, MeanOutlook, design_effect
+from onnx_lowrank.search.prediction import CountPredictor, MeanPredictor, design_effect
 
 TRIALS = 400
 # With 95 % of 400 the standard error is 1.1 points: five of them below is no chance.
@@ -20,7 +20,7 @@ def test_counts_of_other_samples_are_held(share: float) -> None:
     for _ in range(TRIALS):
         seen = (rng.random(300) < share).astype(np.int64)
         others = 100 * np.mean(rng.random(700) < share)
-        held += CountedOutlook.of("agreement", seen).predict(700).holds(float(others))
+        held += CountPredictor.of("agreement", seen).predict(700).holds(float(others))
     assert held / TRIALS >= LEAST
 
 
@@ -29,13 +29,13 @@ def test_gains_and_losses_are_held() -> None:
     held = 0
     for _ in range(TRIALS):
         seen, others = (rng.choice([1, -1, 0], n, p=[0.03, 0.02, 0.95]) for n in (300, 700))
-        prediction = CountedOutlook.of("accuracy", seen).predict(700)
+        prediction = CountPredictor.of("accuracy", seen).predict(700)
         held += prediction.holds(100 * float(others.mean()))
     assert held / TRIALS >= LEAST
-    even = CountedOutlook("accuracy", 3, 3, 294, 1.0).predict(300)
+    even = CountPredictor("accuracy", 3, 3, 294, 1.0).predict(300)
     assert even.value == 0
     assert even.low < 0 < even.high  # as much may be won as lost
-    alike = CountedOutlook("agreement", 3, 0, 297, 1.0).predict(300)
+    alike = CountPredictor("agreement", 3, 0, 297, 1.0).predict(300)
     assert 0 <= alike.low < alike.value == 1 < alike.high  # nothing can be won
 
 
@@ -45,10 +45,10 @@ def test_neighbours_that_are_alike_widen_the_interval() -> None:
     for _ in range(TRIALS):
         # A scene, of which there are RUN pictures, is lost as a whole.
         seen, others = (np.repeat(rng.random(n) < 0.1, RUN).astype(np.int64) for n in (40, 80))
-        outlook = CountedOutlook.of("agreement", seen)
-        held += outlook.predict(len(others)).holds(100 * float(others.mean()))
+        predictor = CountPredictor.of("agreement", seen)
+        held += predictor.predict(len(others)).holds(100 * float(others.mean()))
     assert held / TRIALS >= LEAST
-    assert outlook.design > 4
+    assert predictor.design > 4
 
 
 def test_independent_samples_have_no_design_effect() -> None:
@@ -70,13 +70,13 @@ def test_a_mean_of_other_samples_is_held(units: int | None) -> None:
         def figure(places: np.ndarray, parts: np.ndarray = parts) -> float:
             return float(parts[places].mean())
 
-        outlook = MeanOutlook.of("score", 300, figure, units=units)
-        assert outlook is not None
-        assert outlook.value == pytest.approx(seen.mean())
-        held += outlook.predict(700).holds(float(others.mean()))
+        predictor = MeanPredictor.of("score", 300, figure, units=units)
+        assert predictor is not None
+        assert predictor.value == pytest.approx(seen.mean())
+        held += predictor.predict(700).holds(float(others.mean()))
     assert held / TRIALS >= LEAST
 
 
 def test_nothing_is_told_of_too_few_samples_or_of_no_error() -> None:
-    assert MeanOutlook.of("score", 1, lambda places: 1.0) is None
-    assert MeanOutlook.of("sqnr_db", 20, lambda places: float("inf")) is None
+    assert MeanPredictor.of("score", 1, lambda places: 1.0) is None
+    assert MeanPredictor.of("sqnr_db", 20, lambda places: float("inf")) is None

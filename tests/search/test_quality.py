@@ -16,7 +16,7 @@ from onnx_lowrank.measure.verification import Tolerance, verify
 from onnx_lowrank.planning.budget import Budget
 from onnx_lowrank.runtime import model_inputs
 from onnx_lowrank.runtime.engines import CPU
-from onnx_lowrank.search.prediction import CountedOutlook, MeanOutlook
+from onnx_lowrank.search.prediction import CountPredictor, MeanPredictor
 from onnx_lowrank.search.quality import Quality, QualityMeter
 
 NET = """
@@ -160,10 +160,10 @@ def test_a_score_of_the_user_takes_the_place_of_points() -> None:
     assert quality.within(Budget(max_drop=expected + 1e-5, score=likelihood))
     assert not quality.within(Budget(max_drop=expected - 1e-5, score=likelihood))
     np.testing.assert_allclose(seen[0], first, rtol=1e-5, atol=1e-6)
-    outlook = meter.outlook(compressed, Budget(max_drop=1, score=likelihood))
-    assert isinstance(outlook, MeanOutlook)
-    assert outlook.value == pytest.approx(quality.drop)
-    assert outlook.predict(300).holds(quality.drop)
+    predictor = meter.predictor(compressed, Budget(max_drop=1, score=likelihood))
+    assert isinstance(predictor, MeanPredictor)
+    assert predictor.value == pytest.approx(quality.drop)
+    assert predictor.predict(300).holds(quality.drop)
 
 
 def test_a_failing_score_is_said_before_anything_is_measured() -> None:
@@ -180,9 +180,9 @@ def test_what_is_expected_of_others_is_what_was_counted(labelled: bool) -> None:
     labels = (x @ other).argmax(axis=1) if labelled else None
     meter = QualityMeter(model, data(model, x, labels))
     quality = meter.measure(net(other))
-    outlook = meter.outlook(net(other), Budget(max_drop=1))
-    assert isinstance(outlook, CountedOutlook)
-    prediction = outlook.predict(300)
+    predictor = meter.predictor(net(other), Budget(max_drop=1))
+    assert isinstance(predictor, CountPredictor)
+    prediction = predictor.predict(300)
     assert prediction.quantity == ("accuracy" if labelled else "agreement")
     assert prediction.value == pytest.approx(quality.drop)
     assert prediction.low < prediction.value < prediction.high
@@ -193,13 +193,13 @@ def test_where_only_the_signal_is_bounded_it_is_what_is_expected() -> None:
     model = net(weight, "Identity")
     meter = QualityMeter(model, data(model, x, None))
     quality = meter.measure(net(other, "Identity"))
-    outlook = meter.outlook(net(other, "Identity"), Budget(min_sqnr_db=5))
-    assert outlook is not None
-    prediction = outlook.predict(300)
+    predictor = meter.predictor(net(other, "Identity"), Budget(min_sqnr_db=5))
+    assert predictor is not None
+    prediction = predictor.predict(300)
     assert prediction.quantity == "sqnr_db"
     assert prediction.value == pytest.approx(quality.sqnr_db)
     assert 0 < prediction.high - prediction.low < 6
-    assert meter.outlook(model, Budget(min_sqnr_db=5)) is None  # no error to tell of
+    assert meter.predictor(model, Budget(min_sqnr_db=5)) is None  # no error to tell of
 
 
 DETECTOR = """

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_lowrank.conv import ConvSpec
-from onnx_lowrank.graph.fragment import Fragment
+from onnx_lowrank.graph.subgraph_builder import SubgraphBuilder
 from onnx_lowrank.rewriting.lowering.functions import DOMAIN
 from onnx_lowrank.rewriting.lowering.permutation import inverse, transposed_blocks
 from onnx_lowrank.schemes.factors import (
@@ -41,8 +41,8 @@ def refusal(structure: type[object], conv: ConvSpec, dtype: np.dtype[Any]) -> st
 
 
 @singledispatch
-def lower(factors: object, conv: ConvSpec, bias: Array | None, fragment: Fragment) -> None:
-    """Build the node that computes `factors` into `fragment`.
+def lower(factors: object, conv: ConvSpec, bias: Array | None, builder: SubgraphBuilder) -> None:
+    """Build the node that computes `factors` into `builder`.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def lower(factors: object, conv: ConvSpec, bias: Array | None, fragment: Fragmen
         The layer they replace.
     bias : ndarray, shape (F,), or None
         The layer's bias.
-    fragment : Fragment
+    builder : SubgraphBuilder
         Receives the node, from its input to its output.
 
     Raises
@@ -65,7 +65,7 @@ def lower(factors: object, conv: ConvSpec, bias: Array | None, fragment: Fragmen
 
 @lower.register
 def _(
-    factors: MonochromaticFactors, conv: ConvSpec, bias: Array | None, fragment: Fragment
+    factors: MonochromaticFactors, conv: ConvSpec, bias: Array | None, builder: SubgraphBuilder
 ) -> None:
     by_colour = np.argsort(factors.colour_of, kind="stable").astype(np.int64)
     inputs: dict[str, NDArray[Any]] = {
@@ -75,23 +75,27 @@ def _(
         "order": inverse(by_colour),
     }
     structure = {"colours": factors.colours.shape[0]}
-    _node(fragment, "MonochromaticConv", "monochromatic", inputs, structure, conv)
+    _node(builder, "MonochromaticConv", "monochromatic", inputs, structure, conv)
 
 
 @lower.register
-def _(factors: BlockTucker2Factors, conv: ConvSpec, bias: Array | None, fragment: Fragment) -> None:
+def _(
+    factors: BlockTucker2Factors, conv: ConvSpec, bias: Array | None, builder: SubgraphBuilder
+) -> None:
     n_in, n_out = factors.inputs.shape[:2]
     structure = {"input_groups": n_in, "blocks": n_in * n_out, "output_groups": n_out}
     inputs = _blocks(factors, "core", factors.cores, conv, bias)
-    _node(fragment, "Tucker2Conv", "tucker2", inputs, structure, conv)
+    _node(builder, "Tucker2Conv", "tucker2", inputs, structure, conv)
 
 
 @lower.register
-def _(factors: BlockCPFactors, conv: ConvSpec, bias: Array | None, fragment: Fragment) -> None:
+def _(
+    factors: BlockCPFactors, conv: ConvSpec, bias: Array | None, builder: SubgraphBuilder
+) -> None:
     n_in, n_out, rank = factors.inputs.shape[:3]
     structure = {"input_groups": n_in, "channels": n_in * n_out * rank, "output_groups": n_out}
     inputs = _blocks(factors, "depthwise", factors.kernels[:, :, :, None], conv, bias)
-    _node(fragment, "CPConv", "cp", inputs, structure, conv)
+    _node(builder, "CPConv", "cp", inputs, structure, conv)
 
 
 def _blocks(
@@ -118,22 +122,22 @@ def _blocks(
 
 
 def _node(
-    fragment: Fragment,
+    builder: SubgraphBuilder,
     op: str,
     name: str,
     inputs: dict[str, NDArray[Any]],
     structure: dict[str, int],
     conv: ConvSpec,
 ) -> None:
-    constants = [fragment.constant(value, f"{name}.{key}") for key, value in inputs.items()]
+    constants = [builder.constant(value, f"{name}.{key}") for key, value in inputs.items()]
     window = {
         "strides": list(conv.strides),
         "dilations": list(conv.dilations),
         "pads": list(conv.pads),
     }
     attributes: dict[str, Any] = {**structure, **window, **NO_ACTIVATION}
-    output = fragment.node(op, [fragment.input, *constants], attributes, domain=DOMAIN, name=name)
-    fragment.output(output)
+    output = builder.node(op, [builder.input, *constants], attributes, domain=DOMAIN, name=name)
+    builder.output(output)
 
 
 def _bias(bias: Array | None, conv: ConvSpec) -> Array:

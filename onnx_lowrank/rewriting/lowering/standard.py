@@ -11,7 +11,7 @@ from functools import singledispatch
 import numpy as np
 
 from onnx_lowrank.conv import ConvSpec
-from onnx_lowrank.graph.fragment import Fragment
+from onnx_lowrank.graph.subgraph_builder import SubgraphBuilder
 from onnx_lowrank.rewriting.lowering.permutation import (
     Permutation,
     inverse,
@@ -35,11 +35,11 @@ def lower(
     factors: object,
     conv: ConvSpec,
     bias: Array | None,
-    fragment: Fragment,
+    builder: SubgraphBuilder,
     *,
     forms: PointwiseForms | None = None,
 ) -> None:
-    """Build the nodes that compute `factors` into `fragment`.
+    """Build the nodes that compute `factors` into `builder`.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def lower(
         The layer they replace.
     bias : ndarray, shape (F,), or None
         The layer's bias.
-    fragment : Fragment
+    builder : SubgraphBuilder
         Receives the nodes, from its input to its output.
     forms : PointwiseForms, optional
         Form of the 1x1 stages of block schemes; the cheapest by a rough estimate if not given.
@@ -74,21 +74,21 @@ def _(
     factors: DenseFactors,
     conv: ConvSpec,
     bias: Array | None,
-    fragment: Fragment,
+    builder: SubgraphBuilder,
     *,
     forms: PointwiseForms | None = None,
 ) -> None:
     del forms  # there is one stage
-    x = fragment.input
+    x = builder.input
     if conv.kernel:
-        fragment.output(
+        builder.output(
             _spatial(
-                fragment, x, conv, weight=factors.weight, bias=bias, group=conv.group, name="dense"
+                builder, x, conv, weight=factors.weight, bias=bias, group=conv.group, name="dense"
             )
         )
         return
-    x = _matmul(fragment, x, factors.weight, "dense")
-    fragment.output(_biased(fragment, x, bias, "dense"))
+    x = _matmul(builder, x, factors.weight, "dense")
+    builder.output(_biased(builder, x, bias, "dense"))
 
 
 @lower.register
@@ -96,15 +96,15 @@ def _(
     factors: MonochromaticFactors,
     conv: ConvSpec,
     bias: Array | None,
-    fragment: Fragment,
+    builder: SubgraphBuilder,
     *,
     forms: PointwiseForms | None = None,
 ) -> None:
     del forms  # the colour transform has one form
     by_colour = np.argsort(factors.colour_of, kind="stable").astype(np.int64)
-    x = fragment.conv(fragment.input, _pointwise(factors.colours, conv), name="colours")
+    x = builder.conv(builder.input, _pointwise(factors.colours, conv), name="colours")
     x = _spatial(
-        fragment,
+        builder,
         x,
         conv,
         weight=factors.filters[by_colour][:, None],
@@ -112,7 +112,7 @@ def _(
         group=factors.colours.shape[0],
         name="filters",
     )
-    fragment.output(_reorder(fragment, x, inverse(by_colour), "order"))
+    builder.output(_reorder(builder, x, inverse(by_colour), "order"))
 
 
 @lower.register
@@ -120,11 +120,11 @@ def _(
     factors: BlockTucker2Factors,
     conv: ConvSpec,
     bias: Array | None,
-    fragment: Fragment,
+    builder: SubgraphBuilder,
     *,
     forms: PointwiseForms | None = None,
 ) -> None:
-    _lower_blocks(factors, factors.cores, conv, bias, fragment, forms)
+    _lower_blocks(factors, factors.cores, conv, bias, builder, forms)
 
 
 @lower.register
@@ -132,11 +132,11 @@ def _(
     factors: BlockCPFactors,
     conv: ConvSpec,
     bias: Array | None,
-    fragment: Fragment,
+    builder: SubgraphBuilder,
     *,
     forms: PointwiseForms | None = None,
 ) -> None:
-    _lower_blocks(factors, factors.kernels[:, :, :, None], conv, bias, fragment, forms)
+    _lower_blocks(factors, factors.kernels[:, :, :, None], conv, bias, builder, forms)
 
 
 @lower.register
@@ -144,7 +144,7 @@ def _(
     factors: TwoStageFactors,
     conv: ConvSpec,
     bias: Array | None,
-    fragment: Fragment,
+    builder: SubgraphBuilder,
     *,
     forms: PointwiseForms | None = None,
 ) -> None:
@@ -153,15 +153,15 @@ def _(
     kernels = factors.kernels.reshape(group * rank, *factors.kernels.shape[2:])
     outputs = factors.outputs.reshape(-1, rank)
     if not conv.kernel:
-        x = _matmul(fragment, fragment.input, kernels, "kernels")
-        x = _matmul(fragment, x, outputs, "outputs")
-        fragment.output(_biased(fragment, x, bias, "outputs"))
+        x = _matmul(builder, builder.input, kernels, "kernels")
+        x = _matmul(builder, x, outputs, "outputs")
+        builder.output(_biased(builder, x, bias, "outputs"))
         return
     x = _spatial(
-        fragment, fragment.input, conv, weight=kernels, bias=None, group=group, name="kernels"
+        builder, builder.input, conv, weight=kernels, bias=None, group=group, name="kernels"
     )
-    x = fragment.conv(x, _pointwise(outputs, conv), bias=bias, group=group, name="outputs")
-    fragment.output(x)
+    x = builder.conv(x, _pointwise(outputs, conv), bias=bias, group=group, name="outputs")
+    builder.output(x)
 
 
 @lower.register
@@ -169,17 +169,17 @@ def _(
     factors: SpatialFactors,
     conv: ConvSpec,
     bias: Array | None,
-    fragment: Fragment,
+    builder: SubgraphBuilder,
     *,
     forms: PointwiseForms | None = None,
 ) -> None:
     del forms  # there is no 1x1 stage
-    x = _one_axis(fragment, fragment.input, conv, factors.first, None, "first")
-    fragment.output(_one_axis(fragment, x, conv, factors.second, bias, "second"))
+    x = _one_axis(builder, builder.input, conv, factors.first, None, "first")
+    builder.output(_one_axis(builder, x, conv, factors.second, bias, "second"))
 
 
 def _one_axis(
-    fragment: Fragment, x: str, conv: ConvSpec, weight: Array, bias: Array | None, name: str
+    builder: SubgraphBuilder, x: str, conv: ConvSpec, weight: Array, bias: Array | None, name: str
 ) -> str:
     """Emit a Conv that has the layer's attributes along the axis on which its kernel extends."""
     along = [size > 1 for size in weight.shape[2:]]
@@ -188,7 +188,7 @@ def _one_axis(
         return [v if a else otherwise for v, a in zip(values, along, strict=True)]
 
     axes = len(along)
-    return fragment.conv(
+    return builder.conv(
         x,
         weight,
         bias=bias,
@@ -200,15 +200,15 @@ def _one_axis(
     )
 
 
-def _matmul(fragment: Fragment, x: str, weight: Array, name: str) -> str:
-    constant = fragment.constant(weight.T, f"{name}.weight")
-    return fragment.node("MatMul", [x, constant], name=name)
+def _matmul(builder: SubgraphBuilder, x: str, weight: Array, name: str) -> str:
+    constant = builder.constant(weight.T, f"{name}.weight")
+    return builder.node("MatMul", [x, constant], name=name)
 
 
-def _biased(fragment: Fragment, x: str, bias: Array | None, name: str) -> str:
+def _biased(builder: SubgraphBuilder, x: str, bias: Array | None, name: str) -> str:
     if bias is None:
         return x
-    return fragment.node("Add", [x, fragment.constant(bias, f"{name}.bias")], name="bias")
+    return builder.node("Add", [x, builder.constant(bias, f"{name}.bias")], name="bias")
 
 
 def _lower_blocks(
@@ -216,7 +216,7 @@ def _lower_blocks(
     cores: Array,
     conv: ConvSpec,
     bias: Array | None,
-    fragment: Fragment,
+    builder: SubgraphBuilder,
     forms: PointwiseForms | None,
 ) -> None:
     """1x1 per input cluster, spatial Conv per block, 1x1 per output cluster.
@@ -232,9 +232,9 @@ def _lower_blocks(
         first_rank=first_rank,
         last_rank=last_rank,
     )
-    x = _first_stage(fragment, factors, conv, grouped=forms.first == "grouped")
+    x = _first_stage(builder, factors, conv, grouped=forms.first == "grouped")
     x = _spatial(
-        fragment,
+        builder,
         x,
         conv,
         # In (g, h) order behind a grouped first stage; a dense one gives the last stage's order.
@@ -246,15 +246,15 @@ def _lower_blocks(
         name="core",
     )
     if forms.needs_middle_gather:
-        x = _reorder(fragment, x, transposed_blocks(n_in, n_out, last_rank), "blocks")
+        x = _reorder(builder, x, transposed_blocks(n_in, n_out, last_rank), "blocks")
     in_out_order = forms.first == "grouped" and forms.last == "dense"
     _last_stage(
-        fragment, x, factors, conv, bias, grouped=forms.last == "grouped", in_out_order=in_out_order
+        builder, x, factors, conv, bias, grouped=forms.last == "grouped", in_out_order=in_out_order
     )
 
 
 def _first_stage(
-    fragment: Fragment,
+    builder: SubgraphBuilder,
     factors: BlockTucker2Factors | BlockCPFactors,
     conv: ConvSpec,
     *,
@@ -263,19 +263,19 @@ def _first_stage(
     """Emit the stage; grouped, its channels come in (g, h) order, dense, in (h, g) order."""
     n_in, n_out, rank, _ = factors.inputs.shape
     if grouped:
-        x = _reorder(fragment, fragment.input, factors.input_clusters.ravel(), "cluster_inputs")
+        x = _reorder(builder, builder.input, factors.input_clusters.ravel(), "cluster_inputs")
         weight = factors.inputs.reshape(n_in * n_out * rank, -1)
-        return fragment.conv(x, _pointwise(weight, conv), group=n_in, name="inputs")
+        return builder.conv(x, _pointwise(weight, conv), group=n_in, name="inputs")
     dense = np.zeros((n_out, n_in, rank, conv.in_channels))
     for g, members in enumerate(factors.input_clusters):
         dense[:, g, :, members] = factors.inputs[g].transpose(2, 0, 1)
-    return fragment.conv(
-        fragment.input, _pointwise(dense.reshape(-1, conv.in_channels), conv), name="inputs"
+    return builder.conv(
+        builder.input, _pointwise(dense.reshape(-1, conv.in_channels), conv), name="inputs"
     )
 
 
 def _last_stage(
-    fragment: Fragment,
+    builder: SubgraphBuilder,
     x: str,
     factors: BlockTucker2Factors | BlockCPFactors,
     conv: ConvSpec,
@@ -289,14 +289,14 @@ def _last_stage(
     if grouped:
         by_cluster = factors.output_clusters.ravel()
         weight = factors.outputs.transpose(1, 2, 0, 3).reshape(n_out * size, n_in * rank)
-        x = fragment.conv(
+        x = builder.conv(
             x,
             _pointwise(weight, conv),
             bias=None if bias is None else bias[by_cluster],
             group=n_out,
             name="outputs",
         )
-        fragment.output(_reorder(fragment, x, inverse(by_cluster), "order"))
+        builder.output(_reorder(builder, x, inverse(by_cluster), "order"))
         return
     dense = np.zeros((conv.out_channels, n_out, n_in, rank))
     for h, members in enumerate(factors.output_clusters):
@@ -304,11 +304,11 @@ def _last_stage(
     if in_out_order:
         dense = dense.swapaxes(1, 2)
     weight = dense.reshape(conv.out_channels, -1)
-    fragment.output(fragment.conv(x, _pointwise(weight, conv), bias=bias, name="outputs"))
+    builder.output(builder.conv(x, _pointwise(weight, conv), bias=bias, name="outputs"))
 
 
 def _spatial(
-    fragment: Fragment,
+    builder: SubgraphBuilder,
     x: str,
     conv: ConvSpec,
     *,
@@ -318,7 +318,7 @@ def _spatial(
     name: str,
 ) -> str:
     """Emit the stage that carries the layer's own strides, dilations and pads."""
-    return fragment.conv(
+    return builder.conv(
         x,
         weight,
         bias=bias,
@@ -336,5 +336,5 @@ def _pointwise(matrix: Array, conv: ConvSpec) -> Array:
     return matrix.reshape(*matrix.shape, *(1,) * len(conv.kernel))
 
 
-def _reorder(fragment: Fragment, x: str, permutation: Permutation, name: str) -> str:
-    return x if is_identity(permutation) else fragment.gather(x, permutation, axis=1, name=name)
+def _reorder(builder: SubgraphBuilder, x: str, permutation: Permutation, name: str) -> str:
+    return x if is_identity(permutation) else builder.gather(x, permutation, axis=1, name=name)

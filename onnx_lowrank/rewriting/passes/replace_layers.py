@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import onnx
 
 from onnx_lowrank.graph.edit import GraphEditor
-from onnx_lowrank.graph.fragment import Fragment
 from onnx_lowrank.graph.layers import find_layers
+from onnx_lowrank.graph.subgraph_builder import SubgraphBuilder
 from onnx_lowrank.rewriting.form import Replacement
 from onnx_lowrank.rewriting.lowering import standard
 from onnx_lowrank.rewriting.lowering.functions import declare_functions
@@ -49,14 +49,14 @@ class ReplaceLayersPass:
             if layer.name not in self.replacements or layer.spec is None:
                 continue
             chosen = self.replacements[layer.name]
-            fragment = Fragment(layer.name, layer.dtype)
+            builder = SubgraphBuilder(layer.name, layer.dtype)
             refusal = chosen.form.refusal(type(chosen.factors), layer.spec, layer.dtype)
             if refusal is None:
-                chosen.form.lower(chosen.factors, layer.spec, chosen.bias, fragment)
+                chosen.form.lower(chosen.factors, layer.spec, chosen.bias, builder)
             else:
                 refusals.append(Refusal(layer.name, f"{refusal}: standard ops it is"))
-                standard.lower(chosen.factors, layer.spec, chosen.bias, fragment)
-            editor.replace(layer.node, fragment)
+                standard.lower(chosen.factors, layer.spec, chosen.bias, builder)
+            editor.replace(layer.node, builder)
             changes.append(f"{layer.name}: replaced by {type(chosen.factors).__name__}")
         editor.remove_dead()
         declare_functions(model)

@@ -13,8 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.graph.edit import GraphEditor
-from onnx_lowrank.graph.fragment import Fragment
 from onnx_lowrank.graph.layers import find_layers, layer_bias, layer_weight
+from onnx_lowrank.graph.subgraph_builder import SubgraphBuilder
 from onnx_lowrank.metrics.frobenius import Frobenius
 from onnx_lowrank.rewriting.lowering.pointwise import PointwiseForms, choose_forms
 from onnx_lowrank.rewriting.lowering.standard import lower
@@ -79,9 +79,9 @@ def lowered(model: onnx.ModelProto, spec: str, forms: PointwiseForms | None) -> 
     assert layer.spec is not None
     scheme = SchemeSpec.parse(spec).resolve(layer.spec)
     fit = scheme.fit(layer_weight(editor, layer), metric=Frobenius(), rng=np.random.default_rng(0))
-    fragment = Fragment(layer.name, layer.dtype)
-    lower(fit.factors, layer.spec, layer_bias(editor, layer), fragment, forms=forms)
-    editor.replace(layer.node, fragment)
+    builder = SubgraphBuilder(layer.name, layer.dtype)
+    lower(fit.factors, layer.spec, layer_bias(editor, layer), builder, forms=forms)
+    editor.replace(layer.node, builder)
     editor.remove_dead()
     onnx.checker.check_model(copy, full_check=True)
     return copy

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx_lowrank.types import AnyArray
 
 
-class Fragment:
+class SubgraphBuilder:
     """A subgraph under construction, with one input and one output.
 
     Nodes are called ``<prefix>/<name>``, constants ``<prefix>.<name>``. Tensors are handed on by
@@ -70,7 +70,7 @@ class Fragment:
         auto_pad, group
             As in ONNX.
         name : str
-            Of the node, unique in this fragment.
+            Of the node, unique in this builder.
         """
         axes = weight.ndim - 2
         attributes: dict[str, Any] = {
@@ -98,7 +98,7 @@ class Fragment:
         weight : ndarray, shape (F, C)
         bias : ndarray, shape (F,), optional
         name : str
-            Of the node, unique in this fragment.
+            Of the node, unique in this builder.
         """
         # Up to opset 10 a Gemm without a bias is invalid.
         bias = np.zeros(weight.shape[0]) if bias is None else bias
@@ -118,7 +118,7 @@ class Fragment:
             Tensor of shape (..., C).
         weight : ndarray, shape (F, C)
         name : str
-            Of the node, unique in this fragment.
+            Of the node, unique in this builder.
         """
         return self.node("MatMul", [x, self.constant(weight.T, f"{name}.weight")], name=name)
 
@@ -163,7 +163,7 @@ class Fragment:
     def _new(self, name: str) -> str:
         """Refuse a second tensor of one name: on export the two would silently become one."""
         if name in self._tensors:
-            raise ValueError(f"the fragment has a '{name}' already")
+            raise ValueError(f"the builder has a '{name}' already")
         return name
 
     def output(self, x: str) -> None:
@@ -179,6 +179,6 @@ class Fragment:
             No node writes an output.
         """
         if not self._graph.outputs or self._graph.outputs[0] is self._input:
-            raise ValueError(f"the fragment for '{self.prefix}' computes no output")
+            raise ValueError(f"the builder for '{self.prefix}' computes no output")
         exported: onnx.GraphProto = self._gs.export_onnx(self._graph, do_type_check=False).graph
         return exported

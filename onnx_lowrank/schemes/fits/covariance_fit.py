@@ -7,20 +7,20 @@ from typing import TypeVar
 
 import numpy as np
 
-from onnx_lowrank.schemes import stage_start
 from onnx_lowrank.schemes.base import relative_error
-from onnx_lowrank.schemes.cp_fit import CPTerms
 from onnx_lowrank.schemes.factors import (
     BlockCPFactors,
     BlockTucker2Factors,
     MonochromaticFactors,
     SpatialFactors,
 )
-from onnx_lowrank.schemes.followers import Free, LowRank, Outer
-from onnx_lowrank.schemes.input_stage import InputStage
-from onnx_lowrank.schemes.problem import Indices, LayerProblem
-from onnx_lowrank.schemes.reduced_rank import leading
-from onnx_lowrank.schemes.stages import Follower, Part, fit_part
+from onnx_lowrank.schemes.fits import stage_start
+from onnx_lowrank.schemes.fits.covariance_problem import Indices, LayerProblem
+from onnx_lowrank.schemes.fits.cp_als import CPTerms
+from onnx_lowrank.schemes.fits.input_stage import InputStage
+from onnx_lowrank.schemes.fits.output_stage import Free, LowRank, Outer
+from onnx_lowrank.schemes.fits.reduced_rank import leading
+from onnx_lowrank.schemes.fits.variable_projection import OutputStage, Part, fit_part
 from onnx_lowrank.types import Array
 
 Clusters = tuple[Indices, Indices]
@@ -67,14 +67,14 @@ def tucker2_in_covariance(
         part, error = fit_part(view, Part(chosen, InputStage(inputs, stage), start))
         parts.append(part)
         total += error
-    followers = [_typed(part.follower, LowRank) for part in parts]
-    cores = np.stack([f.cores for f in followers], axis=1)  # (G, H, K2, K1 P)
+    output_stages = [_typed(part.output_stage, LowRank) for part in parts]
+    cores = np.stack([f.cores for f in output_stages], axis=1)  # (G, H, K2, K1 P)
     factors = BlockTucker2Factors(
         inputs,
         outputs,
         inputs=np.stack([part.stage.weights for part in parts], axis=1),
         cores=cores.reshape(*cores.shape[:3], k1, *problem.kernel),
-        outputs=np.stack([f.outputs for f in followers], axis=1)
+        outputs=np.stack([f.outputs for f in output_stages], axis=1)
         / problem.scale[outputs][None, :, :, None],
     )
     return factors, relative_error(total, problem.norm)
@@ -102,11 +102,11 @@ def cp_in_covariance(
         part, error = fit_part(view, Part(chosen, stage, start))
         parts.append(part)
         total += error
-    followers = [_typed(part.follower, Outer) for part in parts]
+    output_stages = [_typed(part.output_stage, Outer) for part in parts]
     groups = len(inputs)
-    kernels = np.stack([f.kernels.reshape(groups, rank, -1) for f in followers], axis=1)
+    kernels = np.stack([f.kernels.reshape(groups, rank, -1) for f in output_stages], axis=1)
     found = np.stack(
-        [f.outputs.reshape(-1, groups, rank).swapaxes(0, 1) for f in followers], axis=1
+        [f.outputs.reshape(-1, groups, rank).swapaxes(0, 1) for f in output_stages], axis=1
     )
     factors = BlockCPFactors(
         inputs,
@@ -135,7 +135,7 @@ def spatial_in_covariance(
         starts.append((error, column, view, start))
     _, column, view, start = min(starts, key=lambda each: each[0])
     part, error = fit_part(view, start)
-    second = _typed(part.follower, Free).values / problem.scale[:, None, None]
+    second = _typed(part.output_stage, Free).values / problem.scale[:, None, None]
     first = part.stage.weights[0]
     factors = (
         SpatialFactors(first.reshape(rank, c, x, 1), second[:, :, None])
@@ -155,11 +155,11 @@ def monochromatic_in_covariance(
     for colour in range(len(colours)):
         chosen = np.flatnonzero(start.colour_of == colour)
         stage = InputStage.whole(colours[colour : colour + 1])
-        follower = Free(filters[chosen][:, None])
-        part, error = fit_part(view, Part(chosen, stage, follower))
+        output_stage = Free(filters[chosen][:, None])
+        part, error = fit_part(view, Part(chosen, stage, output_stage))
         length = float(np.linalg.norm(part.stage.weights)) or 1.0
         colours[colour] = part.stage.weights[0, 0] / length
-        values = _typed(part.follower, Free).values[:, 0] * length
+        values = _typed(part.output_stage, Free).values[:, 0] * length
         filters[chosen] = values / problem.scale[chosen, None]
         total += error
     factors = MonochromaticFactors(colours, filters.reshape(-1, *problem.kernel), start.colour_of)
@@ -193,6 +193,6 @@ def _principal_rows(block: Array, rank: int) -> Array:
     return (leading(flat @ flat.T, rank).T @ flat).reshape(rank, *block.shape[1:])
 
 
-def _typed(follower: Follower, kind: type[F]) -> F:
-    assert isinstance(follower, kind)
-    return follower
+def _typed(output_stage: OutputStage, kind: type[F]) -> F:
+    assert isinstance(output_stage, kind)
+    return output_stage

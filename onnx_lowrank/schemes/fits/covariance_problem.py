@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import linalg
 
 from onnx_lowrank.metrics.covariance import Covariance, RowCovariance
-from onnx_lowrank.schemes.input_stage import InputStage
+from onnx_lowrank.schemes.fits.input_stage import InputStage
 from onnx_lowrank.schemes.structure import Factors, Fit, relative_error
 from onnx_lowrank.types import Array
 

@@ -6,7 +6,7 @@ import pytest
 from builders import text_model
 from onnx import TensorProto, helper, numpy_helper
 
-from onnx_lowrank.graph.skeleton import all_tensors, split_weights, tensor_bytes
+from onnx_lowrank.graph.without_weights import all_tensors, split_weights, tensor_bytes
 
 
 @pytest.mark.parametrize("kind", TensorProto.DataType.values())
@@ -35,14 +35,14 @@ def test_the_skeleton_differs_only_in_the_data_of_large_weights() -> None:
     model.metadata_props.add(key="k", value="v")
     model.graph.value_info.append(helper.make_tensor_value_info("a", 1, [100]))
     before = model.SerializeToString(deterministic=True)
-    skeleton, pairs = split_weights(model, above=64)
+    light, pairs = split_weights(model, above=64)
     assert model.SerializeToString(deterministic=True) == before
     ((tensor, copy),) = pairs
     assert tensor is model.graph.initializer[0]
-    assert copy is skeleton.graph.initializer[0]
+    assert copy is light.graph.initializer[0]
     assert copy.raw_data == b""
     copy.raw_data = large.tobytes()
-    assert skeleton.SerializeToString(deterministic=True) == before
+    assert light.SerializeToString(deterministic=True) == before
 
 
 def test_tensors_are_found_everywhere() -> None:

@@ -9,10 +9,10 @@ from typing import Literal
 import numpy as np
 from scipy import linalg
 
-from onnx_lowrank.schemes.conjugate_gradients import Advance, conjugate_gradients
-from onnx_lowrank.schemes.problem import Reals, ridge_of, ridged
-from onnx_lowrank.schemes.reduced_rank import leading
-from onnx_lowrank.schemes.stages import Compressed
+from onnx_lowrank.schemes.fits.conjugate_gradients import Advance, conjugate_gradients
+from onnx_lowrank.schemes.fits.covariance_problem import Reals, ridge_of, ridged
+from onnx_lowrank.schemes.fits.reduced_rank import leading
+from onnx_lowrank.schemes.fits.variable_projection import Compressed
 from onnx_lowrank.types import Array
 
 RIDGE = 1e-10  # relative, of channels that may be dependent

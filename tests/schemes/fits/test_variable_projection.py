@@ -10,10 +10,16 @@ from numpy.typing import NDArray
 
 from onnx_lowrank.metrics.covariance import Covariance
 from onnx_lowrank.schemes import stages
-from onnx_lowrank.schemes.followers import Free, LowRank, Outer
-from onnx_lowrank.schemes.input_stage import InputStage
-from onnx_lowrank.schemes.problem import LayerProblem, View
-from onnx_lowrank.schemes.stages import Follower, Part, compress, fit_part, gradient
+from onnx_lowrank.schemes.fits.covariance_problem import LayerProblem, View
+from onnx_lowrank.schemes.fits.input_stage import InputStage
+from onnx_lowrank.schemes.fits.output_stage import Free, LowRank, Outer
+from onnx_lowrank.schemes.fits.variable_projection import (
+    OutputStage,
+    Part,
+    compress,
+    fit_part,
+    gradient,
+)
 
 Array = NDArray[np.float64]
 F, C, KERNEL, J = 7, 6, (2, 3), 4
@@ -38,14 +44,16 @@ def part(view: View, kind: str, clusters: int, outputs: Array | None = None) -> 
         lines = np.arange(view.lines)[None]
     stage = InputStage(lines, rng.standard_normal((clusters, J // clusters, lines.shape[1])))
     chosen = np.arange(F) if outputs is None else outputs
-    follower: Follower
+    output_stage: OutputStage
     if kind == "free":
-        follower = Free(rng.standard_normal((len(chosen), J, view.taps)))
+        output_stage = Free(rng.standard_normal((len(chosen), J, view.taps)))
     elif kind == "outer":
-        follower = Outer(rng.standard_normal((len(chosen), J)), rng.standard_normal((J, view.taps)))
+        output_stage = Outer(
+            rng.standard_normal((len(chosen), J)), rng.standard_normal((J, view.taps))
+        )
     else:
-        follower = LowRank.empty(clusters, len(chosen), J // clusters, 2, view.taps)
-    return Part(chosen, stage, follower)
+        output_stage = LowRank.empty(clusters, len(chosen), J // clusters, 2, view.taps)
+    return Part(chosen, stage, output_stage)
 
 
 def dense_stage(stage: InputStage, lines: int) -> Array:
@@ -56,20 +64,22 @@ def dense_stage(stage: InputStage, lines: int) -> Array:
     return dense.reshape(-1, lines)
 
 
-def values(follower: Follower, taps: int) -> Array:
+def values(output_stage: OutputStage, taps: int) -> Array:
     """X written out, (F, J, P')."""
-    if isinstance(follower, Free):
-        return follower.values
-    if isinstance(follower, Outer):
-        return follower.outputs[:, :, None] * follower.kernels
-    assert isinstance(follower, LowRank)
-    x = np.stack([o @ c for o, c in zip(follower.outputs, follower.cores, strict=True)], axis=1)
+    if isinstance(output_stage, Free):
+        return output_stage.values
+    if isinstance(output_stage, Outer):
+        return output_stage.outputs[:, :, None] * output_stage.kernels
+    assert isinstance(output_stage, LowRank)
+    x = np.stack(
+        [o @ c for o, c in zip(output_stage.outputs, output_stage.cores, strict=True)], axis=1
+    )
     return x.reshape(len(x), -1, taps)
 
 
 def squared_error(view: View, fitted: Part) -> float:
     dense = np.einsum(
-        "fjp,jc->fcp", values(fitted.follower, view.taps), dense_stage(fitted.stage, view.lines)
+        "fjp,jc->fcp", values(fitted.output_stage, view.taps), dense_stage(fitted.stage, view.lines)
     )
     rest = np.zeros((len(fitted.outputs), view.order.size))
     rest[:, view.order] = view.target[fitted.outputs] - dense
@@ -78,8 +88,10 @@ def squared_error(view: View, fitted: Part) -> float:
 
 def improved(view: View, start: Part) -> tuple[Part, float]:
     products = view.contract(start.stage, exact=True)
-    follower, error = start.follower.improve(compress(view, start.outputs, start.stage, products))
-    return Part(start.outputs, start.stage, follower), error
+    output_stage, error = start.output_stage.improve(
+        compress(view, start.outputs, start.stage, products)
+    )
+    return Part(start.outputs, start.stage, output_stage), error
 
 
 @pytest.mark.parametrize("clusters", [1, 2])
@@ -96,7 +108,7 @@ def test_a_free_follower_is_the_least_squares_solution(name: str, clusters: int)
     best, *_ = np.linalg.lstsq(left, (view.problem.target @ root).T, rcond=None)
     # Normal equations under a ridge of 1e-10, of a moment whose condition is below 1e4.
     np.testing.assert_allclose(
-        values(solved.follower, view.taps).reshape(F, -1), best.T, rtol=0, atol=1e-5
+        values(solved.output_stage, view.taps).reshape(F, -1), best.T, rtol=0, atol=1e-5
     )
     assert error == pytest.approx(squared_error(view, solved), rel=1e-9)
 
@@ -108,7 +120,7 @@ def test_a_low_rank_follower_of_one_cluster_is_the_optimum() -> None:
     moment = compress(
         view, free.outputs, free.stage, view.contract(free.stage, exact=True)
     ).flat_moment
-    image = values(free.follower, P).reshape(F, -1) @ np.linalg.cholesky(moment)
+    image = values(free.output_stage, P).reshape(F, -1) @ np.linalg.cholesky(moment)
     beyond = np.sum(np.linalg.svd(image, compute_uv=False)[2:] ** 2)
     # The ridge of the regression is 1e-10 of the mean eigenvalue, the condition below 1e3.
     assert error == pytest.approx(least + beyond, rel=1e-7)
@@ -123,8 +135,8 @@ def test_each_side_of_an_outer_follower_is_solved(side: str) -> None:
     solved = start
     for _ in range(1 if side == "outputs" else 300):
         solved, error = improved(view, solved)
-    follower = solved.follower
-    assert isinstance(follower, Outer)
+    output_stage = solved.output_stage
+    assert isinstance(output_stage, Outer)
     root = np.linalg.cholesky(view.problem.sigma)
     a = dense_stage(solved.stage, view.lines)
 
@@ -133,11 +145,11 @@ def test_each_side_of_an_outer_follower_is_solved(side: str) -> None:
         return np.asarray((dense @ root).ravel())
 
     if side == "outputs":
-        shape = follower.outputs.shape
-        columns = [flat(u.reshape(shape), follower.kernels) for u in np.eye(np.prod(shape))]
+        shape = output_stage.outputs.shape
+        columns = [flat(u.reshape(shape), output_stage.kernels) for u in np.eye(np.prod(shape))]
     else:
-        shape = follower.kernels.shape
-        columns = [flat(follower.outputs, u.reshape(shape)) for u in np.eye(np.prod(shape))]
+        shape = output_stage.kernels.shape
+        columns = [flat(output_stage.outputs, u.reshape(shape)) for u in np.eye(np.prod(shape))]
     wanted = (view.problem.target @ root).ravel()
     left = np.stack(columns, axis=1)
     best, *_ = np.linalg.lstsq(left, wanted, rcond=None)
@@ -154,14 +166,14 @@ def test_the_gradient_is_that_of_the_dense_error(name: str, kind: str, clusters:
     view = getattr(problem(), name)
     solved, _ = improved(view, part(view, kind, clusters))
     products = view.contract(solved.stage, exact=True)
-    slope = gradient(view, solved.outputs, solved.stage, products, solved.follower)
+    slope = gradient(view, solved.outputs, solved.stage, products, solved.output_stage)
     assert slope.shape == solved.stage.weights.shape
     rng = np.random.default_rng(2)
     for _ in range(3):
         direction = rng.standard_normal(slope.shape)
         ends = [
             squared_error(
-                view, Part(solved.outputs, solved.stage.moved(direction, h), solved.follower)
+                view, Part(solved.outputs, solved.stage.moved(direction, h), solved.output_stage)
             )
             for h in (-1.0, 1.0)
         ]
@@ -194,7 +206,7 @@ def test_a_long_search_ends_where_the_gradient_vanishes(monkeypatch: pytest.Monk
         slopes = []
         for each in (improved(view, start)[0], fitted):
             products = view.contract(each.stage, exact=True)
-            slopes.append(gradient(view, each.outputs, each.stage, products, each.follower))
+            slopes.append(gradient(view, each.outputs, each.stage, products, each.output_stage))
         # Errors have settled to rounding, about 1e-14 of |W|^2: gradients to its square root.
         assert np.linalg.norm(slopes[1]) <= 1e-5 * np.linalg.norm(slopes[0])
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from onnx_lowrank.schemes.reduced_rank import leading
+from onnx_lowrank.schemes.fits.reduced_rank import leading
 from onnx_lowrank.types import Array
 
 MAX_SWEEPS = 30

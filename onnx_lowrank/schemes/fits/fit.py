@@ -10,8 +10,8 @@ from onnx_lowrank.metrics.base import Metric
 from onnx_lowrank.metrics.covariance import Covariance, RowCovariance
 from onnx_lowrank.metrics.frobenius import Frobenius
 from onnx_lowrank.schemes.base import Factors, Fit, Scheme, Weight, check_finite, relative_error
-from onnx_lowrank.schemes.problem import LayerProblem
-from onnx_lowrank.schemes.refine import refine
+from onnx_lowrank.schemes.fits.als import refine
+from onnx_lowrank.schemes.fits.covariance_problem import LayerProblem
 
 
 def fit_ladder(

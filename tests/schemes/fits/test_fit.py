@@ -16,9 +16,9 @@ from onnx_lowrank.metrics.covariance import Covariance, RowCovariance
 from onnx_lowrank.metrics.frobenius import Frobenius
 from onnx_lowrank.metrics.mahalanobis import Mahalanobis
 from onnx_lowrank.schemes import SchemeSpec
-from onnx_lowrank.schemes.fitting import fit_ladder
-from onnx_lowrank.schemes.problem import LayerProblem
-from onnx_lowrank.schemes.refine import refine
+from onnx_lowrank.schemes.fits.als import refine
+from onnx_lowrank.schemes.fits.covariance_problem import LayerProblem
+from onnx_lowrank.schemes.fits.fit import fit_ladder
 
 Array = NDArray[np.float64]
 EPS = float(np.finfo(np.float64).eps)
@@ -154,7 +154,7 @@ def test_single_precision_searches_end_where_double_ones_do(
 ) -> None:
     scheme, form = SchemeSpec.parse(spec).resolve(CONV), metric("covariance")
     double = fit_scheme(scheme, weight(), metric=form, rng=rng())
-    monkeypatch.setattr("onnx_lowrank.schemes.problem.SINGLE_FROM", 1)
+    monkeypatch.setattr("onnx_lowrank.schemes.fits.covariance_problem.SINGLE_FROM", 1)
     single = fit_scheme(scheme, weight(), metric=form, rng=rng())
     dense = single.factors.reconstruct()
     real = np.sqrt(form.squared_norm(weight() - dense) / form.squared_norm(weight()))

@@ -17,7 +17,7 @@ from onnx_lowrank.graph.edit import all_names, reads
 
 
 @dataclass(frozen=True)
-class Section:
+class Region:
     """What it takes to compute one tensor from others.
 
     Attributes
@@ -35,7 +35,7 @@ class Section:
     nodes: frozenset[int]
 
 
-def find_section(model: onnx.ModelProto, end: str, known: Collection[str]) -> Section:
+def find_region(model: onnx.ModelProto, end: str, known: Collection[str]) -> Region:
     """Find the way back from a tensor to known ones and to weights.
 
     Parameters
@@ -75,11 +75,11 @@ def find_section(model: onnx.ModelProto, end: str, known: Collection[str]) -> Se
             raise ModelError(
                 f"the model has no tensor '{name}'; a compressed form of a model keeps its names"
             )
-    return Section(end, tuple(starts), frozenset(nodes))
+    return Region(end, tuple(starts), frozenset(nodes))
 
 
-def cut_section(
-    model: onnx.ModelProto, section: Section, values: Mapping[str, NDArray[Any]]
+def extract_region(
+    model: onnx.ModelProto, section: Region, values: Mapping[str, NDArray[Any]]
 ) -> onnx.ModelProto:
     """Return a section as a model of its own, its nodes and weights copied.
 
@@ -91,7 +91,7 @@ def cut_section(
     ----------
     model : onnx.ModelProto
         The model; not changed.
-    section : Section
+    section : Region
         Of this model, with at least one node.
     values : mapping of str to ndarray
         A value of every start, for its type and number of axes: their lengths are left open.

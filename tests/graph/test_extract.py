@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnx_lowrank.errors import ModelError
-from onnx_lowrank.graph.section import cut_section, find_section
+from onnx_lowrank.graph.extract import extract_region, find_region
 from onnx_lowrank.runtime import open_session
 
 
@@ -50,22 +50,22 @@ def model() -> onnx.ModelProto:
 def test_the_way_back_ends_at_known_tensors(
     end: str, known: set[str], starts: set[str], nodes: set[int]
 ) -> None:
-    found = find_section(model(), end, known)
+    found = find_region(model(), end, known)
     assert (set(found.starts), set(found.nodes)) == (starts, nodes)
 
 
 def test_a_section_computes_the_same() -> None:
     whole = model()
     values = {"x": np.array([1, 2], np.float32), "b": np.array([5, 7], np.float32)}
-    found = find_section(whole, "d", values.keys())
-    cut = cut_section(whole, found, values)
+    found = find_region(whole, "d", values.keys())
+    cut = extract_region(whole, found, values)
     assert [t.name for t in cut.graph.initializer] == ["flag"]
     np.testing.assert_array_equal(open_session(cut).run(values)["d"], [-5, -7])
 
 
 def test_an_unknown_tensor_is_refused() -> None:
     with pytest.raises(ModelError, match="no tensor 'nowhere'"):
-        find_section(model(), "nowhere", {"x"})
+        find_region(model(), "nowhere", {"x"})
 
 
 def parts() -> onnx.ModelProto:
@@ -119,16 +119,16 @@ def test_any_part_from_any_known_tensors_computes_the_same(end: str, seed: int) 
             ends.graph.output.add().name = name
     values = {"x": x, **open_session(ends).run({"x": x}, None)}
     known = {name for name in TENSORS if name != end and rng.random() < 0.4}
-    found = find_section(whole, end, known | {"x"})
+    found = find_region(whole, end, known | {"x"})
     starts = {name: values[name] for name in found.starts}
-    cut = cut_section(whole, found, starts)
+    cut = extract_region(whole, found, starts)
     np.testing.assert_array_equal(open_session(cut).run(starts, [end])[end], values[end])
 
 
 def test_an_output_that_is_known_is_read_not_made_again() -> None:
     whole = parts()
     values = {name: np.zeros((1, size, 2, 2), np.float32) for name, size in (("m", 6), ("s1", 2))}
-    cut = cut_section(whole, find_section(whole, "y", values), values)
+    cut = extract_region(whole, find_region(whole, "y", values), values)
     split = next(node for node in cut.graph.node if node.op_type == "Split")
     assert list(split.output) == ["s0", "s1.again", "s2"]
     assert list(whole.graph.node[1].output) == ["s0", "s1", "s2"]

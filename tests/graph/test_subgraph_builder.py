@@ -11,15 +11,15 @@ from onnx import TensorProto, helper
 
 from onnx_lowrank.graph.check import check_model
 from onnx_lowrank.graph.edit import GraphEditor
-from onnx_lowrank.graph.fragment import Fragment
+from onnx_lowrank.graph.subgraph_builder import SubgraphBuilder
 
 RNG = np.random.default_rng(0)
 SINGLE = float(np.finfo(np.float32).eps)
 
 
-def replaced(model: onnx.ModelProto, fragment: Fragment) -> onnx.ModelProto:
+def replaced(model: onnx.ModelProto, builder: SubgraphBuilder) -> onnx.ModelProto:
     editor = GraphEditor(model)
-    editor.replace(model.graph.node[0], fragment)
+    editor.replace(model.graph.node[0], builder)
     editor.remove_dead()
     check_model(model)
     return model
@@ -47,9 +47,9 @@ def test_a_conv_is_the_conv(axes: int, attributes: dict[str, Any]) -> None:
     x = RNG.standard_normal((2, 4, *(9,) * axes)).astype(np.float32)
     model = conv_model(weight, bias, **given)
     expected = run(model, {"x": x})[0]
-    fragment = Fragment("conv", np.dtype(np.float32))
-    fragment.output(fragment.conv(fragment.input, weight, bias=bias, name="dense", **given))
-    replaced(model, fragment)
+    builder = SubgraphBuilder("conv", np.dtype(np.float32))
+    builder.output(builder.conv(builder.input, weight, bias=bias, name="dense", **given))
+    replaced(model, builder)
     assert [n.name for n in model.graph.node] == ["conv/dense"]
     assert set(initializers(model)) == {"conv.dense.weight", "conv.dense.bias"}
     np.testing.assert_array_equal(run(model, {"x": x})[0], expected)
@@ -58,10 +58,10 @@ def test_a_conv_is_the_conv(axes: int, attributes: dict[str, Any]) -> None:
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_constants_are_rounded_to_the_type_of_the_layer(dtype: type) -> None:
     weight = RNG.standard_normal((4, 3, 3, 3))
-    fragment = Fragment("conv", np.dtype(dtype))
-    x = fragment.gather(fragment.input, np.array([2, 0, 1], np.int32), name="order")
-    fragment.output(fragment.conv(x, weight[:, [2, 0, 1]], name="dense"))
-    model = replaced(conv_model(weight, dtype=dtype), fragment)
+    builder = SubgraphBuilder("conv", np.dtype(dtype))
+    x = builder.gather(builder.input, np.array([2, 0, 1], np.int32), name="order")
+    builder.output(builder.conv(x, weight[:, [2, 0, 1]], name="dense"))
+    model = replaced(conv_model(weight, dtype=dtype), builder)
     found = initializers(model)
     assert found["conv.order.indices"].dtype == np.int64
     np.testing.assert_array_equal(
@@ -71,10 +71,10 @@ def test_constants_are_rounded_to_the_type_of_the_layer(dtype: type) -> None:
 
 def test_a_bfloat16_fragment() -> None:
     dtype = helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16)
-    fragment = Fragment("conv", dtype)
-    fragment.output(fragment.conv(fragment.input, np.ones((4, 3, 3, 3)), name="dense"))
+    builder = SubgraphBuilder("conv", dtype)
+    builder.output(builder.conv(builder.input, np.ones((4, 3, 3, 3)), name="dense"))
     model = replaced(
-        conv_model(np.ones((4, 3, 3, 3)), dtype=dtype, ir_version=10, opset=22), fragment
+        conv_model(np.ones((4, 3, 3, 3)), dtype=dtype, ir_version=10, opset=22), builder
     )
     assert model.graph.initializer[0].data_type == TensorProto.BFLOAT16
 
@@ -96,59 +96,57 @@ def test_products_in_every_opset(opset: int, ir_version: int) -> None:
         x = RNG.standard_normal((3, 5)).astype(np.float32)
         expected = run(model, {"x": x})[0]
         weight = initializers(model)["w"].T.astype(np.float64)
-        fragment = Fragment("fc", np.dtype(np.float32))
+        builder = SubgraphBuilder("fc", np.dtype(np.float32))
         if op == "Gemm":
-            z = fragment.gemm(fragment.input, weight / 2, name="first")
+            z = builder.gemm(builder.input, weight / 2, name="first")
             bias = initializers(model)["b"].astype(np.float64)
-            fragment.output(fragment.gemm(z, 2 * np.eye(4), bias=bias, name="second"))
+            builder.output(builder.gemm(z, 2 * np.eye(4), bias=bias, name="second"))
         else:
-            z = fragment.matmul(fragment.input, weight / 2, name="first")
-            fragment.output(fragment.matmul(z, 2 * np.eye(4), name="second"))
-        replaced(model, fragment)
+            z = builder.matmul(builder.input, weight / 2, name="first")
+            builder.output(builder.matmul(z, 2 * np.eye(4), name="second"))
+        replaced(model, builder)
         scale = np.abs(x) @ np.abs(weight.T) + 3
         error = np.abs(run(model, {"x": x})[0] - expected)
         assert (error <= 8 * SINGLE * scale).all()  # 5 products and a sum, twice
 
 
 def test_other_nodes_and_inputs_left_out() -> None:
-    fragment = Fragment("conv", np.dtype(np.float32))
-    x = fragment.conv(fragment.input, np.ones((4, 3, 3, 3)), name="dense")
-    limit = fragment.constant(np.array(1.0), "limit")
-    fragment.output(fragment.node("Clip", [x, "", limit], name="clip"))
-    model = replaced(conv_model(np.ones((4, 3, 3, 3))), fragment)
+    builder = SubgraphBuilder("conv", np.dtype(np.float32))
+    x = builder.conv(builder.input, np.ones((4, 3, 3, 3)), name="dense")
+    limit = builder.constant(np.array(1.0), "limit")
+    builder.output(builder.node("Clip", [x, "", limit], name="clip"))
+    model = replaced(conv_model(np.ones((4, 3, 3, 3))), builder)
     assert list(model.graph.node[1].input) == ["conv/dense:0", "", "conv.limit"]
     ones = np.ones((1, 3, 9, 9), np.float32)
     np.testing.assert_array_equal(run(model, {"x": ones})[0], np.ones((1, 4, 7, 7)))
 
 
 def test_a_node_of_another_domain() -> None:
-    fragment = Fragment("conv", np.dtype(np.float32))
-    fragment.output(
-        fragment.node("Special", [fragment.input], {"n": [1, 2]}, domain="own", name="s")
-    )
-    (node,) = fragment.export().node
+    builder = SubgraphBuilder("conv", np.dtype(np.float32))
+    builder.output(builder.node("Special", [builder.input], {"n": [1, 2]}, domain="own", name="s"))
+    (node,) = builder.export().node
     assert (node.domain, node.op_type, node.name) == ("own", "Special", "conv/s")
     assert helper.get_attribute_value(node.attribute[0]) == [1, 2]
 
 
 def test_mistakes() -> None:
-    fragment = Fragment("conv", np.dtype(np.float32))
+    builder = SubgraphBuilder("conv", np.dtype(np.float32))
     with pytest.raises(ValueError, match="computes no output"):
-        fragment.export()
-    fragment.output(fragment.input)
+        builder.export()
+    builder.output(builder.input)
     with pytest.raises(ValueError, match="computes no output"):
-        fragment.export()
-    fragment.conv(fragment.input, np.ones((4, 3, 1, 1)), name="a")
+        builder.export()
+    builder.conv(builder.input, np.ones((4, 3, 1, 1)), name="a")
     with pytest.raises(ValueError, match=r"has a 'conv\.a\.weight' already"):
-        fragment.conv(fragment.input, np.ones((4, 3, 1, 1)), name="a")
+        builder.conv(builder.input, np.ones((4, 3, 1, 1)), name="a")
     with pytest.raises(KeyError):
-        fragment.node("Relu", ["nowhere"], name="relu")
+        builder.node("Relu", ["nowhere"], name="relu")
 
 
 def test_a_weight_is_not_shared_with_the_caller() -> None:
     weight = np.ones((4, 3, 1, 1), np.float32)
-    fragment = Fragment("conv", np.dtype(np.float32))
-    fragment.output(fragment.conv(fragment.input, weight, name="a"))
+    builder = SubgraphBuilder("conv", np.dtype(np.float32))
+    builder.output(builder.conv(builder.input, weight, name="a"))
     weight[:] = 7
-    exported = fragment.export()
+    exported = builder.export()
     assert np.frombuffer(exported.initializer[0].raw_data, np.float32).max() == 1

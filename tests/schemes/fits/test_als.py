@@ -15,8 +15,8 @@ from onnx_lowrank.metrics.frobenius import Frobenius
 from onnx_lowrank.metrics.mahalanobis import Mahalanobis
 from onnx_lowrank.schemes import SchemeSpec
 from onnx_lowrank.schemes.factors import MonochromaticFactors
-from onnx_lowrank.schemes.preconditioner import Surrogate
-from onnx_lowrank.schemes.refine import _half_step, refine
+from onnx_lowrank.schemes.fits.als import _half_step, refine
+from onnx_lowrank.schemes.fits.preconditioner import Surrogate
 
 F, C, KERNEL = 6, 4, (3, 2)
 SPECS = (

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from scipy import linalg
 
-from onnx_lowrank.schemes import cp_fit, cp_start
-from onnx_lowrank.schemes.problem import Indices, Reals, View, ridged
-from onnx_lowrank.schemes.reduced_rank import leading
+from onnx_lowrank.schemes.fits import cp_als, cp_start
+from onnx_lowrank.schemes.fits.covariance_problem import Indices, Reals, View, ridged
+from onnx_lowrank.schemes.fits.reduced_rank import leading
 from onnx_lowrank.types import Array
 
 # CP in the plain stand-in follows its few strong directions, and creeps: this much of the identity
@@ -40,7 +40,7 @@ def leading_lines(view: View, rows: Array, rank: int, lines: Indices | None = No
     return np.asarray(found.T)
 
 
-def leading_terms(view: View, outputs: Indices, clusters: Indices, rank: int) -> cp_fit.CPTerms:
+def leading_terms(view: View, outputs: Indices, clusters: Indices, rank: int) -> cp_als.CPTerms:
     """Return sums of outer products for the blocks of one cluster of outputs, ``(G, ...)``.
 
     Alternating least squares under the stand-in, within the principal subspaces of both sides of
@@ -58,7 +58,7 @@ def leading_terms(view: View, outputs: Indices, clusters: Indices, rank: int) ->
         bases.append((left, right))
         roots.append(root)
     stacked = np.stack(cores).astype(view.problem.working.dtype, copy=False)
-    terms = cp_fit.als(stacked, cp_start.spatial_svd(stacked, rank), sweeps=CP_SWEEPS)
+    terms = cp_als.als(stacked, cp_start.spatial_svd(stacked, rank), sweeps=CP_SWEEPS)
     inputs, kernels, found = [], [], []
     for g, (root, (left, right)) in enumerate(zip(roots, bases, strict=True)):
         whitened = right @ terms.inputs[g].T.astype(np.float64)
@@ -69,7 +69,7 @@ def leading_terms(view: View, outputs: Indices, clusters: Indices, rank: int) ->
             ).T
         )
         found.append(left @ terms.outputs[g])
-    return cp_fit.CPTerms(np.stack(inputs), np.stack(kernels), np.stack(found))
+    return cp_als.CPTerms(np.stack(inputs), np.stack(kernels), np.stack(found))
 
 
 def _confined(block: Array, rank: int) -> tuple[Array, Array, Array]:

@@ -12,8 +12,8 @@ import numpy as np
 
 from onnx_lowrank.metrics.base import Metric
 from onnx_lowrank.schemes.base import Factors, Weight
-from onnx_lowrank.schemes.conjugate_gradients import Advance, conjugate_gradients
-from onnx_lowrank.schemes.preconditioner import Surrogate, preconditioner
+from onnx_lowrank.schemes.fits.conjugate_gradients import Advance, conjugate_gradients
+from onnx_lowrank.schemes.fits.preconditioner import Surrogate, preconditioner
 from onnx_lowrank.schemes.structure import Multilinear
 from onnx_lowrank.types import Array
 

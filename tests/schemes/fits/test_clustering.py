@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from onnx_lowrank.schemes.clustering import assign_balanced, balanced_subspaces, cluster_sizes
+from onnx_lowrank.schemes.fits.clustering import assign_balanced, balanced_subspaces, cluster_sizes
 
 Array = NDArray[np.float64]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnx_lowrank.schemes.cp_fit import CPTerms
-from onnx_lowrank.schemes.tucker2_fit import leading_left
+from onnx_lowrank.schemes.fits.cp_als import CPTerms
+from onnx_lowrank.schemes.fits.hooi import leading_left
 from onnx_lowrank.types import Array
 
 RANK_ONE_SWEEPS = 3

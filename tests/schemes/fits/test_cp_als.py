@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from onnx_lowrank.schemes import cp_fit, cp_start
-from onnx_lowrank.schemes.cp_fit import CPTerms
+from onnx_lowrank.schemes.fits import cp_als, cp_start
+from onnx_lowrank.schemes.fits.cp_als import CPTerms
 
 Array = NDArray[np.float64]
 EPS = float(np.finfo(np.float64).eps)
@@ -40,15 +40,15 @@ def design(terms: CPTerms, block: int, name: str) -> Array:
 
 
 def outputs_step(blocks: Array, terms: CPTerms) -> Array:
-    return cp_fit.update_outputs(blocks, terms)
+    return cp_als.update_outputs(blocks, terms)
 
 
 def inputs_step(blocks: Array, terms: CPTerms) -> Array:
-    return cp_fit.update_inputs(cp_fit.half_product(blocks, terms.outputs), terms)
+    return cp_als.update_inputs(cp_als.half_product(blocks, terms.outputs), terms)
 
 
 def kernels_step(blocks: Array, terms: CPTerms) -> Array:
-    return cp_fit.update_kernels(cp_fit.half_product(blocks, terms.outputs), terms)
+    return cp_als.update_kernels(cp_als.half_product(blocks, terms.outputs), terms)
 
 
 STEPS: dict[str, Callable[[Array, CPTerms], Array]] = {
@@ -63,7 +63,7 @@ def test_a_half_step_is_the_dense_least_squares_solution(name: str) -> None:
     for seed in range(4):
         blocks, terms = problem(seed)
         stepped = replace(terms, **{name: STEPS[name](blocks, terms)})
-        before, after = (cp_fit.squared_errors(blocks, t) for t in (terms, stepped))
+        before, after = (cp_als.squared_errors(blocks, t) for t in (terms, stepped))
         assert np.all(after <= before * (1 + 1e-12))
         for block in range(B):
             matrix = design(terms, block, name)
@@ -71,17 +71,17 @@ def test_a_half_step_is_the_dense_least_squares_solution(name: str) -> None:
             found = getattr(stepped, name)[block].ravel()
             # The ridge moves the solution by its size over the smallest eigenvalue of the normal
             # equations: at most RIDGE * cond^2 of it. Their own rounding, eps cond^2, is less.
-            tolerance = 2 * cp_fit.RIDGE * np.linalg.cond(matrix) ** 2
+            tolerance = 2 * cp_als.RIDGE * np.linalg.cond(matrix) ** 2
             assert np.linalg.norm(found - best) <= tolerance * np.linalg.norm(best)
 
 
 def test_sweeps_never_raise_the_error_of_any_block() -> None:
     blocks, terms = problem(1)
-    errors = [cp_fit.squared_errors(blocks, terms)]
+    errors = [cp_als.squared_errors(blocks, terms)]
     for _ in range(30):
         for name, step in STEPS.items():
             terms = replace(terms, **{name: step(blocks, terms)})
-            errors.append(cp_fit.squared_errors(blocks, terms))
+            errors.append(cp_als.squared_errors(blocks, terms))
     total = np.sum(blocks**2, axis=(1, 2, 3))
     # The ridge gives up at most RIDGE of the terms' energy, which is that of the block here.
     assert all(np.all(b <= a + 1e-8 * total) for a, b in itertools.pairwise(errors))
@@ -90,8 +90,8 @@ def test_sweeps_never_raise_the_error_of_any_block() -> None:
 def test_als_is_never_worse_than_its_start_in_any_block() -> None:
     for seed in range(6):
         blocks, terms = problem(seed)
-        fitted = cp_fit.als(blocks, terms)
-        start, end = (cp_fit.squared_errors(blocks, t) for t in (terms, fitted))
+        fitted = cp_als.als(blocks, terms)
+        start, end = (cp_als.squared_errors(blocks, t) for t in (terms, fitted))
         assert np.all(end <= start * (1 + 1e-12))
         assert end.sum() < start.sum()
 
@@ -103,15 +103,15 @@ def test_als_recovers_terms_that_are_there() -> None:
     near = replace(truth, inputs=truth.inputs + 0.1 * rng.standard_normal(truth.inputs.shape))
     total = np.sum(blocks**2, axis=(1, 2, 3))
     # It stops at a relative fall of the squared error, or where that is 1e-24 of the whole.
-    assert np.all(cp_fit.squared_errors(blocks, cp_fit.als(blocks, near)) <= 1e-6 * total)
+    assert np.all(cp_als.squared_errors(blocks, cp_als.als(blocks, near)) <= 1e-6 * total)
 
 
 def test_a_block_is_fitted_alike_alone_and_among_others() -> None:
     blocks, terms = problem(3)
-    whole = cp_fit.update_outputs(blocks, terms)
+    whole = cp_als.update_outputs(blocks, terms)
     for block in range(B):
         part = slice(block, block + 1)
-        alone = cp_fit.update_outputs(
+        alone = cp_als.update_outputs(
             blocks[part], CPTerms(terms.inputs[part], terms.kernels[part], terms.outputs[part])
         )
         # Each block is a LAPACK solve of its own; only the order of sums in products may differ.
@@ -121,7 +121,7 @@ def test_a_block_is_fitted_alike_alone_and_among_others() -> None:
 def test_deflation_takes_out_energy_with_every_term() -> None:
     blocks, _ = problem(4)
     errors = [
-        cp_fit.squared_errors(blocks, cp_start.greedy_deflation(blocks, k)) for k in range(1, 8)
+        cp_als.squared_errors(blocks, cp_start.greedy_deflation(blocks, k)) for k in range(1, 8)
     ]
     for a, b in itertools.pairwise(errors):
         assert np.all(b < a)
@@ -149,7 +149,7 @@ def test_spatial_start_is_exact_with_all_terms_and_truncates_the_smallest(
     total = np.sum(blocks**2, axis=(1, 2, 3))
     most = 4 * min(shape)
     errors = [
-        cp_fit.squared_errors(blocks, cp_start.spatial_svd(blocks, rank))
+        cp_als.squared_errors(blocks, cp_start.spatial_svd(blocks, rank))
         for rank in (1, most // 2, most - 1, most)
     ]
     # Orthonormal bases on two sides.
@@ -181,7 +181,7 @@ def test_more_sweeps_are_never_worse_in_any_block(monkeypatch: pytest.MonkeyPatc
     errors = []
     for sweeps in range(40):
         monkeypatch.setattr(cp_fit, "MAX_SWEEPS", sweeps)
-        errors.append(cp_fit.squared_errors(blocks, cp_fit.als(blocks, start)))
+        errors.append(cp_als.squared_errors(blocks, cp_als.als(blocks, start)))
     total = np.sum(blocks**2, axis=(1, 2, 3))
     # The error is followed as |W|^2 - 2 <W, W~> + |W~|^2: rounding of sums of F C P terms, and of
     # terms larger than their sum.

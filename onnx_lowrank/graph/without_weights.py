@@ -43,17 +43,17 @@ def split_weights(
 
     Returns
     -------
-    skeleton : onnx.ModelProto
+    light : onnx.ModelProto
         The copy; large initializers have name, type and dimensions only.
     pairs : list of (TensorProto, TensorProto)
         Every large initializer of `model`, with its counterpart in the copy.
     """
-    skeleton = onnx.ModelProto()
-    _copy_fields(model, skeleton, without="graph")
-    _copy_fields(model.graph, skeleton.graph, without="initializer")
+    light = onnx.ModelProto()
+    _copy_fields(model, light, without="graph")
+    _copy_fields(model.graph, light.graph, without="initializer")
     pairs = []
     for tensor in model.graph.initializer:
-        copy = skeleton.graph.initializer.add()
+        copy = light.graph.initializer.add()
         if tensor.data_type == TensorProto.STRING or tensor_bytes(tensor) < above:
             copy.CopyFrom(tensor)
             continue
@@ -62,7 +62,7 @@ def split_weights(
                 setattr(copy, field, getattr(tensor, field))
         copy.dims.extend(tensor.dims)
         pairs.append((tensor, copy))
-    return skeleton, pairs
+    return light, pairs
 
 
 def _copy_fields(source: Any, target: Any, *, without: str) -> None:

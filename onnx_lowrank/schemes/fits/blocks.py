@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_lowrank.metrics.base import Metric
-from onnx_lowrank.schemes import cp_fit, cp_start, tucker2_fit
 from onnx_lowrank.schemes.base import Fit, Weight, relative_error
 from onnx_lowrank.schemes.factors import BlockCPFactors, BlockTucker2Factors, gather_blocks
+from onnx_lowrank.schemes.fits import cp_als, cp_start, hooi
 from onnx_lowrank.types import Array
 
 Clusters = tuple[NDArray[np.int64], NDArray[np.int64]]
@@ -36,15 +36,15 @@ def fit_tucker2(weight: Weight, clusters: Clusters, k1: int, k2: int, metric: Me
         What the errors are measured in.
     """
     blocks = _flat_blocks(weight, clusters)
-    inputs, outputs = tucker2_fit.successive_svd(blocks, k1, k2)
+    inputs, outputs = hooi.successive_svd(blocks, k1, k2)
     start = _tucker2_factors(weight, clusters, inputs, outputs)
-    final = _tucker2_factors(weight, clusters, *tucker2_fit.hooi(blocks, inputs, k2))
+    final = _tucker2_factors(weight, clusters, *hooi.hooi(blocks, inputs, k2))
     return measured_fit(weight, start, final, metric)
 
 
 def start_tucker2(weight: Weight, clusters: Clusters, k1: int, k2: int) -> BlockTucker2Factors:
     """Return the published construction: successive SVDs of every block."""
-    bases = tucker2_fit.successive_svd(_flat_blocks(weight, clusters), k1, k2)
+    bases = hooi.successive_svd(_flat_blocks(weight, clusters), k1, k2)
     return _tucker2_factors(weight, clusters, *bases)
 
 
@@ -70,9 +70,9 @@ def fit_cp(weight: Weight, clusters: Clusters, rank: int, metric: Metric, *, def
     start = terms = cp_start.spatial_svd(blocks, rank)
     if deflate:
         start = cp_start.greedy_deflation(blocks, rank)
-        better = cp_fit.squared_errors(blocks, terms) < cp_fit.squared_errors(blocks, start)
-        terms = cp_fit.select(better, terms, start)
-    factors = [_cp_factors(weight, clusters, t) for t in (start, cp_fit.als(blocks, terms))]
+        better = cp_als.squared_errors(blocks, terms) < cp_als.squared_errors(blocks, start)
+        terms = cp_als.select(better, terms, start)
+    factors = [_cp_factors(weight, clusters, t) for t in (start, cp_als.als(blocks, terms))]
     return measured_fit(weight, factors[0], factors[1], metric)
 
 
@@ -110,7 +110,7 @@ def _flat_blocks(weight: Weight, clusters: Clusters) -> Array:
 def _tucker2_factors(
     weight: Weight, clusters: Clusters, inputs: Array, outputs: Array
 ) -> BlockTucker2Factors:
-    middle = tucker2_fit.core(_flat_blocks(weight, clusters), inputs, outputs)
+    middle = hooi.core(_flat_blocks(weight, clusters), inputs, outputs)
     grid = len(clusters[0]), len(clusters[1])
     return BlockTucker2Factors(
         *clusters,
@@ -120,7 +120,7 @@ def _tucker2_factors(
     )
 
 
-def _cp_factors(weight: Weight, clusters: Clusters, terms: cp_fit.CPTerms) -> BlockCPFactors:
+def _cp_factors(weight: Weight, clusters: Clusters, terms: cp_als.CPTerms) -> BlockCPFactors:
     grid = len(clusters[0]), len(clusters[1])
     rank = terms.inputs.shape[1]
     return BlockCPFactors(

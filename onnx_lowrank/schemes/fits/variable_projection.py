@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from scipy import linalg
 from typing_extensions import Self
 
-from onnx_lowrank.schemes.input_stage import InputStage
-from onnx_lowrank.schemes.problem import SINGLE_FROM, Reals, View, ridged
+from onnx_lowrank.schemes.fits.covariance_problem import SINGLE_FROM, Reals, View, ridged
+from onnx_lowrank.schemes.fits.input_stage import InputStage
 from onnx_lowrank.types import Array
 
 Indices = NDArray[np.int64]
@@ -71,7 +71,7 @@ class Compressed:
         return np.asarray(linalg.cho_solve(factor, self.flat_cross.T, check_finite=False).T)
 
 
-class Follower(Protocol):
+class OutputStage(Protocol):
     """What follows an input stage: X, of some structure."""
 
     def improve(self, problem: Compressed) -> tuple[Self, float]:
@@ -109,7 +109,7 @@ class Part:
 
     outputs: Indices
     stage: InputStage
-    follower: Follower
+    output_stage: OutputStage
 
 
 def fit_part(view: View, part: Part, *, steps: int | None = None) -> tuple[Part, float]:
@@ -131,27 +131,27 @@ def fit_part(view: View, part: Part, *, steps: int | None = None) -> tuple[Part,
     squared_error : float
         In double precision.
     """
-    stage, follower = part.stage, part.follower
+    stage, output_stage = part.stage, part.output_stage
     if steps is None:
         work = stage.weights.shape[0] * stage.weights.shape[1] * view.order.size**2
         steps = min(max(SEARCH_WORK // work, LEAST_STEPS), MOST_STEPS)
     if steps > 0:
-        stage, follower = _search(view, part, steps)
+        stage, output_stage = _search(view, part, steps)
     products = view.contract(stage, exact=True)
-    follower, error = follower.improve(compress(view, part.outputs, stage, products))
-    return Part(part.outputs, stage, follower), error
+    output_stage, error = output_stage.improve(compress(view, part.outputs, stage, products))
+    return Part(part.outputs, stage, output_stage), error
 
 
-def _search(view: View, part: Part, steps: int) -> tuple[InputStage, Follower]:
+def _search(view: View, part: Part, steps: int) -> tuple[InputStage, OutputStage]:
     stage = part.stage
     products = view.contract(stage, exact=False)
-    follower, error = part.follower.improve(compress(view, part.outputs, stage, products))
+    output_stage, error = part.output_stage.improve(compress(view, part.outputs, stage, products))
     direction, previous = np.zeros_like(stage.weights), np.zeros_like(stage.weights)
     product, stretch = np.inf, 1.5
     tolerance = TOLERANCE if view.order.size >= SINGLE_FROM else CLOSE_TOLERANCE
     for _ in range(steps):
-        slope = gradient(view, part.outputs, stage, products, follower)
-        z = preconditioner(view, stage, follower)(slope)
+        slope = gradient(view, part.outputs, stage, products, output_stage)
+        z = preconditioner(view, stage, output_stage)(slope)
         # Polak and Ribiere's choice, restarted where it would not descend.
         turn = max(float(np.vdot(slope - previous, z)) / product, 0.0)
         product, previous = float(np.vdot(slope, z)), slope
@@ -160,8 +160,8 @@ def _search(view: View, part: Part, steps: int) -> tuple[InputStage, Follower]:
             turn, direction = 0.0, z
         descent = float(np.vdot(slope, direction))
         change = view.contract(InputStage(stage.clusters, direction), exact=False)
-        rows = view.split(follower.times(change))
-        bend = float(np.vdot(stage.gather(follower.adjoint(rows)), direction))
+        rows = view.split(output_stage.times(change))
+        bend = float(np.vdot(stage.gather(output_stage.adjoint(rows)), direction))
         if descent <= 0 or bend <= 0:
             break
         before = error
@@ -169,7 +169,7 @@ def _search(view: View, part: Part, steps: int) -> tuple[InputStage, Follower]:
         step = stretch * plain
         for _ in range(3):
             moved = stage.moved(direction, step), products + products.dtype.type(step) * change
-            solved, after = follower.improve(compress(view, part.outputs, *moved))
+            solved, after = output_stage.improve(compress(view, part.outputs, *moved))
             # The parabola through the error here, its slope, and the error there.
             rise = (after - error + 2 * descent * step) / step**2
             best = descent / rise if rise > 0 else 2 * step
@@ -182,10 +182,10 @@ def _search(view: View, part: Part, steps: int) -> tuple[InputStage, Follower]:
             product = np.inf  # once more, straight down
             continue
         stretch = min(max(best / plain, 1.0), 4.0)
-        (stage, products), follower, error = moved, solved, after
+        (stage, products), output_stage, error = moved, solved, after
         if before - error <= tolerance * before or error <= 1e-24 * view.problem.norm:
             break
-    return stage, follower
+    return stage, output_stage
 
 
 def compress(view: View, outputs: Indices, stage: InputStage, products: Reals) -> Compressed:
@@ -213,17 +213,19 @@ def compress(view: View, outputs: Indices, stage: InputStage, products: Reals) -
 
 
 def gradient(
-    view: View, outputs: Indices, stage: InputStage, products: Reals, follower: Follower
+    view: View, outputs: Indices, stage: InputStage, products: Reals, output_stage: OutputStage
 ) -> Array:
     """Return minus half the gradient of the squared error by the stage's weights."""
     image = view.problem.image[outputs]
-    return stage.gather(follower.adjoint(view.split(follower.residual(image, products))))
+    return stage.gather(output_stage.adjoint(view.split(output_stage.residual(image, products))))
 
 
-def preconditioner(view: View, stage: InputStage, follower: Follower) -> Callable[[Array], Array]:
+def preconditioner(
+    view: View, stage: InputStage, output_stage: OutputStage
+) -> Callable[[Array], Array]:
     """Return the inverse of the second derivative by the stage's weights, under the stand-in."""
     rank = stage.weights.shape[1]
-    ranks = follower.gram(view.over_taps)
+    ranks = output_stage.gram(view.over_taps)
     factors = []
     for group, lines in enumerate(stage.clusters):
         block = slice(group * rank, (group + 1) * rank)

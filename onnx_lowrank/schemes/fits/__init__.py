@@ -1,0 +1,1 @@
+"""Algorithms that fit factors to a weight."""
