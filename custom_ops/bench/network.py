@@ -11,15 +11,13 @@ from typing import Any
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
-from onnx_lowrank.rewriting.passes.approximate_conv import ApproximateConvPass
 
 from onnx_lowrank.graph.layers import find_layers
 from onnx_lowrank.pipelines.plans import resolve_plan
-from onnx_lowrank.rewriting.passes.absorb_permutations import AbsorbPermutationsPass
-from onnx_lowrank.rewriting.passes.base import Pass, PassManager
-from onnx_lowrank.rewriting.passes.fuse_activation import FuseActivationPass
-from onnx_lowrank.rewriting.passes.normalize import normalisation
-from onnx_lowrank.rewriting.passes.portable_lrn import PortableLrnPass
+from onnx_lowrank.rewriting.form import Form, Replacement
+from onnx_lowrank.rewriting.forms import PORTABLE, STANDARD
+from onnx_lowrank.rewriting.passes.normalize import normalised
+from onnx_lowrank.rewriting.rewrite import replace_layers
 from onnx_lowrank.search.synthetic import synthetic_fits
 
 SIDE, CLASSES = 224, 1000
@@ -86,20 +84,12 @@ def zfnet512(rng: np.random.Generator) -> ModelProto:
 
 def rewritten(original: ModelProto, *, portable: bool) -> ModelProto:
     """Return a network rewritten by `PLAN` with random factors, as `compress` would lower it."""
-    model = ModelProto()
-    model.CopyFrom(original)
-    chosen = resolve_plan(find_layers(model), PLAN).chosen
-    normalisation(frozenset(chosen)).run(model)
-    values = {}
+    chosen = resolve_plan(find_layers(original), PLAN).chosen
+    model, _ = normalised(original, chosen)
+    form: Form = PORTABLE if portable else STANDARD
+    replacements = {}
     for each in find_layers(model):
         if each.name in chosen and each.spec is not None:
             (fit,) = synthetic_fits(each.name, chosen[each.name], each.spec)
-            values[each.name] = (fit.factors, fit.bias)
-    passes: list[Pass] = [
-        ApproximateConvPass(values, portable=portable),
-        AbsorbPermutationsPass(frozenset(chosen)),
-    ]
-    if portable:
-        passes += [PortableLrnPass(), FuseActivationPass()]
-    PassManager(passes).run(model)
-    return model
+            replacements[each.name] = Replacement(fit.factors, fit.bias, form)
+    return replace_layers(model, replacements, forms=(form,))[0]

@@ -13,7 +13,7 @@ import pytest
 from onnx import helper
 
 from onnx_lowrank.errors import RepairWarning
-from onnx_lowrank.pipelines.compress import inspect
+from onnx_lowrank.pipelines.inspect import inspect
 
 Cli = Callable[..., Any]
 LAYER = ("--layer", "conv2=tucker2:R1=4,R2=4")

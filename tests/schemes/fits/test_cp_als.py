@@ -177,10 +177,10 @@ def test_more_sweeps_are_never_worse_in_any_block(monkeypatch: pytest.MonkeyPatc
         rng.standard_normal((8, K, P)),
         rng.standard_normal((8, F, K)),
     )
-    monkeypatch.setattr(cp_fit, "TOLERANCE", 0.0)
+    monkeypatch.setattr(cp_als, "TOLERANCE", 0.0)
     errors = []
     for sweeps in range(40):
-        monkeypatch.setattr(cp_fit, "MAX_SWEEPS", sweeps)
+        monkeypatch.setattr(cp_als, "MAX_SWEEPS", sweeps)
         errors.append(cp_als.squared_errors(blocks, cp_als.als(blocks, start)))
     total = np.sum(blocks**2, axis=(1, 2, 3))
     # The error is followed as |W|^2 - 2 <W, W~> + |W~|^2: rounding of sums of F C P terms, and of

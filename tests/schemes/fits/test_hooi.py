@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from onnx_lowrank.schemes import tucker2_fit
+from onnx_lowrank.schemes.fits import hooi
 
 Array = NDArray[np.float64]
 EPS = float(np.finfo(np.float64).eps)
@@ -29,8 +29,8 @@ def core(blocks: Array, inputs: Array, outputs: Array) -> Array:
 
 def test_the_core_is_the_dense_least_squares_solution() -> None:
     blocks = blocks_of(0)
-    inputs, outputs = tucker2_fit.successive_svd(blocks, 3, 4)
-    found = tucker2_fit.core(blocks, inputs, outputs)
+    inputs, outputs = hooi.successive_svd(blocks, 3, 4)
+    found = hooi.core(blocks, inputs, outputs)
     for b in range(B):
         design = np.kron(np.kron(outputs[b], inputs[b]), np.eye(P))
         best, *_ = np.linalg.lstsq(design, blocks[b].ravel(), rcond=None)
@@ -41,7 +41,7 @@ def test_the_core_is_the_dense_least_squares_solution() -> None:
 
 def test_each_basis_is_the_best_given_the_other() -> None:
     blocks = blocks_of(1)
-    inputs, outputs = tucker2_fit.successive_svd(blocks, 3, 4)
+    inputs, outputs = hooi.successive_svd(blocks, 3, 4)
     for b in range(B):
         # Output side first, of the whole block; then the input side of what is left.
         values = np.linalg.svd(blocks[b].reshape(F, -1), compute_uv=False)
@@ -56,9 +56,9 @@ def test_each_basis_is_the_best_given_the_other() -> None:
 def test_iteration_never_raises_the_error(k1: int, k2: int) -> None:
     for seed in range(4):
         blocks = blocks_of(seed)
-        inputs, outputs = tucker2_fit.successive_svd(blocks, k1, k2)
+        inputs, outputs = hooi.successive_svd(blocks, k1, k2)
         start = errors(blocks, inputs, outputs)
-        end = errors(blocks, *tucker2_fit.hooi(blocks, inputs, k2))
+        end = errors(blocks, *hooi.hooi(blocks, inputs, k2))
         total = np.sum(blocks**2, axis=(1, 2, 3))
         assert np.all(end <= start + 64 * F * C * EPS * total)
 
@@ -71,7 +71,7 @@ def test_exact_where_the_ranks_are_there() -> None:
         rng.standard_normal((B, 3, 2, P)),
         rng.standard_normal((B, C, 2)),
     )
-    inputs, outputs = tucker2_fit.successive_svd(blocks, 2, 3)
+    inputs, outputs = hooi.successive_svd(blocks, 2, 3)
     total = np.sum(blocks**2, axis=(1, 2, 3))
     # A basis from a Gram matrix is turned by its rounding, n eps over the gap, and the error is
     # the square of that.
@@ -80,7 +80,7 @@ def test_exact_where_the_ranks_are_there() -> None:
 
 def test_bases_are_orthonormal_even_of_nothing() -> None:
     for blocks in (blocks_of(2), np.zeros((B, F, C, P))):
-        inputs, outputs = tucker2_fit.hooi(blocks, tucker2_fit.successive_svd(blocks, 3, 4)[0], 4)
+        inputs, outputs = hooi.hooi(blocks, hooi.successive_svd(blocks, 3, 4)[0], 4)
         for basis in (inputs, outputs):
             gram = basis.swapaxes(1, 2) @ basis
             unit = np.broadcast_to(np.eye(gram.shape[-1]), gram.shape)
@@ -88,11 +88,11 @@ def test_bases_are_orthonormal_even_of_nothing() -> None:
 
 
 def test_large_and_small_gram_matrices_give_the_same_vectors() -> None:
-    size = tucker2_fit.BATCHED + 8
+    size = hooi.BATCHED + 8
     rows = np.random.default_rng(0).standard_normal((2, size, 3 * size))
     grams = rows @ rows.swapaxes(1, 2)
     for rank in (5, size // 2):
-        vectors = tucker2_fit.leading_left(grams, rank)
+        vectors = hooi.leading_left(grams, rank)
         for gram, found in zip(grams, vectors, strict=True):
             expected = np.linalg.eigh(gram)[1][:, ::-1][:, :rank]
             # Projectors from eigenvectors, good to n eps over the gap, here above 1e-4 of the sum.
@@ -104,8 +104,8 @@ def test_large_and_small_gram_matrices_give_the_same_vectors() -> None:
 
 def test_iteration_ends_with_the_best_inputs_for_its_outputs() -> None:
     blocks = blocks_of(5)
-    start, _ = tucker2_fit.successive_svd(blocks, 3, 4)
-    inputs, outputs = tucker2_fit.hooi(blocks, start, 4)
+    start, _ = hooi.successive_svd(blocks, 3, 4)
+    inputs, outputs = hooi.hooi(blocks, start, 4)
     for b in range(B):
         left = np.einsum("fk,fcp->kcp", outputs[b], blocks[b]).swapaxes(0, 1).reshape(C, -1)
         best = np.linalg.svd(left, full_matrices=False)[0][:, :3]

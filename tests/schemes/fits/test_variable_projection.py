@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from onnx_lowrank.metrics.covariance import Covariance
-from onnx_lowrank.schemes import stages
+from onnx_lowrank.schemes.fits import variable_projection
 from onnx_lowrank.schemes.fits.covariance_problem import LayerProblem, View
 from onnx_lowrank.schemes.fits.input_stage import InputStage
 from onnx_lowrank.schemes.fits.output_stage import Free, LowRank, Outer
@@ -198,7 +198,7 @@ def test_no_step_raises_the_error(name: str, kind: str, clusters: int) -> None:
 
 
 def test_a_long_search_ends_where_the_gradient_vanishes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stages, "CLOSE_TOLERANCE", 0.0)
+    monkeypatch.setattr(variable_projection, "CLOSE_TOLERANCE", 0.0)
     for name in VIEWS:
         view = getattr(problem(), name)
         start = part(view, "free", 1)
