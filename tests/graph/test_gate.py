@@ -451,8 +451,8 @@ PACKAGE = Path(__file__).parents[2] / "onnx_lowrank"
 UNCHECKED = {
     "graph/gate.py",
     "calibrate/collect.py",
-    "cascade.py",
-    "sweeping/evaluate.py",
+    "pipelines/cascade.py",
+    "pipelines/sweeping/evaluate.py",
 }
 
 
