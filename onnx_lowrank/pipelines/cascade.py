@@ -24,6 +24,7 @@ from onnx_lowrank.pipelines.compress import compress
 from onnx_lowrank.pipelines.plans import PlanSource, resolve_plan
 from onnx_lowrank.pipelines.result import FileBytes
 from onnx_lowrank.planning.cost import plan_costs, total_cost
+from onnx_lowrank.rewriting.forms import STANDARD
 from onnx_lowrank.runtime import model_inputs
 from onnx_lowrank.training import require_torch
 from onnx_lowrank.types import ModelSource, Progress
@@ -149,7 +150,7 @@ def cascade(
     Raises
     ------
     PlanError
-        The plan replaces nothing, or what `compress` raises.
+        The plan replaces nothing, or by nodes that cannot be trained; or what `compress` raises.
     OutputError
         The checkpoint cannot be written.
     ModelError, DataError, ProviderError
@@ -164,6 +165,9 @@ def cascade(
     decided = resolve_plan(layers, plan)
     if not decided.chosen:
         raise PlanError("no layer is replaced; choose layers and schemes with --layer")
+    for name, form in decided.forms.items():
+        if form not in (None, STANDARD.name):
+            raise PlanError(f"a cascade trains standard ops; leave out @{form} for layer '{name}'")
     inputs = model_inputs(original)
     known = open_dataset(data, inputs, preprocess=preprocess, batch=batch).samples
     most = statistics_limit or (STATISTICS_LIMIT if known is None else min(known, STATISTICS_LIMIT))

@@ -76,6 +76,9 @@ def test_a_plan_that_replaces_nothing_is_refused(
 ) -> None:
     with pytest.raises(PlanError, match="no layer is replaced"):
         cascade(model, plan=["*=keep"], data=data["train"], val=data["val"])
+    plan = [f"{PLAN[0]}@standard", f"{PLAN[1]}@portable"]
+    with pytest.raises(PlanError, match="a cascade trains standard ops; leave out @portable for"):
+        cascade(model, plan=plan, data=data["train"], val=data["val"])
 
 
 def test_a_killed_process_goes_on_to_the_same_end(

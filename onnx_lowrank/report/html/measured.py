@@ -238,7 +238,7 @@ def _machine(title: str, machine: dict[str, Any], runs: Sequence[Run]) -> Facts:
     if runs:
         providers = sorted({str(run.data["provider"]).upper() for run in runs})
         threads = "; ".join(f"{run.name}: {_threads(run)}" for run in runs)
-        entries.append(("Provider", " and ".join(providers), f"threads: {threads}"))
+        entries.append(("Engine", " and ".join(providers), f"threads: {threads}"))
     said = ", ".join(f"{name} {value}" for name, value in versions.items())
     return Facts(title, (*entries, ("Versions", "", f"{said}; kernel library {kernels}")))
 
