@@ -18,6 +18,7 @@ from onnx_lowrank.search.knapsack import Conflict
 _PASSING = (
     *("Relu", "LeakyRelu", "Clip", "Sigmoid", "Tanh", "HardSigmoid", "Add", "Sum", "Mul"),
     *("MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool", "Concat", "Identity"),
+    "BatchNormalization",
 )
 
 
