@@ -181,7 +181,7 @@ def compress_to_budget(
     if isinstance(latency, SavedLatencies):
         latency = MeasuredElsewhere(latency)
     elif latency is None:
-        latency = MeasuredHere(Stopwatch(here, seed), store, settings)
+        latency = MeasuredHere(Stopwatch(here, seed, settings), store)
     found = search(
         SearchContext(
             original=original,

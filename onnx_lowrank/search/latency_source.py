@@ -14,13 +14,12 @@ from onnx_lowrank.cache import Cache, key_of
 from onnx_lowrank.errors import PlanError
 from onnx_lowrank.planning.latency import LatencyTable, SavedLatencies, Timed, Timer
 from onnx_lowrank.runtime.layout import idle_model, reordered_ends, reordering_model
-from onnx_lowrank.search.settings import SETTINGS, SearchSettings
 from onnx_lowrank.search.single_layer import layer_feeds, structure
 from onnx_lowrank.search.timing import Stopwatch
 from onnx_lowrank.types import Feeds, Progress
 
 Sizes = tuple[int, ...]
-ELSEWHERE = ""  # the settings in the keys of saved latencies: the table as a whole tells them
+ELSEWHERE = ""  # the settings in the keys of saved latencies: the table has them once for all
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +60,7 @@ class InNetwork:
 
     Attributes
     ----------
-    whole, bare : float
+    original, bare : float
         The original, and the original after the passes of the forms with no layer replaced.
     layers : tuple of float
         Layers as models of their own.
@@ -71,7 +70,7 @@ class InNetwork:
         To reorder a tensor one way, by its sizes.
     """
 
-    whole: float
+    original: float
     bare: float
     layers: tuple[float, ...]
     ends: tuple[tuple[bool, bool], ...]
@@ -98,7 +97,7 @@ class LatencySource(Protocol):
 
     def in_network(
         self,
-        wholes: Sequence[onnx.ModelProto],
+        networks: Sequence[onnx.ModelProto],
         feeds: Feeds,
         layers: Sequence[tuple[onnx.ModelProto, Timed]],
         sizes: Sequence[Sizes],
@@ -107,7 +106,7 @@ class LatencySource(Protocol):
 
         Parameters
         ----------
-        wholes : sequence of onnx.ModelProto
+        networks : sequence of onnx.ModelProto
             The original, and the same after the passes of the forms where there are any.
         feeds : mapping of str to ndarray
             Their inputs.
@@ -137,21 +136,20 @@ class LatencySource(Protocol):
 
 @dataclass(frozen=True)
 class MeasuredHere:
-    """Latencies measured on this machine; what was measured is kept, and not measured again.
+    """Latencies measured on this machine; they are cached, and not measured again.
 
     Attributes
     ----------
     stopwatch : Stopwatch
-        How models are timed.
+        Times models, as long and as precisely as its settings say.
     store : Cache
-        Where latencies are kept.
-    settings : SearchSettings
-        How long, and how precisely.
+        Caches latencies.
+    batch : int or None
+        Samples at once; None is the number that the model fixes, or 1.
     """
 
     stopwatch: Stopwatch
     store: Cache
-    settings: SearchSettings = SETTINGS
     batch: int | None = None
 
     def candidates(self, groups: Sequence[Group], *, progress: Progress) -> Timings:
@@ -177,16 +175,16 @@ class MeasuredHere:
             ratios = self.stopwatch.rough([models[key] for key in wanted], feeds)
             return {k: Timed(0.0, r, r, r) for k, r in zip(wanted, ratios.tolist(), strict=True)}
 
-        def well(wanted: Sequence[str]) -> dict[str, Timed]:
+        def precisely(wanted: Sequence[str]) -> dict[str, Timed]:
             timed = self.stopwatch.compare(
-                [models[k] for k in wanted], feeds, seconds=self.settings.layer_seconds
+                [models[k] for k in wanted], feeds, seconds=self.stopwatch.settings.layer_seconds
             )
             return dict(zip(wanted, timed, strict=True))
 
-        rough = self._kept("rough", [dense, *keys], roughly)
+        rough = self._cached("rough", [dense, *keys], roughly)
         ratios = np.array([each.ratio for each in rough[1:]])
         forms = np.array(group.forms)
-        clear = self.settings.clearly_slower
+        clear = self.stopwatch.settings.clearly_slower
         chosen = [
             place
             for place in range(len(keys))
@@ -197,12 +195,14 @@ class MeasuredHere:
                 & (forms == forms[place])
             )
         ]
-        first, *timed = self._kept("latency", [dense, *(keys[place] for place in chosen)], well)
+        first, *timed = self._cached(
+            "latency", [dense, *(keys[place] for place in chosen)], precisely
+        )
         return first, dict(zip(chosen, timed, strict=True))
 
     def in_network(
         self,
-        wholes: Sequence[onnx.ModelProto],
+        networks: Sequence[onnx.ModelProto],
         feeds: Feeds,
         layers: Sequence[tuple[onnx.ModelProto, Timed]],
         sizes: Sequence[Sizes],
@@ -211,21 +211,21 @@ class MeasuredHere:
         singles = [model for model, _ in layers]
         key = key_of(
             *("side by side", self.stopwatch.engine.settings),
-            *(structure(model) for model in (*wholes, *singles)),
+            *(structure(model) for model in (*networks, *singles)),
         )
-        count = len(wholes) + len(singles)
+        count = len(networks) + len(singles)
         seconds = self._seconds(
             key,
             count,
             lambda: self.stopwatch.side_by_side(
-                wholes, feeds, singles, seconds=self.settings.part_seconds
+                networks, feeds, singles, seconds=self.stopwatch.settings.part_seconds
             ),
         )
-        within = tuple(seconds[len(wholes) :])
+        within = tuple(seconds[len(networks) :])
         blocked = self.stopwatch.engine.reorders and bool(sizes)
         ends = tuple(reordered_ends(model) if blocked else (False, False) for model in singles)
         reorders = self._reorders(sizes, singles[0], within[0]) if blocked else {}
-        return InNetwork(seconds[0], seconds[len(wholes) - 1], within, ends, reorders)
+        return InNetwork(seconds[0], seconds[len(networks) - 1], within, ends, reorders)
 
     def _reorders(
         self, sizes: Sequence[Sizes], layer: onnx.ModelProto, seconds: float
@@ -238,7 +238,7 @@ class MeasuredHere:
         found = self._seconds(
             key,
             len(models),
-            lambda: self.stopwatch.beside(models, seconds=self.settings.layer_seconds),
+            lambda: self.stopwatch.beside(models, seconds=self.stopwatch.settings.layer_seconds),
         )
         scale = seconds / found[0]
         there_and_back = zip(found[1::2], found[2::2], strict=True)
@@ -252,7 +252,7 @@ class MeasuredHere:
     ) -> list[Timed]:
         """Time whole models."""
         del predicted
-        return self.stopwatch.compare(models, feeds, seconds=self.settings.model_seconds)
+        return self.stopwatch.compare(models, feeds, seconds=self.stopwatch.settings.model_seconds)
 
     def _seconds(self, key: str, count: int, timing: Callable[[], list[Timed]]) -> list[float]:
         def decode(rows: Any) -> list[Timed]:
@@ -266,7 +266,7 @@ class MeasuredHere:
             self.store.put_data(key, [each.to_list() for each in timed])
         return [each.seconds for each in timed]
 
-    def _kept(self, kind: str, keys: Sequence[str], timer: Timer) -> list[Timed]:
+    def _cached(self, kind: str, keys: Sequence[str], timer: Timer) -> list[Timed]:
         """Return the latencies of `keys`, from the store or the timer."""
         table = LatencyTable()
         for key in keys:
@@ -331,16 +331,16 @@ class MeasuredElsewhere:
 
     def in_network(
         self,
-        wholes: Sequence[onnx.ModelProto],
+        networks: Sequence[onnx.ModelProto],
         feeds: Feeds,
         layers: Sequence[tuple[onnx.ModelProto, Timed]],
         sizes: Sequence[Sizes],
     ) -> InNetwork:
         """Return the table's latency of the whole model, and the layers' own."""
-        del wholes, feeds, sizes
-        whole = self.table.whole.seconds
+        del networks, feeds, sizes
+        original = self.table.whole.seconds
         seconds = tuple(timed.seconds for _, timed in layers)
-        return InNetwork(whole, whole, seconds, ((False, False),) * len(seconds))
+        return InNetwork(original, original, seconds, ((False, False),) * len(seconds))
 
     def models(
         self, models: Sequence[onnx.ModelProto], feeds: Feeds, predicted: Sequence[float]

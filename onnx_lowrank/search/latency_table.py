@@ -32,7 +32,6 @@ from onnx_lowrank.types import Feeds, ModelSource, Progress
 
 # Of each layer's multiply-adds, what the candidates of a whole model keep at least.
 LEVELS = (0.5, 0.25, 0.0)
-MODEL_SECONDS = 4.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +78,7 @@ def measure_latencies(
     input_shapes : mapping, optional
         Shapes of inputs that the model leaves open.
     cache_dir : path, optional
-        Where latencies are kept, so that a killed run goes on; the user's cache folder by default.
+        Where latencies are cached, so that a killed run goes on; the user's cache by default.
     seed : int
         Fixes inputs and orders.
     progress : callable
@@ -179,6 +178,8 @@ def _time_assembled(
         models.append(replace_layers(prepared, replacements, input_shapes=input_shapes)[0])
         seconds = [(layers[n].dense.seconds, layers[n].timed[p].seconds) for n, p in chosen.items()]
         saved.append(sum(dense - candidate for dense, candidate in seconds))
-    whole, *timed = stopwatch.compare(models, feeds, seconds=MODEL_SECONDS)
-    told = [1 - each / whole.seconds for each in saved]
-    return whole, tuple(zip(told, timed, strict=True))
+    original_timed, *timed = stopwatch.compare(
+        models, feeds, seconds=stopwatch.settings.model_seconds
+    )
+    predicted = [1 - each / original_timed.seconds for each in saved]
+    return original_timed, tuple(zip(predicted, timed, strict=True))

@@ -112,13 +112,13 @@ def build_problem(context: SearchContext, options: Options, evaluator: Evaluator
         macs=tuple(macs),
         params=tuple(params),
         bytes=tuple(sizes),
-        base_latency=options.in_network.whole,
+        base_latency=options.in_network.original,
         base_macs=float(sum(layer.macs or 0 for layer in original)),
         base_params=float(gone.base_params),
         base_bytes=float(serialised_size(context.original)),
         shared_params=gone.shared_params,
         shared_bytes=gone.shared_bytes,
-        saved_latency=options.in_network.whole - options.in_network.bare,
+        saved_latency=options.in_network.original - options.in_network.bare,
         conflicts=options.conflicts,
     )
 

@@ -1,8 +1,10 @@
-"""The constants of a search, each with where its value was measured."""
+"""The constants of a search; where a value was measured or is tested, its description says so."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from onnx_lowrank.runtime.statistics import MIN_REPEATS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +23,8 @@ class SearchSettings:
         whole models.
     narrow : float
         Half the interval of a ratio, relative, at which it is known well enough.
+    most_repeats : int
+        Repeats after which a ratio is taken as it is: twice those that an interval needs.
     rough_repeats : int
         Repeats of a rough timing.
     clearly_slower : float
@@ -47,6 +51,7 @@ class SearchSettings:
     part_seconds: float = 1.0
     model_seconds: float = 4.0
     narrow: float = 0.05
+    most_repeats: int = 2 * MIN_REPEATS
     rough_repeats: int = 2
     clearly_slower: float = 1.15
     probe_error: float = 0.15

@@ -14,12 +14,9 @@ from onnx_lowrank.planning.latency import Timed
 from onnx_lowrank.runtime.bench import Contender, measure
 from onnx_lowrank.runtime.engines import CPU, Engine, keeps_one_core_busy
 from onnx_lowrank.runtime.statistics import MIN_REPEATS, log_ratios, ratio_interval
+from onnx_lowrank.search.settings import SETTINGS, SearchSettings
 from onnx_lowrank.search.single_layer import layer_feeds
 from onnx_lowrank.types import Feeds, Progress
-
-NARROW = 0.05  # half the interval of a ratio, relative, at which it is known well enough
-MAX_REPEATS = 2 * MIN_REPEATS
-GLANCE_REPEATS = 2
 
 
 @dataclass(frozen=True)
@@ -32,10 +29,13 @@ class Stopwatch:
         Where they run, and on how many threads.
     seed : int
         Seed of inputs and orders.
+    settings : SearchSettings
+        How long, how often and how precisely.
     """
 
     engine: Engine = CPU
     seed: int = 0
+    settings: SearchSettings = SETTINGS
 
     def compare(
         self,
@@ -43,7 +43,6 @@ class Stopwatch:
         feeds: Feeds,
         *,
         seconds: float,
-        narrow: float = NARROW,
         progress: Progress | None = None,
     ) -> list[Timed]:
         """Time models against the first, until every ratio is known well enough.
@@ -56,8 +55,6 @@ class Stopwatch:
             One input for all.
         seconds : float
             Time for the runs of each, roughly, before a look at the intervals.
-        narrow : float
-            Half of an interval's width, relative, at which it is narrow enough.
         progress : callable, optional
             Called with a sentence, the number of repeats done, and their total.
 
@@ -66,11 +63,11 @@ class Stopwatch:
         list of Timed
             In the order of `models`; the first one's ratio is 1.
         """
-        return self._compare([(model, feeds) for model in models], seconds, narrow, progress)
+        return self._compare([(model, feeds) for model in models], seconds, progress)
 
     def side_by_side(
         self,
-        wholes: Sequence[onnx.ModelProto],
+        networks: Sequence[onnx.ModelProto],
         feeds: Feeds,
         parts: Sequence[onnx.ModelProto],
         *,
@@ -83,7 +80,7 @@ class Stopwatch:
 
         Parameters
         ----------
-        wholes : sequence of onnx.ModelProto
+        networks : sequence of onnx.ModelProto
             The model, to whose latency every ratio is, and others of the same inputs.
         feeds : mapping of str to ndarray
             Their input.
@@ -95,24 +92,24 @@ class Stopwatch:
         Returns
         -------
         list of Timed
-            Of `wholes`, then of `parts`.
+            Of `networks`, then of `parts`.
         """
-        models = [(whole, feeds) for whole in wholes]
+        models = [(network, feeds) for network in networks]
         models += [(part, layer_feeds(part, seed=self.seed)) for part in parts]
-        return self._compare(models, seconds, NARROW, None)
+        return self._compare(models, seconds)
 
     def beside(self, parts: Sequence[onnx.ModelProto], *, seconds: float) -> list[Timed]:
         """Time models of one input each against the first."""
         models = [(part, layer_feeds(part, seed=self.seed)) for part in parts]
-        return self._compare(models, seconds, NARROW, None)
+        return self._compare(models, seconds)
 
     def _compare(
         self,
         models: Sequence[tuple[onnx.ModelProto, Feeds]],
         seconds: float,
-        narrow: float,
-        progress: Progress | None,
+        progress: Progress | None = None,
     ) -> list[Timed]:
+        most, narrow = self.settings.most_repeats, self.settings.narrow
         contenders = self._contenders(models)
         rng = np.random.default_rng(self.seed)
         logs: list[list[NDArray[np.float64]]] = [[] for _ in models]
@@ -133,7 +130,7 @@ class Stopwatch:
                 logs[place].append(log_ratios(timing.block_medians, reference))
             intervals = [ratio_interval(np.concatenate(found)) for found in logs]
             wide = [i for i in wide if intervals[i].high / intervals[i].low > 1 + 2 * narrow]
-            if not wide or sum(map(len, logs[0])) >= MAX_REPEATS:
+            if not wide or sum(map(len, logs[0])) >= most:
                 break
         dense = float(np.median(np.concatenate(base)))
         return [Timed(dense * i.ratio, i.ratio, i.low, i.high) for i in intervals]
@@ -142,7 +139,7 @@ class Stopwatch:
         """Return roughly the latency of each model over the first one's, in little time."""
         timings, _ = measure(
             self._contenders([(model, feeds) for model in models]),
-            repeats=GLANCE_REPEATS,
+            repeats=self.settings.rough_repeats,
             seconds=0.0,  # the fewest rounds
             one_thread=keeps_one_core_busy(self.engine),
             rng=np.random.default_rng(self.seed),

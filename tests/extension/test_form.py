@@ -126,8 +126,8 @@ class Fast:
             for group in groups
         ]
 
-    def in_network(self, wholes: Any, feeds: Any, layers: Any, sizes: Any) -> InNetwork:
-        del wholes, feeds, sizes
+    def in_network(self, networks: Any, feeds: Any, layers: Any, sizes: Any) -> InNetwork:
+        del networks, feeds, sizes
         return InNetwork(4e-3, 4e-3, (1e-3,) * len(layers), ((False, False),) * len(layers))
 
     def models(

@@ -40,5 +40,5 @@ def test_only_those_not_known_well_enough_are_timed_again(monkeypatch: pytest.Mo
     # Three deviations of one of the 24 logarithms whose middle this is.
     assert abs(np.log(second.ratio / 0.5)) < 3 * SPREADS[1]
     assert second.high / second.low < 1.02
-    assert third.high / third.low > 1 + 2 * timing.NARROW
+    assert third.high / third.low > 1 + 2 * Stopwatch().settings.narrow
     assert third.seconds == pytest.approx(0.01 * third.ratio)
