@@ -1,4 +1,4 @@
-"""Whole models of some candidates: what they lose and how long they take; every result is kept."""
+"""Measures whole models of candidates: what they lose and how long they take, each once."""
 
 from __future__ import annotations
 
@@ -121,14 +121,18 @@ class Evaluator:
     def best(self, picks: Picks) -> tuple[Chosen, Quality]:
         """Return the better of both fits: within the budget, and then of less noise."""
         both = [self.chosen(picks), self.refitted(picks)]
-        seen = [self.quality(chosen) for chosen in both]
-        passed = [self.passes(quality) for quality in seen]
-        best = min((0, 1), key=lambda kind: (not passed[kind], seen[kind].noise))
-        return both[best], seen[best]
+        qualities = [self.quality(chosen) for chosen in both]
+        passed = [self.passes(quality) for quality in qualities]
+        best = min((0, 1), key=lambda kind: (not passed[kind], qualities[kind].noise))
+        return both[best], qualities[best]
 
     def passes(self, quality: Quality) -> bool:
         """Whether what was measured is within the budget."""
-        return quality.within(self._context.budget, unseen=self._context.samples.verdict)
+        return quality.within(
+            self._context.budget,
+            unseen=self._context.samples.verdict,
+            probability=self._context.settings.least_probability,
+        )
 
     def quality(self, chosen: Chosen) -> Quality:
         """Return what a model loses on the samples of the search."""
@@ -141,11 +145,12 @@ class Evaluator:
         return quality
 
     def noise(self, chosen: Chosen) -> float:
-        """Return the noise alone, as some of the samples tell it."""
+        """Return the noise alone, estimated from some of the samples."""
         key = key_of("probe of parts", self._head, *map(_digest, chosen.values()))
         stored = self._context.store.data(key, float)
         if stored is None:
-            stored = self._meter.noise(self._context.assemble(chosen))
+            samples = self._context.settings.probe_samples
+            stored = self._meter.noise(self._context.assemble(chosen), samples=samples)
             self._context.store.put_data(key, stored)
         return stored
 
@@ -162,17 +167,17 @@ class Evaluator:
         return stored
 
     def predictor(self, chosen: Chosen) -> Predictor | None:
-        """Return what the samples of the search say of others."""
+        """Return what predicts the loss on other samples from those of the search."""
         return self._meter.predictor(self._context.assemble(chosen), self._context.budget)
 
     def accepts(self, problem: Problem, picks: Picks) -> bool:
         """Whether the fits of some picks are within the budget, as measured; it is noted."""
-        self._say()
+        self._show()
         return self.note(problem, picks, self.quality(self.chosen(picks)))
 
     def accepts_refitted(self, problem: Problem, picks: Picks) -> bool:
         """Whether the better of their fits and refits is; it is noted."""
-        self._say()
+        self._show()
         return self.note(problem, picks, self.best(picks)[1])
 
     def note(self, problem: Problem, picks: Picks, quality: Quality) -> bool:
@@ -206,7 +211,7 @@ class Evaluator:
             [context.original, *models], context.feeds(), [1.0, *predicted]
         )[1:]
 
-    def _say(self) -> None:
+    def _show(self) -> None:
         most = self._context.settings.most_evaluations + 2 * self._context.settings.most_refits
         self._context.progress("measuring a whole model", len(self.explored), most)
 

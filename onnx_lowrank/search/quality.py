@@ -27,12 +27,11 @@ from onnx_lowrank.runtime.engines import CPU, Engine, LoadedModel
 from onnx_lowrank.search.margins import Margins
 from onnx_lowrank.search.observed import ObservedOutputs
 from onnx_lowrank.search.prediction import CountPredictor, MeanPredictor, Predictor
+from onnx_lowrank.search.settings import SETTINGS
 from onnx_lowrank.search.user_score import UserScore, rows_of
 from onnx_lowrank.types import Array
 
-SURE = 0.9  # probability that the verdict agrees, where its samples are foreseen
 BEYOND = 1e30  # noise, loss, and dB too few, of a model whose outputs are not finite
-PROBE_SAMPLES = 32  # the noise of a probe, a ratio of sums over all outputs, settles early
 
 
 @dataclass(frozen=True)
@@ -51,14 +50,14 @@ class Quality:
         What is lost of a user's score where there is one; otherwise points of accuracy where there
         are labels, of top-1 agreement where not; None where there are no classes.
     expected_drop : float or None
-        The same as expected of Gaussian errors of the margins as large as those seen: it does not
-        depend on which of the few samples happened to change sides. None for a user's score.
+        The same as expected of Gaussian errors of the margins as large as those observed: it does
+        not depend on which of the few samples happened to change sides. None for a user's score.
     samples : int
         Number of samples.
     margins : Margins or None
         Where both drops come from; None for a user's score.
     sqnr : MeanPredictor or None
-        What `sqnr_db` says of other samples; None where the samples cannot tell.
+        What `sqnr_db` says of other samples; None where they do not allow to estimate it.
     common : float or None
         Share of the samples that the original puts into one class, where the drop is of top-1
         agreement: a model with one answer for all loses the others alone.
@@ -77,18 +76,26 @@ class Quality:
     common: float | None = None
     varying_db: float | None = None
 
-    def within(self, budget: Budget, *, unseen: int | None = None) -> bool:
+    def within(
+        self,
+        budget: Budget,
+        *,
+        unseen: int | None = None,
+        probability: float = SETTINGS.least_probability,
+    ) -> bool:
         """Whether the model is within the budget's bounds on quality.
 
-        The signal-to-error ratio is where it is likely to be so on `unseen` other samples, by
-        default as many: at the bound itself, others would miss it as often as not. The points lost
-        count as within their bound where counted and expected ones are. Of few samples, one may be
-        more than the bound: then they also do where the margins make it likely that other samples
-        lose no more.
+        The signal-to-error ratio is where `unseen` other samples, by default as many, keep the
+        bound with that probability: at the bound itself, they would miss it as often as not. The
+        points lost are where both those counted and those expected are; one of few samples may be
+        more than the bound, so that it is also enough if other samples keep it with that
+        probability.
         """
         if (least := budget.min_sqnr_db) is not None:
-            sure = self.sqnr is None or self.sqnr.chance(least, unseen or self.samples) >= SURE
-            if not self.sqnr_db >= least or not sure:
+            if not self.sqnr_db >= least:
+                return False
+            chance = 1.0 if self.sqnr is None else self.sqnr.chance(least, unseen or self.samples)
+            if not chance >= probability:
                 return False
         if budget.max_drop is None:
             return True
@@ -100,7 +107,7 @@ class Quality:
             return True
         if self.margins is None:
             return False
-        return self.margins.chance(budget.max_drop, unseen or self.samples) >= SURE
+        return self.margins.chance(budget.max_drop, unseen or self.samples) >= probability
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, ready for JSON."""
@@ -120,11 +127,11 @@ class Quality:
     def from_dict(cls, data: Any) -> Quality:
         """Read what `to_dict` gave."""
         margins = None if data["margins"] is None else Margins(**data["margins"])
-        told = None if data["sqnr"] is None else MeanPredictor(**data["sqnr"])
+        sqnr = None if data["sqnr"] is None else MeanPredictor(**data["sqnr"])
         drop, expected = data["drop"], data["expected_drop"]
         scores = (data["common"], data["varying_db"])
         return cls(
-            data["noise"], data["sqnr_db"], drop, expected, data["samples"], margins, told, *scores
+            data["noise"], data["sqnr_db"], drop, expected, data["samples"], margins, sqnr, *scores
         )
 
 
@@ -204,26 +211,26 @@ class QualityMeter:
 
     def measure(self, model: onnx.ModelProto) -> Quality:
         """Run a model on all samples and compare."""
-        seen = self._see(model)
+        pair = self._observe(model)
         samples = sum(self._samples)
-        if not np.isfinite(seen.ratio):  # NaN or Inf among the outputs: beyond any bound
+        if not np.isfinite(pair.ratio):  # NaN or Inf among the outputs: beyond any bound
             drop = BEYOND if self.has_drop else None
             return Quality(BEYOND, -BEYOND, drop, None, samples)
-        sqnr = seen.sqnr_db()
-        told = self._sqnr_predictor(seen)
+        sqnr = pair.sqnr_db()
+        predictor = self._sqnr_predictor(pair)
         if self._score is not None:
-            drop = self._score.drop(rows_of(seen.outputs, self._samples))
-            return Quality(seen.noise, sqnr, drop, None, samples, None, told)
-        if seen.ours is None or seen.theirs is None:
-            return Quality(seen.noise, sqnr, None, None, samples, None, told)
-        margins = self._margins(seen.ours, seen.theirs)
+            drop = self._score.drop(rows_of(pair.outputs, self._samples))
+            return Quality(pair.noise, sqnr, drop, None, samples, None, predictor)
+        if pair.ours is None or pair.theirs is None:
+            return Quality(pair.noise, sqnr, None, None, samples, None, predictor)
+        margins = self._margins(pair.ours, pair.theirs)
         lost = (margins.drop, margins.expected_drop)
-        return Quality(seen.noise, sqnr, *lost, samples, margins, told, *self._scores(seen))
+        return Quality(pair.noise, sqnr, *lost, samples, margins, predictor, *self._scores(pair))
 
-    def noise(self, model: onnx.ModelProto) -> float:
-        """Return the noise of `measure`, of some samples only: `PROBE_SAMPLES` or so."""
-        seen = self._see(model, step=max(sum(self._samples) // PROBE_SAMPLES, 1))
-        return seen.noise if np.isfinite(seen.ratio) else BEYOND
+    def noise(self, model: onnx.ModelProto, *, samples: int = SETTINGS.probe_samples) -> float:
+        """Return the noise that `measure` gives, of about so many samples only."""
+        pair = self._observe(model, step=max(sum(self._samples) // samples, 1))
+        return pair.noise if np.isfinite(pair.ratio) else BEYOND
 
     def predictor(self, model: onnx.ModelProto, budget: Budget) -> Predictor | None:
         """Return what the samples say of others: of what the budget bounds.
@@ -231,14 +238,14 @@ class QualityMeter:
         That is the drop, or the signal-to-error ratio where only that is bounded. None where the
         model computes the same, or there are no classes.
         """
-        seen = self._see(model)
+        pair = self._observe(model)
         if budget.max_drop is None and budget.min_sqnr_db is not None:
-            return self._sqnr_predictor(seen)
+            return self._sqnr_predictor(pair)
         if self._score is not None:
-            return self._score.predictor(rows_of(seen.outputs, self._samples))
-        if seen.ours is None or seen.theirs is None:
+            return self._score.predictor(rows_of(pair.outputs, self._samples))
+        if pair.ours is None or pair.theirs is None:
             return None
-        first, second = seen.ours.argmax(axis=1), seen.theirs.argmax(axis=1)
+        first, second = pair.ours.argmax(axis=1), pair.theirs.argmax(axis=1)
         if self._labels is None:
             return CountPredictor.of("agreement", (first != second).astype(np.int64))
         right = (first == self._labels).astype(np.int64)
@@ -249,37 +256,37 @@ class QualityMeter:
 
         That of the bound which is the least likely to hold; 0 where the samples cannot tell.
         """
-        seen = self._see(model)
-        if seen.ratio == 0 or not np.isfinite(seen.ratio):
-            return float(seen.ratio == 0)
+        pair = self._observe(model)
+        if pair.ratio == 0 or not np.isfinite(pair.ratio):
+            return float(pair.ratio == 0)
         chances = [1.0]
         if (least := budget.min_sqnr_db) is not None:
-            told = self._sqnr_predictor(seen)
-            chances.append(0.0 if told is None else told.chance(least, unseen))
+            sqnr = self._sqnr_predictor(pair)
+            chances.append(0.0 if sqnr is None else sqnr.chance(least, unseen))
         if (most := budget.max_drop) is not None:
             predictor: MeanPredictor | Margins | None = None
             if self._score is not None:
-                predictor = self._score.predictor(rows_of(seen.outputs, self._samples))
-            elif seen.ours is not None and seen.theirs is not None:
-                predictor = self._margins(seen.ours, seen.theirs)
-                if not _scores_hold(*self._scores(seen), budget):
+                predictor = self._score.predictor(rows_of(pair.outputs, self._samples))
+            elif pair.ours is not None and pair.theirs is not None:
+                predictor = self._margins(pair.ours, pair.theirs)
+                if not _scores_hold(*self._scores(pair), budget):
                     chances.append(0.0)
             chances.append(0.0 if predictor is None else predictor.chance(most, unseen))
         return min(chances)
 
-    def _sqnr_predictor(self, seen: ObservedOutputs) -> MeanPredictor | None:
+    def _sqnr_predictor(self, pair: ObservedOutputs) -> MeanPredictor | None:
         def sqnr(places: NDArray[np.int64]) -> float:
-            found = seen.sqnr_db(places)
-            return found if found < SQNR_CAP_DB else np.inf  # there is no error to tell of
+            found = pair.sqnr_db(places)
+            return found if found < SQNR_CAP_DB else np.inf  # there is no error
 
         samples = sum(self._samples)
         return MeanPredictor.of("sqnr_db", samples, sqnr, units=len(self._samples))
 
-    def _scores(self, seen: ObservedOutputs) -> tuple[float | None, float | None]:
+    def _scores(self, pair: ObservedOutputs) -> tuple[float | None, float | None]:
         """Return `common` and `varying_db` of `Quality`: of agreement alone."""
-        if self._labels is not None or seen.ours is None or seen.theirs is None:
+        if self._labels is not None or pair.ours is None or pair.theirs is None:
             return None, None
-        return common_share(seen.ours.argmax(axis=1)), varying_db(seen.ours, seen.theirs)
+        return common_share(pair.ours.argmax(axis=1)), varying_db(pair.ours, pair.theirs)
 
     def _find_classes(self) -> str | None:
         """Return the only output that holds scores of classes, as many in every batch."""
@@ -299,11 +306,11 @@ class QualityMeter:
             )
         return Margins.of(ours, theirs, ours.argmax(axis=1) if labels is None else labels)
 
-    def _see(self, model: onnx.ModelProto, *, step: int = 1) -> ObservedOutputs:
+    def _observe(self, model: onnx.ModelProto, *, step: int = 1) -> ObservedOutputs:
         """Run a model on every `step`-th batch."""
         loaded = self._engine.load(model)
         shape = (len(self._reference), len(self._parts))
-        seen = ObservedOutputs(np.zeros(shape), np.zeros(shape))
+        pair = ObservedOutputs(np.zeros(shape), np.zeros(shape))
         ours: list[Array] = []
         theirs: list[Array] = []
         for place, (batch, reference) in enumerate(
@@ -317,16 +324,16 @@ class QualityMeter:
                 if part is not None:
                     a, b = (np.take(each, part.places, axis=part.axis) for each in (a, b))
                 with np.errstate(over="ignore", invalid="ignore"):  # beyond any bound, then
-                    seen.errors[place, k] = np.sum(np.square(np.subtract(a, b, dtype=np.float64)))
-                    seen.signals[place, k] = np.sum(np.square(a, dtype=np.float64))
+                    pair.errors[place, k] = np.sum(np.square(np.subtract(a, b, dtype=np.float64)))
+                    pair.signals[place, k] = np.sum(np.square(a, dtype=np.float64))
             if self._classes is not None:
                 for found, side in ((ours, reference), (theirs, outputs)):
                     found.append(centred_logits(side[self._classes], probabilities=self._probable))
             if self._score is not None:
-                seen.outputs.append(outputs)
+                pair.outputs.append(outputs)
         if ours:
-            seen.ours, seen.theirs = np.concatenate(ours), np.concatenate(theirs)
-        return seen
+            pair.ours, pair.theirs = np.concatenate(ours), np.concatenate(theirs)
+        return pair
 
     def _run(self, loaded: LoadedModel, batch: Batch) -> Outputs:
         return batch.without_copies(loaded.run(batch.feeds, self._names))

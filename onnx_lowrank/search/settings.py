@@ -31,6 +31,9 @@ class SearchSettings:
         Ratio of two rough latencies that is no chance.
     probe_error : float
         Relative error of the candidate that shows how a layer's errors carry through the network.
+    probe_samples : int
+        Samples on which that candidate runs: its noise, a ratio of sums over all outputs, settles
+        early.
     first_damage : float
         Where the search for the damage that is allowed begins: errors of a tenth of the signal.
     close : float
@@ -42,7 +45,8 @@ class SearchSettings:
     fast_enough : float
         A model that many times faster than asked for is fast enough, and not too fast.
     least_probability : float
-        Probability that the verdict agrees, at which a model is taken.
+        Probability that the verdict agrees, at which a model is taken. In tests/search/test_margins
+        random classifiers of that probability keep their bound about as often.
     """
 
     least_share: float = 0.005
@@ -55,6 +59,7 @@ class SearchSettings:
     rough_repeats: int = 2
     clearly_slower: float = 1.15
     probe_error: float = 0.15
+    probe_samples: int = 32
     first_damage: float = 0.01
     close: float = 1.08
     most_evaluations: int = 10

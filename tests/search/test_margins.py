@@ -7,7 +7,8 @@ import pytest
 
 from onnx_lowrank.planning.budget import Budget
 from onnx_lowrank.search.margins import Margins
-from onnx_lowrank.search.quality import SURE, Quality
+from onnx_lowrank.search.quality import Quality
+from onnx_lowrank.search.settings import SETTINGS
 
 CLASSES = 10
 
@@ -89,10 +90,10 @@ def test_what_is_likely_comes_true_as_often(samples: int, most: float) -> None:
         seen = alike(ours[:samples], theirs[:samples])
         chances.append(seen.chance(most, 500))
         held.append(alike(ours[samples:], theirs[samples:]).drop <= most)
-    sure = np.array(chances) >= SURE
+    sure = np.array(chances) >= SETTINGS.least_probability
     # Of 30 at 90 % the standard error is 5.5 points: three of them below is no chance.
     assert np.count_nonzero(sure) >= 30
-    assert np.mean(np.array(held)[sure]) >= SURE - 0.165
+    assert np.mean(np.array(held)[sure]) >= SETTINGS.least_probability - 0.165
     # Nor is it told to be unlikely without reason, though it errs on the side of caution, as
     # trained networks lose more than Gaussian errors of one size tell.
     assert -0.05 < np.mean(held) - np.mean(chances) < 0.25
@@ -129,7 +130,7 @@ def test_samples_without_any_error_do_not_hide_the_others() -> None:
     found = alike(ours, theirs)
     assert found.lost >= 35  # few rolls leave the class where it was
     assert found.expected_lost > 0
-    assert found.chance(1.0, 1000) < 1 - SURE
+    assert found.chance(1.0, 1000) < 1 - SETTINGS.least_probability
     assert not quality(found).within(Budget(max_drop=1.0))
 
 

@@ -22,7 +22,6 @@ from onnx_lowrank.pipelines.budget_result import BudgetResult
 from onnx_lowrank.planning.budget import Budget
 from onnx_lowrank.planning.latency import Timed
 from onnx_lowrank.search.latency_source import MeasuredElsewhere
-from onnx_lowrank.search.quality import SURE
 from onnx_lowrank.search.settings import SETTINGS, SearchSettings
 
 DEPTH, CHANNELS, CLASSES, SIDE = 6, 32, 10, 10
@@ -249,7 +248,9 @@ def test_few_samples_do_not_stop_a_search_at_the_first_that_changes_sides(tmp_pa
         # Where one class fills the samples, agreement says nothing, and the scores must hold too.
         void = (each.quality.common or 0) >= 0.99
         scores = not void or (each.quality.varying_db or 0) >= DEFAULT_SQNR_DB
-        assert each.passed == (scores and (counted or margins.chance(1, verdict.samples) >= SURE))
+        assert each.passed == (
+            scores and (counted or margins.chance(1, verdict.samples) >= SETTINGS.least_probability)
+        )
 
 
 @pytest.mark.slow
