@@ -29,8 +29,8 @@ class BudgetResult:
     latency : SavedLatencies or None
         The latencies of another machine that the search went by; None where it measured here.
     expected : Prediction or None
-        The loss on the samples of the verdict as told from those of the search alone; None where
-        nothing was replaced, or there is nothing to tell it from.
+        The loss on the samples of the verdict as predicted from those of the search alone; None
+        where nothing was replaced, or there is nothing to predict it from.
     missed : tuple of str
         Those of `failures` that are of operations, parameters or the size of the file.
     """
@@ -48,8 +48,8 @@ class BudgetResult:
         return not self.failures
 
     @property
-    def seen(self) -> float | None:
-        """What of `expected` was then seen in the verdict, on its first engine."""
+    def measured(self) -> float | None:
+        """The quantity of `expected` as the verdict measured it, on its first engine."""
         report = self.compressed.report.verification
         if self.expected is None or report is None:
             return None
@@ -67,9 +67,9 @@ class BudgetResult:
     @property
     def as_expected(self) -> bool | None:
         """Whether the verdict was within the interval of what was expected."""
-        if self.expected is None or self.seen is None:
+        if self.expected is None or self.measured is None:
             return None
-        return self.expected.holds(self.seen)
+        return self.expected.holds(self.measured)
 
     @property
     def predicted_for(self) -> str | None:
@@ -98,7 +98,7 @@ class BudgetResult:
             "search": self.search.to_dict(),
             "expected_drop": None
             if self.expected is None
-            else {**self.expected.to_dict(), "seen": self.seen, "within": self.as_expected},
+            else {**self.expected.to_dict(), "seen": self.measured, "within": self.as_expected},
             "latency_measured_here": self.latency is None,
             "latency_predicted_for": self.predicted_for,
             "passed": self.passed,

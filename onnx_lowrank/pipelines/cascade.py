@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     from onnx_lowrank.training.parameters import Part
     from onnx_lowrank.training.train import Score
 
-# Samples for statistics: the fits shrink what few tell badly.
+# Samples for statistics: the fits shrink what few samples estimate badly.
 STATISTICS_LIMIT = 300
 BATCH = 64
-FORMAT = 1  # of what is kept of a stage, and of the arithmetic behind it
+FORMAT = 1  # of a cached stage, and of the arithmetic behind it
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def cascade(
     known = open_dataset(data, inputs, preprocess=preprocess, batch=batch).samples
     most = statistics_limit or (STATISTICS_LIMIT if known is None else min(known, STATISTICS_LIMIT))
     samples = open_dataset(data, inputs, preprocess=preprocess, limit=most, batch=batch, seed=seed)
-    kept = None
+    saved = None
     if checkpoint is not None:
         progress("reading the data", 0, len(decided.chosen))
         taken = open_dataset(data, inputs, preprocess=preprocess, limit=limit, seed=seed)
@@ -181,18 +181,18 @@ def cascade(
         digests = [each for survey in surveys for each in (survey.digest, survey.labels)]
         model_bytes = original.SerializeToString(deterministic=True)
         settings = (part, loss, rate, epochs, batch, seed, sorted((input_shapes or {}).items()))
-        kept = _Kept(checkpoint, key_of("cascade", FORMAT, model_bytes, *digests, *settings))
+        saved = _Checkpoint(checkpoint, key_of("cascade", FORMAT, model_bytes, *digests, *settings))
     tuned, stages = original, []
     for done, (name, scheme) in enumerate(decided.chosen.items()):
 
         def show(step: str, _: int, __: int, *, layer: str = name, done: int = done) -> None:
             progress(f"{layer}: {step}", done, len(decided.chosen))
 
-        if kept is not None and (found := kept.enter(f"{name}={scheme.spec}")) is not None:
+        if saved is not None and (found := saved.enter(f"{name}={scheme.spec}")) is not None:
             tuned, (before, after) = found
             stages.append(Stage(name, scheme.spec, before, after))
             continue
-        fitted = None if kept is None else kept.fitted()
+        fitted = None if saved is None else saved.fitted()
         if fitted is None:
             fitted = compress(
                 tuned,
@@ -206,8 +206,8 @@ def cascade(
                 progress=show,
             ).model
             correct(original, fitted, samples, progress=show)
-            if kept is not None:
-                kept.put_fitted(fitted)
+            if saved is not None:
+                saved.put_fitted(fitted)
         result = finetune(
             original,
             fitted,
@@ -221,21 +221,21 @@ def cascade(
             epochs=epochs,
             batch=batch,
             seed=seed,
-            checkpoint=None if kept is None else kept.training,
+            checkpoint=None if saved is None else saved.training,
             progress=show,
         )
         tuned, scores = result.model, (result.report.history[0], result.report.best)
         stages.append(Stage(name, scheme.spec, *scores))
-        if kept is not None:
-            kept.leave(tuned, scores)
+        if saved is not None:
+            saved.leave(tuned, scores)
     total = total_cost(plan_costs(layers, decided))
     path = Path(model) if isinstance(model, str | Path) else None
     sizes = FileBytes.of(model, original, tuned)
     return CascadeResult(tuned, tuple(stages), total.macs, total.macs_new, path, sizes)
 
 
-class _Kept:
-    """Stages on disk, by all that they depend on.
+class _Checkpoint:
+    """Caches stages on disk, by all that they depend on.
 
     Parameters
     ----------
@@ -272,9 +272,9 @@ class _Kept:
         self._store.put_arrays(key_of(self._key, "fitted"), {"model": _as_array(model)})
 
     def leave(self, model: onnx.ModelProto, scores: tuple[Score, Score]) -> None:
-        """Keep the stage's end, in place of what it was made from."""
-        told = np.array(json.dumps([asdict(score) for score in scores]))
-        self._store.put_arrays(self._key, {"model": _as_array(model), "scores": told})
+        """Cache the stage's end, in place of what it was made from."""
+        encoded = np.array(json.dumps([asdict(score) for score in scores]))
+        self._store.put_arrays(self._key, {"model": _as_array(model), "scores": encoded})
         self._store.drop_arrays(key_of(self._key, "fitted"))
         with suppress(OSError):  # of a folder that cannot be written to any more
             self.training.unlink(missing_ok=True)

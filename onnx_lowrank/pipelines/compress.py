@@ -76,12 +76,12 @@ def compress(
     calibration_limit : int, optional
         Number of samples for that.
     asymmetric : bool
-        Whether each layer is fitted to the inputs that it will see in the compressed network.
+        Whether each layer is fitted to the inputs that it will get in the compressed network.
     metric : {"covariance", "mahalanobis", "combined"}, optional
         What the fits minimise over the calibration data, as of `Calibration`; the covariance if not
         given.
     cache_dir : path, optional
-        Where statistics of the calibration data are kept between calls.
+        Where statistics of the calibration data are cached between calls.
     lowering : {"standard", "portable", "auto"}
         What the new layers are made of. Standard ops; or nodes of the package's own ops, and LRN
         likewise, each with a body of standard ops: they run in any ONNX runtime, and faster where

@@ -79,14 +79,14 @@ def verify(
     dataset = opened_data(
         reference.model, data, preprocess, labels_from, strict, input_shapes, limit, seed
     )
-    judge = None if score is None else Score.open(score)
+    opened = None if score is None else Score.open(score)
     report = verify_models(
         reference.model,
         other.model,
         dataset,
         engines=engines,
         tolerance=tolerance,
-        score=judge,
+        score=opened,
     )
     repaired = [f"the original: {note}" for note in reference.notes]
     repaired += [f"the compressed model: {note}" for note in other.notes]

@@ -74,7 +74,7 @@ def compress_to_budget(
 
     Candidates for every layer are fitted to calibration samples and timed beside the layer on this
     machine; a knapsack chooses among them, whole models correct it; the verdict is on samples that
-    none of this saw. All results are kept: a run that was killed goes on where it was.
+    none of this used. All results are cached: a run that was killed goes on where it was.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def compress_to_budget(
     threads : int, optional
         Threads of the deployment; the engine's own choice by default.
     engine : {"cpu", "cuda", "openvino"}
-        Where it will run, and is timed and judged.
+        Where it will run, and is timed and verified.
     jobs : int
         Processes for the fits.
     dask : str, optional
@@ -112,7 +112,7 @@ def compress_to_budget(
     keep : sequence of str
         Names or globs of layers that the search leaves as they are.
     cache_dir : path, optional
-        Where results are kept; the user's cache folder by default.
+        Where results are cached; the user's cache folder by default.
     seed : int
         Fixes every random choice.
     settings : SearchSettings

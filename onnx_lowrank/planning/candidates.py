@@ -1,4 +1,4 @@
-"""What a layer could be replaced by: every scheme at a ladder of ranks."""
+"""What a layer could be replaced by: every scheme at several ranks."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ BLOCK = 16
 SMALL_BLOCK = 8
 # A colour transform pays where there are few input channels to mix.
 MOST_COLOURS = 16
-# Per scheme, the forms to try, how far a rank's share is from the others', and the steps of the
-# ladder for each. Outputs of Tucker-2 need the larger rank: at equal operations R2 > R1 had the
-# lower error on every layer of VGG-16. CP takes ten times as long to fit as the others.
-_Form = tuple[Mapping[str, float], slice]
-_FORMS: dict[str, tuple[_Form, ...]] = {
+# Per scheme, the proportions of ranks to try, by how far a rank's share is from the others', and
+# the shares of multiply-adds for each. Outputs of Tucker-2 need the larger rank: at equal
+# operations R2 > R1 had the lower error on every layer of VGG-16. CP takes ten times as long to fit
+# as the others.
+_Proportions = tuple[Mapping[str, float], slice]
+_PROPORTIONS: dict[str, tuple[_Proportions, ...]] = {
     "cp": (({}, slice(3, None, 2)),),
     "spatial": (({}, slice(0, 7)),),
     "tucker2": (
@@ -29,14 +30,14 @@ _FORMS: dict[str, tuple[_Form, ...]] = {
         ({"R1": 0.55, "R2": 1.45}, slice(1, 8, 2)),
     ),
 }
-_EVERY: tuple[_Form, ...] = (({}, slice(None)),)
+_EVERY: tuple[_Proportions, ...] = (({}, slice(None)),)
 # At equal operations Tucker-2 had a lower error than blocks of it on nearly every layer of VGG-16,
-# and grouped stages run slower; blocks are left to those who ask for them.
+# and grouped convolutions run slower; blocks are left to those who ask for them.
 _LEFT_OUT = ("bicluster-svd", "bicluster-outer")
 
 
 def candidates(conv: ConvSpec) -> tuple[Scheme, ...]:
-    """Return the schemes a planner tries on a layer, all with fewer multiply-adds than it has.
+    """Return the schemes that a search tries on a layer, all with fewer multiply-adds than it has.
 
     Parameters
     ----------
@@ -51,16 +52,16 @@ def candidates(conv: ConvSpec) -> tuple[Scheme, ...]:
             continue
         if scheme.name == "mono" and conv.in_channels > MOST_COLOURS:
             continue
-        for form, steps in _FORMS.get(scheme.name, _EVERY):
+        for proportions, steps in _PROPORTIONS.get(scheme.name, _EVERY):
             for share in SHARES[steps]:
-                for each in _at_share(scheme, conv, form, share):
+                for each in _at_share(scheme, conv, proportions, share):
                     if (each.macs(conv) or conv.macs) < conv.macs:
                         found.setdefault(each.spec, each)
     return tuple(found.values())
 
 
 def _at_share(
-    scheme: type[Scheme], conv: ConvSpec, form: Mapping[str, float], share: float
+    scheme: type[Scheme], conv: ConvSpec, proportions: Mapping[str, float], share: float
 ) -> Iterator[Scheme]:
     """Yield the largest ranks within a share of the layer's multiply-adds, if there are any."""
     assert conv.macs is not None
@@ -68,20 +69,20 @@ def _at_share(
     low, high = 0.0, 1.0
     for _ in range(12):  # to 1/4096 of the limits: finer than one rank
         middle = (low + high) / 2
-        macs = _at_scale(scheme, conv, form, middle).macs(conv)
+        macs = _at_scale(scheme, conv, proportions, middle).macs(conv)
         if macs is not None and macs <= most:
             low = middle
         else:
             high = middle
     if low > 0:
-        yield _in_blocks(_at_scale(scheme, conv, form, low), conv)
+        yield _in_blocks(_at_scale(scheme, conv, proportions, low), conv)
 
 
 def _at_scale(
-    scheme: type[Scheme], conv: ConvSpec, form: Mapping[str, float], scale: float
+    scheme: type[Scheme], conv: ConvSpec, proportions: Mapping[str, float], scale: float
 ) -> Scheme:
     ranks = {
-        name: Rank(max(min(100 * scale * form.get(name, 1), 100), 1e-9), percent=True)
+        name: Rank(max(min(100 * scale * proportions.get(name, 1), 100), 1e-9), percent=True)
         for name in scheme.rank_names()
     }
     return scheme.resolve(ranks, conv)

@@ -82,9 +82,9 @@ def print_search(result: BudgetResult) -> None:
     if report.verification:
         say("verdict, on samples that the search did not see:")
         print_verification(report.verification)
-    if (expected := result.expected) is not None and (seen := result.seen) is not None:
+    if (expected := result.expected) is not None and (measured := result.measured) is not None:
         say(
-            f"{_QUANTITIES[expected.quantity]}: {seen:.4g}, expected {expected.low:.4g} .. "
+            f"{_QUANTITIES[expected.quantity]}: {measured:.4g}, expected {expected.low:.4g} .. "
             f"{expected.high:.4g} ({expected.confidence:.0%} interval from the samples of the "
             f"search, which gave {expected.value:.4g}): "
             f"{'within' if result.as_expected else 'OUTSIDE'}"

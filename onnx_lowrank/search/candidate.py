@@ -52,7 +52,7 @@ class Option:
     timed : Timed
         Its latency beside the layer's, alone; its seconds are those it adds to the layer's.
     macs, params : int
-        Of all its stages.
+        Of all its nodes.
     added_bytes : int
         Added to the file of a model that no longer stores the layer's own weight.
     """

@@ -1,4 +1,4 @@
-"""Fits on the workers of a Dask cluster: problems go out, factors come back, the caller keeps them.
+"""Fits on the workers of a Dask cluster: problems go out, factors come back and are cached.
 
 A worker needs this package and nothing else: no folder is shared. Its problem travels inside the
 task, so that the scheduler can hand it to another one when a worker dies.
@@ -46,7 +46,7 @@ def fit_on_cluster(
     seed: int,
     progress: Progress,
 ) -> None:
-    """Fit every scheme of every layer that the store lacks, and keep the fits in it.
+    """Fit every scheme of every layer that the store lacks, and cache the fits in it.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def fit_on_cluster(
     problems : sequence of LayerProblem
         What to fit; one task for each layer.
     store : Cache
-        Where fits are kept, those of a layer as soon as they come back.
+        Caches fits, those of a layer as soon as they come back.
     seed : int
         Fixes every random choice.
     progress : callable
@@ -83,7 +83,7 @@ def fit_on_cluster(
 def check_scheduler(scheduler: str) -> None:
     """Raise ClusterError where no scheduler answers at an address: before the work, not after it.
 
-    Of Dask's client that is not left to find out: where anything else listens, it waits forever.
+    Dask's client is not left to find that out: where anything else listens, it waits forever.
     """
     remedy = "give one such as tcp://host:8786"
     if (address := _ADDRESS.fullmatch(scheduler)) is None:

@@ -1,4 +1,4 @@
-"""What a search works with."""
+"""What a search works with: a model, a budget, samples, latencies, options, settings."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class SearchContext:
     latencies : LatencySource
         Where latencies come from.
     store : Cache
-        Where fits and measurements are kept.
+        Caches fits and measurements.
     options : RunOptions
         Where and how it runs.
     input_shapes : mapping, optional

@@ -1,4 +1,4 @@
-"""Fits of all candidates of a layer, in parallel over layers, each kept as soon as it is done."""
+"""Fits of all candidates of a layer, in parallel over layers, each cached as soon as it is done."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def fit_all(
     problems : sequence of LayerProblem
         What to fit.
     store : Cache
-        Where fits are kept, each as soon as it is done.
+        Caches fits, each as soon as it is done.
     seed : int
         Fixes every random choice.
     jobs : int
@@ -148,7 +148,7 @@ def unfitted(problems: Sequence[LayerProblem], store: Cache, seed: int) -> tuple
 
 
 def _fit_layer(problem: LayerProblem, store: Cache, seed: int) -> tuple[str, str | None]:
-    """Keep the fits of a layer in the store; return its name, and why some are not there."""
+    """Cache the fits of a layer in the store; return its name, and why some are not there."""
     schemes = list(zip(problem.keys(seed), problem.schemes, strict=True))
     reasons: list[str] = []
     try:

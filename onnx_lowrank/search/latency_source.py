@@ -91,7 +91,7 @@ class LatencySource(Protocol):
         Raises
         ------
         PlanError
-            A layer's latency is not to be had.
+            A layer's latency is unknown.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""How many samples change sides in a classifier: counted, and as told from their margins."""
+"""How many samples change sides in a classifier: counted, and estimated from their margins."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from scipy.special import ndtr
 from onnx_lowrank.search.prediction import DRAWS, design_effect
 from onnx_lowrank.types import Array
 
-# How many times more samples change sides than margins tell, as a Gamma distribution: over trained
-# networks it was .8 to 2.1, as samples near a border tend to have the larger errors.
+# How many times more samples change sides than margins predict, as a Gamma distribution: over
+# trained networks it was .8 to 2.1, as samples near a border tend to have the larger errors.
 MORE, SHAPE = 1.4, 4.0
 # Where too few samples are near a border, those at up to so many times that distance count, each as
 # less: the density of margins is about the same there.
-WIDER = (1, 2, 4, 8, 16)
+WIDTHS = (1, 2, 4, 8, 16)
 _ENOUGH = 0.35  # relative standard error at which no more are looked for
 _LEAST_SPREAD = 0.1  # of the median: no sample's error counts as known any better
 
@@ -26,7 +26,7 @@ class Margins:
     """Samples that change sides.
 
     Counts of few samples say little, as one sample may be more than a budget allows. The distance
-    of every sample from its border, in units of the errors seen, says more.
+    of every sample from its border, in units of the errors measured, says more.
 
     Attributes
     ----------
@@ -35,7 +35,7 @@ class Margins:
     lost, gained : int
         How many changed, counted.
     expected_lost, expected_gained : float
-        How many would, with Gaussian errors of the margins as large as those seen.
+        How many would, with Gaussian errors of the margins as large as those measured.
     error : float
         Standard error of the expected numbers, as a share.
     design : float
@@ -71,8 +71,8 @@ class Margins:
             x, y = before / spread, after / spread
             factor = max(float(x @ y) / max(float(x @ x), np.finfo(float).tiny), 0.0)
             scale = float(np.sqrt(np.mean((y - factor * x) ** 2)))
-            for wider in WIDER if scale > 0 else ():
-                chances = ndtr(-factor * np.abs(x) / (wider * scale)) / wider
+            for width in WIDTHS if scale > 0 else ():
+                chances = ndtr(-factor * np.abs(x) / (width * scale)) / width
                 design, mean = design_effect(chances), float(chances.mean())
                 if mean > 0:
                     error = float(np.std(chances) * np.sqrt(design / len(chances))) / mean
@@ -101,7 +101,7 @@ class Margins:
     def chance(self, most: float, samples: int) -> float:
         """Return the probability that so many other samples lose at most some points.
 
-        How many times more samples change sides than the margins tell is uncertain; what was
+        How many times more samples change sides than the margins predict is uncertain; what was
         counted makes it known better, the better the more samples there are (Gamma and Poisson
         distributions, by draws).
         """
@@ -114,7 +114,7 @@ class Margins:
             (self.gained, self.expected_gained),
         ):
             if counted and not expected:
-                return 0.0  # the margins do not tell what happened
+                return 0.0  # the margins do not explain what happened
             rate = shape / MORE + expected / self.design
             more = rng.gamma(shape + counted / self.design, 1 / rate, DRAWS)
             drawn.append(rng.poisson(np.minimum(more * expected / self.samples, 1) * count))

@@ -43,7 +43,7 @@ class ObservedOutputs:
 
     @property
     def noise(self) -> float:
-        """The same of the scores, where there are any."""
+        """Squared error over squared signal of the scores; `ratio` where there are none."""
         if self.ours is None or self.theirs is None:
             return self.ratio
         error = np.sum((self.ours - self.theirs) ** 2)

@@ -99,7 +99,7 @@ def timed_options(
     ----------
     context : SearchContext
         What the search works with.
-    space : dict
+    space : SearchSpace
         The layers worth a search.
     fits : mapping of str to sequence of LayerFit
         By layer name.
@@ -165,13 +165,13 @@ def _candidates(
         assert spec is not None
         tried = fits.get(name, ())
         macs = [fit.scheme.macs(spec) or 0 for fit in tried]
-        kept = worth_trying(
+        chosen = worth_trying(
             macs, [fit.error for fit in tried], slack=context.settings.cheaper_per_operation
         )
         serving = partial(forms_for, conv=spec, dtype=layer.dtype, forms=context.forms)
         candidates = [
             Candidate(tried[place], form)
-            for place in kept
+            for place in chosen
             for form in serving(type(tried[place].factors))
         ]
         if forms := [form for form in serving(DenseFactors) if form is not STANDARD]:

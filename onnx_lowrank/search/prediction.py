@@ -1,4 +1,4 @@
-"""What a search has seen of a model's loss, and what that says of other samples."""
+"""Predicts a model's loss on other samples from what a search measured on its own."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TAILS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is expected on some samples that were not seen.
+    """What is expected on samples that the search did not use.
 
     Attributes
     ----------
@@ -29,7 +29,7 @@ class Prediction:
         Points of accuracy or of top-1 agreement lost, a loss of the user's score, or the least
         signal-to-error ratio in dB.
     value : float
-        What was seen.
+        What was measured on the samples of the search.
     low, high : float
         The interval that holds the figure of the other samples with probability `confidence`.
     confidence : float
@@ -62,8 +62,8 @@ class CountPredictor:
     lost, gained, same : int
         Number of samples.
     design : float
-        How many times wider than of independent samples the spread of a mean is: neighbours in a
-        data set are often alike.
+        How many times larger than with independent samples the variance of a mean is: neighbours
+        in a data set are often alike.
     """
 
     quantity: Quantity
@@ -84,16 +84,16 @@ class CountPredictor:
         The predictive distribution of the counts under Jeffreys's prior, by draws: uncertain are
         both the shares, known from the samples of the search, and the counts among the others.
         """
-        seen = np.array([self.lost, self.gained, self.same], np.float64)
+        counts = np.array([self.lost, self.gained, self.same], np.float64)
         prior = np.full(3, 0.5)
         if self.quantity == "agreement":  # nothing can be gained
             prior[1] = 1e-9
         count = max(round(samples / self.design), 1)
         rng = np.random.default_rng(0)
-        shares = rng.dirichlet(seen / self.design + prior, DRAWS)
+        shares = rng.dirichlet(counts / self.design + prior, DRAWS)
         lost, gained, _ = rng.multinomial(count, shares).T
         low, high = np.quantile(100 * (lost - gained) / count, _TAILS)
-        value = 100 * (self.lost - self.gained) / seen.sum()
+        value = 100 * (self.lost - self.gained) / counts.sum()
         return Prediction(self.quantity, float(value), float(low), float(high))
 
 
@@ -108,7 +108,7 @@ class MeanPredictor:
     value, error : float
         The figure and its standard error.
     groups : int
-        Of samples, which the error was told from.
+        Of samples, from which the error was estimated.
     samples : int
         Of the search.
     """
@@ -162,9 +162,9 @@ class MeanPredictor:
         """Return what is expected on that many other samples, by Student's distribution.
 
         Where few samples carry the figure, the interval is too narrow: of a mean log-likelihood
-        over digits, with 440 samples seen, it held 82 to 89 % of the time, not 95 %; of the
-        signal-to-error ratio of a text detector (CRAFT, random errors in its weights) over 17
-        photographs, most without text, 73 % with 18 photographs seen, 83 % with 40.
+        over digits, with 440 samples in the search, it held 82 to 89 % of the time, not 95 %; of
+        the signal-to-error ratio of a text detector (CRAFT, random errors in its weights) over 17
+        photographs, most without text, 73 % with 18 photographs in the search, 83 % with 40.
         """
         reach = float(stats.t.ppf(_TAILS[1], self.groups - 1)) * self._spread(samples)
         return Prediction(self.quantity, self.value, self.value - reach, self.value + reach)

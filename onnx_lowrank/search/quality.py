@@ -50,7 +50,7 @@ class Quality:
         What is lost of a user's score where there is one; otherwise points of accuracy where there
         are labels, of top-1 agreement where not; None where there are no classes.
     expected_drop : float or None
-        The same as expected of Gaussian errors of the margins as large as those observed: it does
+        The same as expected of Gaussian errors of the margins as large as those measured: it does
         not depend on which of the few samples happened to change sides. None for a user's score.
     samples : int
         Number of samples.

@@ -90,7 +90,7 @@ class SearchResult:
     failures : tuple of str
         Which bounds the nearest plan misses; empty where all hold on the samples of the search.
     predictor : Predictor or None
-        What those samples say of the loss on others; None where there is none to tell.
+        Predicts the loss on other samples from those; None where that cannot be done.
     """
 
     plan: Plan

@@ -91,8 +91,8 @@ def structure(model: onnx.ModelProto) -> str:
         lines.append(f"{plain(value.name)} {value.type.SerializeToString(deterministic=True)!r}")
     for tensor in graph.initializer:
         # Small integers are shapes and axes: they are structure, not weights.
-        told = tensor.data_type == 7 and tensor.name not in orders
-        values = numpy_helper.to_array(tensor).tolist() if told else ""
+        counts = tensor.data_type == 7 and tensor.name not in orders
+        values = numpy_helper.to_array(tensor).tolist() if counts else ""
         lines.append(f"{plain(tensor.name)} {tensor.data_type} {list(tensor.dims)} {values}")
     for node in graph.node:
         attributes = sorted(a.SerializeToString(deterministic=True) for a in node.attribute)

@@ -156,7 +156,7 @@ def _spend_refits(context: SearchContext, evaluator: Evaluator, found: Reached) 
 
     Picks were chosen by fits to the inputs in the original. Refits lose less, the more so the more
     layers are replaced: as much more damage may be allowed. As the search now goes to the bound,
-    samples not seen must be likely to agree.
+    the verdict must be likely to agree.
     """
     budget, settings, picks = context.budget, context.settings, found.picks
     if found.failures or not any(picks):
@@ -178,22 +178,22 @@ def _spend_refits(context: SearchContext, evaluator: Evaluator, found: Reached) 
 
     targets = Targets.of(budget, problem)
     damages = Damages.of(problem, picks, settings)
-    wider = spend_damage(
+    spent = spend_damage(
         lambda damage: fastest(problem, budget.objective, targets, damage),
         accepted,
         replace(damages, first=max(more * damages.start, damages.start * settings.close)),
         settings=replace(settings, most_evaluations=settings.most_refits),
     )
-    timed = evaluator.latency(problem, wider)
+    timed = evaluator.latency(problem, spent)
     slow = budget.min_speedup is not None and timed.ratio * budget.min_speedup > 1
     if slow or (budget.objective == "latency" and timed.ratio >= found.timed.ratio):
         return found
-    return Reached(problem, wider, timed, found.failures)
+    return Reached(problem, spent, timed, found.failures)
 
 
 @dataclass(frozen=True)
 class Damages:
-    """Predicted damages between which a search looks.
+    """Predicted damages between which a search tries.
 
     Attributes
     ----------
@@ -275,11 +275,12 @@ def spend_damage(
 
 def _as_measured(evaluator: Evaluator, problem: Problem, picks: Picks) -> Problem:
     """Return the problem with what layers save scaled to what the whole model saves."""
-    unasked = problem.saved_latency / problem.base_latency
-    saved = 1 - problem.predicted_ratio(picks) - unasked
+    regardless = problem.saved_latency / problem.base_latency  # whatever is chosen
+    saved = 1 - problem.predicted_ratio(picks) - regardless
     if saved <= 0:
         return problem
-    return problem.scaled(max(1 - evaluator.latency(problem, picks).ratio - unasked, 0.0) / saved)
+    measured = 1 - evaluator.latency(problem, picks).ratio - regardless
+    return problem.scaled(max(measured, 0.0) / saved)
 
 
 def _in_network(
@@ -287,8 +288,8 @@ def _in_network(
 ) -> Problem:
     """Return the problem with each replaced layer's latencies as in the network around it.
 
-    Alone, a layer has its weights in the cache. What the picked candidate shows of this, timed in
-    the network, is added to all of the layer's of its form.
+    Alone, a layer has its weights in the cache. The picked candidate is timed in the network; what
+    it takes longer there is added to all candidates of the layer that have its form.
     """
     base, bare = problem.base_latency, context.assemble({})
     latency, saved = list(problem.latency), [problem.saved_latency]

@@ -23,8 +23,8 @@ def synthetic_fits(layer: str, scheme: Scheme, conv: ConvSpec) -> tuple[LayerFit
     Returns
     -------
     tuple of LayerFit
-        One, but for the scheme `spatial` where the fit decides the order of the stages. Errors are
-        NaN: there was no fit.
+        One, but for the scheme `spatial` where the fit decides the order of its two convolutions.
+        Errors are NaN: there was no fit.
     """
     rng = layer_rng(0, layer)
     bias = uniform(rng, [conv.out_channels])

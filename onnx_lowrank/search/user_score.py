@@ -21,7 +21,7 @@ class UserScore:
         self._reference = reference
         self._labels = labels
         self._base = self._of(reference, None)
-        # What the original gets tells versions of a score apart that its source does not.
+        # What the original gets distinguishes versions of a score that have the same source.
         self.digest = key_of(score.digest or uuid4().hex, self._base)
 
     def drop(self, outputs: Outputs) -> float:
@@ -29,7 +29,7 @@ class UserScore:
         return self._base - self._of(outputs, None)
 
     def predictor(self, outputs: Outputs) -> MeanPredictor | None:
-        """Return what the samples say of the loss on others."""
+        """Return what predicts the loss on other samples from these."""
 
         def drop(places: NDArray[np.int64]) -> float:
             return self._of(self._reference, places) - self._of(outputs, places)

@@ -25,8 +25,8 @@ class ReplaceLayersPass:
     replacements : mapping of str to Replacement
         By layer name.
     input_shapes : mapping, optional
-        Shapes of graph inputs that the model leaves open; they only help to choose how 1x1 stages
-        are grouped.
+        Shapes of graph inputs that the model leaves open; they only help to choose which 1x1
+        convolutions are grouped.
     """
 
     name = "replace-layers"
