@@ -23,17 +23,13 @@ from onnx_lowrank.pipelines.result import (
 from onnx_lowrank.pipelines.verify import opened_data
 from onnx_lowrank.planning.cost import plan_costs
 from onnx_lowrank.rewriting.form import Replacement
-from onnx_lowrank.rewriting.forms import default_form, find_form
+from onnx_lowrank.rewriting.forms import default_form, plan_forms
 from onnx_lowrank.rewriting.passes.normalize import normalised
 from onnx_lowrank.rewriting.rewrite import rewrite
 from onnx_lowrank.runtime import fix_shapes, model_inputs
 from onnx_lowrank.runtime.engines import open_engine, statistics_note
 from onnx_lowrank.runtime.library import Lowering
 from onnx_lowrank.types import ModelSource, Progress
-
-
-def _silent(step: str, done: int, total: int) -> None:
-    """Show nothing."""
 
 
 def compress(
@@ -56,7 +52,7 @@ def compress(
     lowering: Lowering = "standard",
     engine: str = "cpu",
     seed: int = 0,
-    progress: Progress = _silent,
+    progress: Progress = lambda step, done, total: None,
 ) -> CompressResult:
     """Replace layers of a model by low-rank subgraphs and compare the result with the original.
 
@@ -114,7 +110,7 @@ def compress(
     original = source.model
     layers = listed_layers(original, input_shapes)
     decided = resolve_plan(layers, plan, weights=weights_of(original, layers))
-    forms = {name: find_form(each or form.name) for name, each in decided.forms.items()}
+    forms = plan_forms(decided.forms, form, where)
     if not decided.chosen:
         raise PlanError(_nothing_replaced({d.layer: d.reason for d in decided.decisions}))
     dataset = (

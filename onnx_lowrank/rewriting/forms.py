@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -74,10 +74,10 @@ FORMS: Registry[Form] = Registry((STANDARD, PORTABLE))
 """All forms; adding one takes its file, a line here, and a test."""
 
 
-def find_form(name: str) -> Form:
-    """Return the form of a name; raise PlanError where there is none."""
+def find_form(name: str, *, also: Sequence[str] = ()) -> Form:
+    """Return the form of a name; raise PlanError, which names `also` too, where there is none."""
     if name not in FORMS.names:
-        known = (*FORMS.names, AUTO)
+        known = (*FORMS.names, *also)
         hint = suggest(name, known) or f"; choose one of {', '.join(known)}"
         raise PlanError(f"there is no form '{name}'{hint}")
     return FORMS[name]
@@ -131,12 +131,7 @@ def allowed_forms(lowering: str, runtime: Runtime) -> tuple[Form, ...]:
     if lowering == AUTO:
         kernels = runtime.kernels
         return tuple(form for form in FORMS if kernels or not form.kernels)
-    form = find_form(lowering)
-    if form.kernels and not runtime.functions:
-        raise PlanError(
-            f"the engine {runtime.name} does not run {form.name} nodes; take --lowering standard"
-        )
-    return (form,)
+    return (_runnable(find_form(lowering, also=(AUTO,)), runtime),)
 
 
 def default_form(lowering: str, runtime: Runtime) -> Form:
@@ -146,10 +141,39 @@ def default_form(lowering: str, runtime: Runtime) -> Form:
     ----------
     lowering, runtime
         As of `allowed_forms`; ``auto`` is the portable form where the kernels are registered.
+
+    Raises
+    ------
+    PlanError
+        As of `allowed_forms`.
     """
     if lowering == AUTO:
         return PORTABLE if runtime.kernels else STANDARD
     return allowed_forms(lowering, runtime)[0]
+
+
+def plan_forms(named: Mapping[str, str | None], default: Form, runtime: Runtime) -> dict[str, Form]:
+    """Return the forms of a plan's layers, `default` for those that name none, by layer name.
+
+    Raises
+    ------
+    PlanError
+        There is no such form, or the runtime does not run it.
+    """
+    return {
+        layer: default if name is None else _runnable(find_form(name), runtime)
+        for layer, name in named.items()
+    }
+
+
+def _runnable(form: Form, runtime: Runtime) -> Form:
+    """Return a form that the runtime runs; raise PlanError for another one."""
+    if form.kernels and not runtime.functions:
+        raise PlanError(
+            f"the engine {runtime.name} does not run {form.name} nodes; take --lowering standard, "
+            f"and leave out @{form.name}"
+        )
+    return form
 
 
 def form_refusal(

@@ -20,6 +20,7 @@ from onnx_lowrank.rewriting.forms import (
     find_form,
     forms_for,
     layer_forms,
+    plan_forms,
 )
 from onnx_lowrank.schemes import SCHEMES
 from onnx_lowrank.schemes.factors import BlockCPFactors, SpatialFactors
@@ -41,6 +42,10 @@ def test_names() -> None:
     assert find_form("portable") is PORTABLE
     with pytest.raises(PlanError, match="there is no form 'portabel'; did you mean 'portable'"):
         find_form("portabel")
+    with pytest.raises(
+        PlanError, match=r"there is no form 'auto'; choose one of standard, portable$"
+    ):
+        find_form("auto")  # it is no form, but leaves the choice of one
 
 
 def test_what_a_search_may_use() -> None:
@@ -55,6 +60,15 @@ def test_what_a_search_may_use() -> None:
         allowed_forms("nonsense", fast)
     with pytest.raises(PlanError, match="the engine here does not run portable nodes; take --low"):
         allowed_forms("portable", Runtime(functions=False, kernels=False))
+
+
+def test_the_forms_of_a_plan() -> None:
+    slow, without = (Runtime(functions=each, kernels=False) for each in (True, False))
+    named = {"first": "portable", "second": None}
+    assert plan_forms(named, STANDARD, slow) == {"first": PORTABLE, "second": STANDARD}
+    with pytest.raises(PlanError, match=r"does not run portable nodes; .* leave out @portable"):
+        plan_forms(named, STANDARD, without)
+    assert plan_forms({"first": "standard"}, STANDARD, without) == {"first": STANDARD}
 
 
 def test_standard_ops_stand_in_where_no_form_serves() -> None:
