@@ -110,6 +110,11 @@ def check_file(path: str | os.PathLike[str]) -> None:
         raise _unusable(path, error) from None
 
 
+def source_path(source: object) -> Path | None:
+    """Return the file that a model is read from, or None for its content or a model in memory."""
+    return Path(source) if isinstance(source, str | os.PathLike) else None
+
+
 def real_path(path: str | os.PathLike[str]) -> Path:
     """Return the file that is written where `path` is given: what a link points to.
 

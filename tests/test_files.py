@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from onnx_lowrank.errors import OutputError
-from onnx_lowrank.files import Input, Output, check_file, check_outputs, real_path, write_text
+from onnx_lowrank.files import (
+    Input,
+    Output,
+    check_file,
+    check_outputs,
+    real_path,
+    source_path,
+    write_text,
+)
 
 
 def said(output: Output, *inputs: Input) -> str:
@@ -38,6 +46,16 @@ def test_an_error_with_one_input_does_not_hide_another(tmp_path: Path) -> None:
     missing = Input("is the input itself", tmp_path / "missing" / "net.onnx")
     output = Output("-o", there, replaces=missing.path)
     assert "is read" in said(output, missing, Input("is read", there))
+
+
+def test_the_file_of_a_model(tmp_path: Path) -> None:
+    class Place:
+        def __fspath__(self) -> str:
+            return str(tmp_path)
+
+    sources: tuple[object, ...] = (str(tmp_path), tmp_path, Place())
+    assert [source_path(each) for each in sources] == [tmp_path] * 3
+    assert source_path(b"content") is None
 
 
 def test_folders_own_what_they_write(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from onnx_lowrank.cache import Arrays, Cache, key_of
 from onnx_lowrank.calibrate.jobs import Survey
 from onnx_lowrank.data import Preprocess, open_dataset
 from onnx_lowrank.errors import ModelError, PlanError
+from onnx_lowrank.files import source_path
 from onnx_lowrank.graph.gate import open_model
 from onnx_lowrank.graph.io import load_model, save_model
 from onnx_lowrank.graph.layers import find_layers
@@ -132,7 +133,7 @@ def cascade(
     ----------
     model, plan, preprocess, input_shapes, seed
         As of `compress`.
-    data, val : optional
+    data, val : path, str or iterable
         Any sources that `open_dataset` takes: to train on, and held-out ones to choose by.
     statistics_limit : int, optional
         Number of training samples for statistics and corrections, 300 or all by default.
@@ -229,9 +230,10 @@ def cascade(
         if saved is not None:
             saved.leave(tuned, scores)
     total = total_cost(plan_costs(layers, decided))
-    path = Path(model) if isinstance(model, str | Path) else None
     sizes = FileBytes.of(model, original, tuned)
-    return CascadeResult(tuned, tuple(stages), total.macs, total.macs_new, path, sizes)
+    return CascadeResult(
+        tuned, tuple(stages), total.macs, total.macs_new, source_path(model), sizes
+    )
 
 
 class _Checkpoint:

@@ -9,6 +9,7 @@ from typing import Any
 
 from onnx_lowrank.data import Preprocess, open_dataset
 from onnx_lowrank.errors import DataError, PlanError
+from onnx_lowrank.files import source_path
 from onnx_lowrank.fit_model import Calibration, MetricName, fit_model
 from onnx_lowrank.graph.gate import read_model
 from onnx_lowrank.measure.verification import Tolerance
@@ -189,7 +190,7 @@ def compress(
             ),
             file_bytes=FileBytes.of(model, original, rewritten),
         ),
-        source=Path(model) if isinstance(model, str | os.PathLike) else None,
+        source=source_path(model),
     )
 
 

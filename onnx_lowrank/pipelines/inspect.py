@@ -50,7 +50,20 @@ def cost(
     plan: PlanSource | None = None,
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
 ) -> CostReport:
-    """Count operations and parameters before and after a plan, without fitting anything."""
+    """Count operations and parameters before and after a plan, without fitting anything.
+
+    Parameters
+    ----------
+    model : path, bytes or ModelProto
+        The model.
+    plan, input_shapes
+        As of `compress`.
+
+    Raises
+    ------
+    ModelError, PlanError, SchemeError
+        If an input is at fault; the message names the remedy.
+    """
     loaded = open_model(model)
     layers = listed_layers(loaded, input_shapes)
     decided = resolve_plan(layers, plan, weights=weights_of(loaded, layers))

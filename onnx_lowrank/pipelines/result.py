@@ -10,6 +10,7 @@ from typing import Any
 
 import onnx
 
+from onnx_lowrank.files import source_path
 from onnx_lowrank.graph.io import file_size, save_model, serialised_size
 from onnx_lowrank.graph.layers import Layer
 from onnx_lowrank.measure.verification import VerifyReport
@@ -91,14 +92,22 @@ class FileBytes:
     @classmethod
     def of(cls, source: object, original: onnx.ModelProto, result: onnx.ModelProto) -> FileBytes:
         """Return the sizes of `original`, read from `source`, and of `result`."""
-        path = Path(source) if isinstance(source, str | os.PathLike) else None
+        path = source_path(source)
         before = serialised_size(original) if path is None else file_size(path)
         return cls(before, serialised_size(result))
 
 
 @dataclass(frozen=True)
 class CostReport:
-    """Cost of every layer before and after a plan, and their sum."""
+    """Cost of every layer before and after a plan, and their sum.
+
+    Attributes
+    ----------
+    plan : Plan
+        A decision for every layer.
+    layers : tuple of Cost
+        The layers' costs, in the order of the plan.
+    """
 
     plan: Plan
     layers: tuple[Cost, ...]
@@ -211,7 +220,17 @@ class CompressReport:
 
 @dataclass(frozen=True)
 class CompressResult:
-    """A rewritten model and the report of what was gained."""
+    """A rewritten model and the report of what was gained.
+
+    Attributes
+    ----------
+    model : onnx.ModelProto
+        The rewritten model.
+    report : CompressReport
+        What was done to it.
+    source : path or None
+        The file that the original was read from; `save` overwrites it by force only.
+    """
 
     model: onnx.ModelProto
     report: CompressReport

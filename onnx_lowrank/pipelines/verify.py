@@ -44,7 +44,7 @@ def verify(
         The models.
     data : optional
         Any source that `onnx_lowrank.data.open_dataset` takes; seeded random inputs if not given.
-    preprocess : Preprocess, optional
+    preprocess : Preprocess or str, optional
         How images become inputs.
     labels_from : path or str, optional
         Where labels come from, if not from the source itself, as of `open_dataset`.

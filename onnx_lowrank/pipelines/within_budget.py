@@ -14,6 +14,7 @@ from onnx_lowrank.cache import Cache, default_folder
 from onnx_lowrank.data import Dataset, Preprocess, open_dataset
 from onnx_lowrank.data.split import fewest_samples, split
 from onnx_lowrank.errors import DataError, PlanError
+from onnx_lowrank.files import source_path
 from onnx_lowrank.graph.gate import read_model
 from onnx_lowrank.graph.layers import find_layers
 from onnx_lowrank.measure.score import Score
@@ -232,7 +233,7 @@ def compress_to_budget(
             ),
             file_bytes=sizes,
         ),
-        source=Path(model) if isinstance(model, str | os.PathLike) else None,
+        source=source_path(model),
     )
     missed = budget.missed(costs.total, sizes.after)
     failures = (*found.failures, *report.failures, *missed)

@@ -16,8 +16,14 @@ from onnx_lowrank.types import Array
 class ObservedOutputs:
     """A model's outputs beside the original's.
 
-    Squared errors and signals are of every batch, and of every float output or part of one; scores
-    of every sample.
+    Attributes
+    ----------
+    errors, signals : ndarray, shape (batches, parts), float64
+        Squared errors, and squares of the original's values, of every float output or part of one.
+    ours, theirs : ndarray, shape (N, classes), float64, or None
+        Scores that the original and the model give every sample; None where there are no classes.
+    outputs : list of Outputs
+        The model's outputs for every batch; empty where no user's score needs them.
     """
 
     errors: Array

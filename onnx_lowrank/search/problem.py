@@ -102,7 +102,15 @@ class Problem:
 
 @dataclass(frozen=True)
 class Targets:
-    """Most seconds, multiply-adds, parameters, and bytes of the result; None for no bound."""
+    """What the result may cost at most; None for no bound.
+
+    Attributes
+    ----------
+    latency : float or None
+        Seconds.
+    macs, params, bytes : float or None
+        Multiply-adds, parameters, and bytes of the file.
+    """
 
     latency: float | None = None
     macs: float | None = None

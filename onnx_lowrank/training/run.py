@@ -16,6 +16,7 @@ from onnx_lowrank.cache import key_of
 from onnx_lowrank.calibrate.jobs import Survey
 from onnx_lowrank.data import Dataset, Preprocess, open_dataset
 from onnx_lowrank.errors import DataError, ModelError, ProviderError
+from onnx_lowrank.files import source_path
 from onnx_lowrank.graph.check import check_model
 from onnx_lowrank.graph.digest import model_digest
 from onnx_lowrank.graph.gate import open_model
@@ -215,8 +216,7 @@ def finetune(
         difference=difference,
         seconds=time.perf_counter() - start,
     )
-    path = Path(compressed) if isinstance(compressed, str | Path) else None
-    return FinetuneResult(student, report, path)
+    return FinetuneResult(student, report, source_path(compressed))
 
 
 def _check_choices(part: str, loss: str | None, optimiser: str, device: str) -> None:
