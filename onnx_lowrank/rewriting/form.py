@@ -1,4 +1,4 @@
-"""What a form of a layer is: how a structure is written into a graph."""
+"""The protocol of a form: how a structure is written into a graph."""
 
 from __future__ import annotations
 

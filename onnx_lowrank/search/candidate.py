@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from onnx_lowrank.planning.fit import LayerFit
 from onnx_lowrank.planning.latency import Timed
 from onnx_lowrank.rewriting.form import Form, Replacement
+from onnx_lowrank.rewriting.forms import STANDARD
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +34,7 @@ class Candidate:
     @property
     def spec(self) -> str:
         """The specification a user would type; without a form where that is standard ops."""
-        suffix = "" if self.form.name == "standard" else f"@{self.form.name}"
+        suffix = "" if self.form is STANDARD else f"@{self.form.name}"
         return f"{self.fit.scheme.spec}{suffix}"
 
 

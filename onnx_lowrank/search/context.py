@@ -74,7 +74,7 @@ class SearchContext:
     original : onnx.ModelProto
         The model as the user has it.
     normalised : onnx.ModelProto
-        The same, its constants folded and its Convs in one form.
+        The same, its layers normalised.
     layers : sequence of Layer
         Of `normalised`, their sizes known.
     budget : Budget

@@ -171,12 +171,12 @@ class Evaluator:
         return self._meter.predictor(self._context.assemble(chosen), self._context.budget)
 
     def accepts(self, problem: Problem, picks: Picks) -> bool:
-        """Whether the fits of some picks are within the budget, as measured; it is noted."""
+        """Measure the fits of some picks and note it; return whether they are within the budget."""
         self._show()
         return self.note(problem, picks, self.quality(self.chosen(picks)))
 
     def accepts_refitted(self, problem: Problem, picks: Picks) -> bool:
-        """Whether the better of their fits and refits is; it is noted."""
+        """Do the same with the better of their fits and refits."""
         self._show()
         return self.note(problem, picks, self.best(picks)[1])
 

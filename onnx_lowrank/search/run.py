@@ -14,6 +14,7 @@ from onnx_lowrank.graph.layers import find_layers, layer_bias, layer_weight
 from onnx_lowrank.planning.fit import LayerFit
 from onnx_lowrank.planning.latency import Timed
 from onnx_lowrank.planning.plan import Decision, Plan
+from onnx_lowrank.rewriting.forms import STANDARD
 from onnx_lowrank.search.candidate import Chosen, Option
 from onnx_lowrank.search.cluster import fit_on_cluster
 from onnx_lowrank.search.context import SearchContext
@@ -198,7 +199,7 @@ def _plan(context: SearchContext, chosen: Chosen, reasons: Mapping[str, str]) ->
     decisions = []
     for layer in context.layers:
         if (candidate := chosen.get(layer.name)) is not None:
-            form = None if candidate.form.name == "standard" else candidate.form.name
+            form = None if candidate.form is STANDARD else candidate.form.name
             decisions.append(Decision(layer.name, candidate.fit.scheme, form=form))
         else:
             why = reasons.get(layer.name, "within the budget it is best left as it is")

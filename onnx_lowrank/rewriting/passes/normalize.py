@@ -1,4 +1,4 @@
-"""The passes that bring layers into the one form that fits and lowering work on."""
+"""The passes that normalise layers: fits and lowering work on what these leave."""
 
 from __future__ import annotations
 

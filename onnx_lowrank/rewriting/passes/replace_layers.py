@@ -18,7 +18,9 @@ from onnx_lowrank.rewriting.passes.base import PassResult, Refusal
 class ReplaceLayersPass:
     """Replace every layer that has factors by their nodes.
 
-    Refused, and replaced by standard ops: layers whose form does not serve them.
+    1. A layer whose form serves the structure of its factors becomes the nodes of that form.
+    2. Where the form does not serve it, which counts as refused, it becomes standard ops.
+    3. A layer without factors, or whose shape cannot be read, stays as it is.
 
     Parameters
     ----------
@@ -47,13 +49,13 @@ class ReplaceLayersPass:
         changes, refusals = [], []
         for layer in layers:
             if layer.name not in self.replacements or layer.spec is None:
-                continue
+                continue  # 3
             chosen = self.replacements[layer.name]
             builder = SubgraphBuilder(layer.name, layer.dtype)
             refusal = chosen.form.refusal(type(chosen.factors), layer.spec, layer.dtype)
-            if refusal is None:
+            if refusal is None:  # 1
                 chosen.form.lower(chosen.factors, layer.spec, chosen.bias, builder)
-            else:
+            else:  # 2
                 refusals.append(Refusal(layer.name, f"{refusal}: standard ops it is"))
                 standard.lower(chosen.factors, layer.spec, chosen.bias, builder)
             editor.replace(layer.node, builder)
