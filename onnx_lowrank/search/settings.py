@@ -45,8 +45,10 @@ class SearchSettings:
     fast_enough : float
         A model that many times faster than asked for is fast enough, and not too fast.
     least_probability : float
-        Probability that the verdict agrees, at which a model is taken. In tests/search/test_margins
-        random classifiers of that probability keep their bound about as often.
+        Probability that other samples keep a bound, at which a model counts as within it. In
+        tests/search/test_margins.py random classifiers of that probability keep it about as often.
+    refit_probability : float
+        Probability that the verdict agrees, at which a search goes on to what only refits allow.
     """
 
     least_share: float = 0.005
@@ -68,6 +70,7 @@ class SearchSettings:
     off: float = 0.1
     fast_enough: float = 1.04
     least_probability: float = 0.9
+    refit_probability: float = 0.9
 
 
 SETTINGS = SearchSettings()

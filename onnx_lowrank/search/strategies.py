@@ -166,7 +166,7 @@ def _spend_refits(context: SearchContext, evaluator: Evaluator, found: Reached) 
     chosen, quality = evaluator.best(picks)
     if quality != before:
         evaluator.note(problem, picks, quality)
-    if evaluator.chance(chosen) < settings.least_probability:
+    if evaluator.chance(chosen) < settings.refit_probability:
         return found
     more = before.noise / max(quality.noise, np.finfo(float).tiny)
     if budget.min_sqnr_db is not None:
@@ -174,7 +174,7 @@ def _spend_refits(context: SearchContext, evaluator: Evaluator, found: Reached) 
 
     def accepted(picks: Picks) -> bool:
         passed = evaluator.accepts_refitted(problem, picks)
-        return passed and evaluator.chance(evaluator.best(picks)[0]) >= settings.least_probability
+        return passed and evaluator.chance(evaluator.best(picks)[0]) >= settings.refit_probability
 
     targets = Targets.of(budget, problem)
     damages = Damages.of(problem, picks, settings)

@@ -150,7 +150,7 @@ def test_a_search_goes_on_to_what_only_refits_allow(
 @pytest.mark.slow
 def test_where_other_samples_may_disagree_the_search_stays(tmp_path: Path) -> None:
     before = search(tmp_path, settings=ONCE, min_sqnr_db=15)
-    unsure = search(tmp_path, settings=replace(SETTINGS, least_probability=1.1), min_sqnr_db=15)
+    unsure = search(tmp_path, settings=replace(SETTINGS, refit_probability=1.1), min_sqnr_db=15)
     assert unsure.search.latency == before.search.latency
     assert unsure.search.quality == before.search.quality
     assert unsure.compressed.model == before.compressed.model
