@@ -66,6 +66,7 @@ class Evaluator:
         self._digests = {name: problem.digest for name, problem in problems.items()}
         self._convs = {name: problem.conv for name, problem in problems.items()}
         self._latencies: dict[Picks, Timed] = {}
+        self._refits: dict[Picks, Chosen] = {}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -86,6 +87,11 @@ class Evaluator:
 
     def refitted(self, picks: Picks) -> Chosen:
         """Return the same, refitted from below to the inputs in the compressed network."""
+        if picks not in self._refits:  # a layer whose refit fails is not in the store
+            self._refits[picks] = self._refit(picks)
+        return self._refits[picks]
+
+    def _refit(self, picks: Picks) -> Chosen:
         context, chosen = self._context, self.chosen(picks)
         fits = {name: c.fit for name, c in chosen.items() if not isinstance(c.fit.scheme, Dense)}
         parts = [f"{name} {fit.scheme.spec} {self._digests[name]}" for name, fit in fits.items()]

@@ -14,6 +14,7 @@ from onnx_lowrank.cache import Cache, key_of
 from onnx_lowrank.errors import PlanError
 from onnx_lowrank.planning.latency import LatencyTable, SavedLatencies, Timed, Timer
 from onnx_lowrank.runtime.layout import idle_model, reordered_ends, reordering_model
+from onnx_lowrank.search.settings import SETTINGS
 from onnx_lowrank.search.single_layer import layer_feeds, structure
 from onnx_lowrank.search.timing import Stopwatch
 from onnx_lowrank.types import Feeds, Progress
@@ -159,16 +160,21 @@ class MeasuredHere:
         are left out of the measurement proper.
         """
         found = []
-        where = self.stopwatch.engine.settings
         for done, group in enumerate(groups):
             progress("timing candidates", done, len(groups))
-            found.append(self._layer(group, where))
+            found.append(self._layer(group))
         progress("timing candidates", len(groups), len(groups))
         return found
 
-    def _layer(self, group: Group, where: str) -> tuple[Timed, dict[int, Timed]]:
+    @property
+    def _where(self) -> str:
+        """What latencies depend on besides the model; the usual settings go without saying."""
+        engine, settings = self.stopwatch.engine.settings, self.stopwatch.settings
+        return engine if settings == SETTINGS else f"{engine} {settings}"
+
+    def _layer(self, group: Group) -> tuple[Timed, dict[int, Timed]]:
         feeds = layer_feeds(group.dense, seed=self.stopwatch.seed)
-        dense, *keys = group.keys(where)
+        dense, *keys = group.keys(self._where)
         models = {dense: group.dense, **dict(zip(keys, group.candidates, strict=True))}
 
         def roughly(wanted: Sequence[str]) -> dict[str, Timed]:
@@ -210,7 +216,7 @@ class MeasuredHere:
         """Time the models and their layers in one interleaved run, and reorders beside a layer."""
         singles = [model for model, _ in layers]
         key = key_of(
-            *("side by side", self.stopwatch.engine.settings),
+            *("side by side", self._where),
             *(structure(model) for model in (*networks, *singles)),
         )
         count = len(networks) + len(singles)
@@ -233,7 +239,7 @@ class MeasuredHere:
         """Return what it takes to reorder tensors one way, timed beside a layer of known time."""
         wanted = list(dict.fromkeys(sizes))
         parts = [model for each in wanted for model in (idle_model(each), reordering_model(each))]
-        key = key_of("reorders", self.stopwatch.engine.settings, structure(layer), wanted)
+        key = key_of("reorders", self._where, structure(layer), wanted)
         models = [layer, *parts]
         found = self._seconds(
             key,

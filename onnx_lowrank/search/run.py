@@ -47,12 +47,6 @@ def search(context: SearchContext) -> SearchResult:
     )
     if not space:
         return _nothing(context, reasons, "no layer can be approximated")
-    problems = _problems(context, space, reasons)
-    fits = _fits(context, problems, reasons)
-    options = timed_options(context, space, fits, reasons)
-    if not options.by_layer:
-        why = "no layer has a candidate that is measurably faster"
-        return _nothing(context, reasons, why if problems else "no layer can be approximated")
     context.progress("measuring the original", 0, 1)
     meter = QualityMeter(
         context.original,
@@ -65,6 +59,12 @@ def search(context: SearchContext) -> SearchResult:
             "max_drop needs one output with a score for each class, or a score of your own; "
             "give min_sqnr, or leave max_drop out"
         )
+    problems = _problems(context, space, reasons)
+    fits = _fits(context, problems, reasons)
+    options = timed_options(context, space, fits, reasons)
+    if not options.by_layer:
+        why = "no layer has a candidate that is measurably faster"
+        return _nothing(context, reasons, why if problems else "no layer can be approximated")
     evaluator = Evaluator(context, options.by_layer, problems, meter)
     found = choose_picks(context, evaluator, build_problem(context, options, evaluator))
     chosen, quality = evaluator.best(found.picks)
