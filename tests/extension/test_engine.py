@@ -44,6 +44,10 @@ class CountingEngine:
         return self.inner.threads
 
     @property
+    def reorders(self) -> bool:
+        return False  # a run takes as long as its multiply-adds, whatever the layout
+
+    @property
     def settings(self) -> str:
         return f"counting {self.inner.settings}"
 
