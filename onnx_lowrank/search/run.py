@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from onnx_lowrank.bounds import SQNR_CAP_DB
 from onnx_lowrank.calibrate import calibrate
 from onnx_lowrank.errors import PlanError
 from onnx_lowrank.graph.edit import GraphEditor
@@ -189,7 +190,7 @@ def _fits(
 
 def _nothing(context: SearchContext, reasons: Mapping[str, str], why: str) -> SearchResult:
     """Return the original as what the search found."""
-    same = Quality(0.0, float("inf"), None, None, 0)
+    same = Quality(0.0, SQNR_CAP_DB, None, None, 0)
     plan = _plan(context, {}, {**{layer.name: why for layer in context.layers}, **reasons})
     return SearchResult(plan, {}, (), (), same, Timed(0.0, 1.0, 1.0, 1.0), 1.0, (why,))
 

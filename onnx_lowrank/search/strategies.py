@@ -181,7 +181,7 @@ def _spend_refits(context: SearchContext, evaluator: Evaluator, found: Reached) 
     spent = spend_damage(
         lambda damage: fastest(problem, budget.objective, targets, damage),
         accepted,
-        replace(damages, first=max(more * damages.start, damages.start * settings.close)),
+        replace(damages, first=max(more, settings.close) * damages.start or damages.first),
         settings=replace(settings, most_evaluations=settings.most_refits),
     )
     timed = evaluator.latency(problem, spent)

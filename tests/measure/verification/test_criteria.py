@@ -178,11 +178,11 @@ def test_one_sample_says_nothing_of_the_classes(asked: dict[str, float]) -> None
     source = [{"x": X[:1]}]
     model, other = net(), net(WEIGHT * 1.1, 0.01 * np.arange(4))
     data = open_dataset(source, model_inputs(model))
-    found = verify(model, other, data, providers=["cpu"], tolerance=Tolerance(**asked))
+    found = verify(model, other, data, engines=[CPU], tolerance=Tolerance(**asked))
     assert not found.passed
     (failure,) = found.failures
     assert failure == (
         "CPU: not measured: on one sample, top-1 agreement cannot tell a good model from one with "
         "one answer for all; give more samples, or bound --min-sqnr alone"
     )
-    assert verify(model, model, data, providers=["cpu"], tolerance=Tolerance(**asked)).passed
+    assert verify(model, model, data, engines=[CPU], tolerance=Tolerance(**asked)).passed
