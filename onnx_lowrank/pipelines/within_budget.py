@@ -34,8 +34,9 @@ from onnx_lowrank.runtime.engines import open_engine, statistics_note
 from onnx_lowrank.runtime.library import Lowering
 from onnx_lowrank.search.cluster import check_scheduler
 from onnx_lowrank.search.context import RunOptions, SearchContext, SearchSamples
-from onnx_lowrank.search.latency_source import LatencySource, MeasuredElsewhere, MeasuredHere
+from onnx_lowrank.search.latency_source import LatencySource, MeasuredHere
 from onnx_lowrank.search.latency_table import model_key
+from onnx_lowrank.search.measured_elsewhere import MeasuredElsewhere
 from onnx_lowrank.search.run import search
 from onnx_lowrank.search.search_space import searched
 from onnx_lowrank.search.settings import SETTINGS, SearchSettings

@@ -21,7 +21,7 @@ from onnx_lowrank.measure.verification.report import DEFAULT_SQNR_DB
 from onnx_lowrank.pipelines.budget_result import BudgetResult
 from onnx_lowrank.planning.budget import Budget
 from onnx_lowrank.planning.latency import Timed
-from onnx_lowrank.search.latency_source import MeasuredElsewhere
+from onnx_lowrank.search.measured_elsewhere import MeasuredElsewhere
 from onnx_lowrank.search.settings import SETTINGS, SearchSettings
 
 DEPTH, CHANNELS, CLASSES, SIDE = 6, 32, 10, 10
