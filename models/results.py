@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import constants
 import crops
 import datasets
 import fetch
@@ -262,6 +263,12 @@ PARTS = {
         ),
         searched.run_networks,
         searched.write_networks,
+    ),
+    "constants": Part(
+        "What the constants of a search are worth: mnist, at most one point of accuracy",
+        ("python models/results.py run constants  # the settings of the API's compress_to_budget",),
+        constants.run_constants,
+        constants.write_constants,
     ),
     "int8": Part(
         "Against onnxruntime's int8",

@@ -29,6 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "layer_errors": {"errors"},
     "json_input": {"errors"},
     "processes": set(),
+    "step_seconds": set(),
     "metrics": BASE,
     "schemes": BASE | {"metrics"},
     "planning": NUMERICS,
@@ -45,10 +46,10 @@ ALLOWED: dict[str, set[str]] = {
     | {"calibrate", "data", "training", "graph", "rewriting", "planning", "runtime"},
     "search": NUMERICS
     | {"planning", "graph", "rewriting", "runtime", "data", "calibrate"}
-    | {"fit_model", "processes", "measure"},
+    | {"fit_model", "processes", "measure", "step_seconds"},
     "pipelines": NUMERICS
     | {"planning", "graph", "rewriting", "runtime", "data", "measure", "calibrate", "search"}
-    | {"training", "documents", "fit_model", "processes"},
+    | {"training", "documents", "fit_model", "processes", "step_seconds"},
     "report": NUMERICS
     | {"planning", "runtime", "measure", "graph", "search", "spectra", "documents", "pipelines"},
     "cli": {"__init__", "bounds", "errors", "files", "text", "types", "documents", "planning"}

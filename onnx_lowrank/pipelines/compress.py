@@ -30,6 +30,7 @@ from onnx_lowrank.rewriting.rewrite import rewrite
 from onnx_lowrank.runtime import fix_shapes, model_inputs
 from onnx_lowrank.runtime.engines import open_engine, statistics_note
 from onnx_lowrank.runtime.library import Lowering
+from onnx_lowrank.step_seconds import StepSeconds
 from onnx_lowrank.types import ModelSource, Progress
 
 
@@ -104,6 +105,7 @@ def compress(
     ProviderError
         The engine is unknown, missing or does not work.
     """
+    seconds = StepSeconds()
     where = open_engine(engine)
     where.require()
     form = default_form(lowering, where)
@@ -144,13 +146,14 @@ def compress(
     progress("normalising", 0, steps)
     prepared, _ = normalised(original, decided.chosen)
 
-    found = fit_model(
-        prepared,
-        decided,
-        calibration=samples,
-        seed=seed,
-        progress=lambda step, done, _: progress(step, done + 1, steps),
-    )
+    with seconds.step("statistics and fits"):
+        found = fit_model(
+            prepared,
+            decided,
+            calibration=samples,
+            seed=seed,
+            progress=lambda step, done, _: progress(step, done + 1, steps),
+        )
     fits, decided = found.fits, decided.keeping(found.failed)
     if not fits:
         raise PlanError(_nothing_replaced(found.failed))
@@ -166,13 +169,14 @@ def compress(
     report = None
     if dataset is not None:
         progress("verifying", steps - 1, steps)
-        report = verify_models(
-            original,
-            rewritten,
-            dataset,
-            engines=None if where.name == "cpu" else (where,),
-            tolerance=tolerance,
-        )
+        with seconds.step("verdict"):
+            report = verify_models(
+                original,
+                rewritten,
+                dataset,
+                engines=None if where.name == "cpu" else (where,),
+                tolerance=tolerance,
+            )
     return CompressResult(
         model=rewritten,
         report=CompressReport(
@@ -189,6 +193,7 @@ def compress(
                 *(statistics_note(where) if samples else ()),
             ),
             file_bytes=FileBytes.of(model, original, rewritten),
+            seconds=seconds.to_dict(),
         ),
         source=source_path(model),
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +175,8 @@ class CompressReport:
         What is to be known of the calibration data and of the search, one sentence each.
     file_bytes : FileBytes or None
         Sizes of the files of the original and of the result.
+    seconds : mapping of str to float
+        What each step took, and their total.
     """
 
     cost: CostReport
@@ -184,6 +186,7 @@ class CompressReport:
     verification: VerifyReport | None
     notes: tuple[str, ...] = ()
     file_bytes: FileBytes | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def kept(self) -> dict[str, str]:
@@ -215,6 +218,7 @@ class CompressReport:
             "verification": self.verification.to_dict() if self.verification else None,
             "file_bytes": self.file_bytes.before if self.file_bytes else None,
             "file_bytes_new": self.file_bytes.after if self.file_bytes else None,
+            "seconds": dict(self.seconds),
         }
 
 

@@ -41,6 +41,7 @@ from onnx_lowrank.search.run import search
 from onnx_lowrank.search.search_space import searched
 from onnx_lowrank.search.settings import SETTINGS, SearchSettings
 from onnx_lowrank.search.timing import Stopwatch
+from onnx_lowrank.step_seconds import StepSeconds
 from onnx_lowrank.types import ModelSource, Progress
 
 # Of the data for the search; of all data where none is set apart for the verdict.
@@ -127,6 +128,7 @@ def compress_to_budget(
     ModelError, PlanError, DataError, ProviderError, ClusterError
         If an input is at fault; the message names the remedy.
     """
+    seconds = StepSeconds()
     # By latencies of another machine nothing runs in its engine here.
     table = latency if isinstance(latency, SavedLatencies) else None
     here = open_engine("cpu" if table is not None else engine, threads)
@@ -200,6 +202,7 @@ def compress_to_budget(
             kept=kept,
             settings=settings,
             progress=progress,
+            seconds=seconds,
         )
     )
 
@@ -207,14 +210,15 @@ def compress_to_budget(
     replacements = {name: candidate.replacement for name, candidate in found.chosen.items()}
     rewritten, changed = rewrite(original, replacements, forms=forms, input_shapes=input_shapes)
     progress("verifying on samples that the search did not see", 0, 1)
-    report = verify_models(
-        original,
-        rewritten,
-        verdict,
-        engines=None if here.name == "cpu" else (here.with_threads(None),),
-        tolerance=_tolerance(budget, verdict),
-        score=score,
-    )
+    with seconds.step("verdict"):
+        report = verify_models(
+            original,
+            rewritten,
+            verdict,
+            engines=None if here.name == "cpu" else (here.with_threads(None),),
+            tolerance=_tolerance(budget, verdict),
+            score=score,
+        )
     costs = CostReport(found.plan, plan_costs(layers, found.plan))
     sizes = FileBytes.of(model, original, rewritten)
     result = CompressResult(
@@ -233,6 +237,7 @@ def compress_to_budget(
                 *statistics_note(here),
             ),
             file_bytes=sizes,
+            seconds=seconds.to_dict(),
         ),
         source=source_path(model),
     )

@@ -14,6 +14,7 @@ from onnx_lowrank.report.console import (
 )
 from onnx_lowrank.report.tables import (
     at_least,
+    print_seconds,
     print_uncounted,
     print_verification,
     sizes_line,
@@ -89,6 +90,7 @@ def print_search(result: BudgetResult) -> None:
             f"search, which gave {expected.value:.4g}): "
             f"{'within' if result.as_expected else 'OUTSIDE'}"
         )
+    print_seconds(report.seconds)
     said = report.verification.failures if report.verification else ()
     for failure in result.failures:
         if failure not in said:

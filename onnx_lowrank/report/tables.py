@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from onnx_lowrank.measure.verification import VerifyReport
 from onnx_lowrank.pipelines.result import CompressReport, CostReport, LayerInfo, inspected_cost
@@ -122,6 +122,13 @@ def print_compress(report: CompressReport) -> None:
         say(note)
     if report.verification:
         print_verification(report.verification)
+    print_seconds(report.seconds)
+
+
+def print_seconds(seconds: Mapping[str, float]) -> None:
+    """Print what the steps took, in one line; nothing where that is unknown."""
+    if seconds:
+        say("seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in seconds.items()))
 
 
 def sizes_line(report: CompressReport) -> str:

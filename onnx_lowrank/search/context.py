@@ -23,6 +23,7 @@ from onnx_lowrank.runtime.engines import CPU, Engine
 from onnx_lowrank.search.candidate import Chosen
 from onnx_lowrank.search.latency_source import LatencySource
 from onnx_lowrank.search.settings import SETTINGS, SearchSettings
+from onnx_lowrank.step_seconds import StepSeconds
 from onnx_lowrank.types import Progress
 
 
@@ -99,6 +100,8 @@ class SearchContext:
         How long it measures, how far it looks, and when it stops.
     progress : callable
         Called with a sentence, the number of steps done, and their total.
+    seconds : StepSeconds
+        Where its time goes.
     """
 
     original: onnx.ModelProto
@@ -115,6 +118,7 @@ class SearchContext:
     kept: Mapping[str, str] = field(default_factory=dict)
     settings: SearchSettings = SETTINGS
     progress: Progress = lambda step, done, total: None
+    seconds: StepSeconds = field(default_factory=StepSeconds)
 
     def assemble(self, chosen: Chosen) -> onnx.ModelProto:
         """Return the model with the layers of some candidates replaced."""

@@ -88,7 +88,8 @@ class Evaluator:
     def refitted(self, picks: Picks) -> Chosen:
         """Return the same, refitted from below to the inputs in the compressed network."""
         if picks not in self._refits:  # a layer whose refit fails is not in the store
-            self._refits[picks] = self._refit(picks)
+            with self._context.seconds.step("refits"):
+                self._refits[picks] = self._refit(picks)
         return self._refits[picks]
 
     def _refit(self, picks: Picks) -> Chosen:
@@ -146,7 +147,8 @@ class Evaluator:
         stored = self._context.store.data(key, Quality.from_dict)
         if stored is not None:
             return stored
-        quality = self._meter.measure(self._context.assemble(chosen))
+        with self._context.seconds.step("whole models"):
+            quality = self._meter.measure(self._context.assemble(chosen))
         self._context.store.put_data(key, quality.to_dict())
         return quality
 
@@ -168,13 +170,15 @@ class Evaluator:
         key = key_of("chance of parts", self._head, *bounds, unseen, *map(_digest, chosen.values()))
         stored = self._context.store.data(key, float)
         if stored is None:
-            stored = self._meter.chance(self._context.assemble(chosen), budget, unseen)
+            with self._context.seconds.step("whole models"):
+                stored = self._meter.chance(self._context.assemble(chosen), budget, unseen)
             self._context.store.put_data(key, stored)
         return stored
 
     def predictor(self, chosen: Chosen) -> Predictor | None:
         """Return what predicts the loss on other samples from those of the search."""
-        return self._meter.predictor(self._context.assemble(chosen), self._context.budget)
+        with self._context.seconds.step("whole models"):
+            return self._meter.predictor(self._context.assemble(chosen), self._context.budget)
 
     def accepts(self, problem: Problem, picks: Picks) -> bool:
         """Measure the fits of some picks and note it; return whether they are within the budget."""
@@ -213,9 +217,10 @@ class Evaluator:
     def time(self, models: Sequence[onnx.ModelProto], predicted: Sequence[float]) -> list[Timed]:
         """Time models beside the original."""
         context = self._context
-        return context.latencies.models(
-            [context.original, *models], context.feeds(), [1.0, *predicted]
-        )[1:]
+        with context.seconds.step("timing whole models"):
+            return context.latencies.models(
+                [context.original, *models], context.feeds(), [1.0, *predicted]
+            )[1:]
 
     def _show(self) -> None:
         most = self._context.settings.most_evaluations + 2 * self._context.settings.most_refits

@@ -49,26 +49,34 @@ def search(context: SearchContext) -> SearchResult:
     if not space:
         return _nothing(context, reasons, "no layer can be approximated")
     context.progress("measuring the original", 0, 1)
-    meter = QualityMeter(
-        context.original,
-        context.samples.search,
-        score=context.score,
-        engine=context.options.engine.with_threads(None),
-    )
+    with context.seconds.step("whole models"):
+        meter = QualityMeter(
+            context.original,
+            context.samples.search,
+            score=context.score,
+            engine=context.options.engine.with_threads(None),
+        )
     if context.budget.max_drop is not None and not meter.has_drop:
         raise PlanError(
             "max_drop needs one output with a score for each class, or a score of your own; "
             "give min_sqnr, or leave max_drop out"
         )
-    problems = _problems(context, space, reasons)
-    fits = _fits(context, problems, reasons)
-    options = timed_options(context, space, fits, reasons)
+    with context.seconds.step("statistics"):
+        problems = _problems(context, space, reasons)
+    with context.seconds.step("fits"):
+        fits = _fits(context, problems, reasons)
+    with context.seconds.step("timing layers"):
+        options = timed_options(context, space, fits, reasons)
     if not options.by_layer:
         why = "no layer has a candidate that is measurably faster"
         return _nothing(context, reasons, why if problems else "no layer can be approximated")
     evaluator = Evaluator(context, options.by_layer, problems, meter)
-    found = choose_picks(context, evaluator, build_problem(context, options, evaluator))
-    chosen, quality = evaluator.best(found.picks)
+    with context.seconds.step("probes"):
+        problem = build_problem(context, options, evaluator)
+    with context.seconds.step("choosing"):
+        found = choose_picks(context, evaluator, problem)
+        chosen, quality = evaluator.best(found.picks)
+        predictor = evaluator.predictor(chosen)
     return SearchResult(
         plan=_plan(context, chosen, reasons),
         chosen=chosen,
@@ -78,7 +86,7 @@ def search(context: SearchContext) -> SearchResult:
         latency=found.timed,
         predicted_ratio=found.predicted,
         failures=found.failures,
-        predictor=evaluator.predictor(chosen),
+        predictor=predictor,
     )
 
 
