@@ -13,9 +13,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnx_lowrank.calibrate import StepwiseStatistics, calibrate
 from onnx_lowrank.data import Dataset
 from onnx_lowrank.errors import DataError
+from onnx_lowrank.fitting.statistics import StepwiseStatistics, calibrate
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.layers import find_layers, layer_bias, layer_weight
 from onnx_lowrank.layer_errors import LAYER_ERRORS, layer_reason, of_layer

@@ -39,15 +39,15 @@ ALLOWED: dict[str, set[str]] = {
     "data": BASE | {"runtime"},
     "spectra": BASE | {"graph"},
     "measure": BASE | {"graph", "runtime", "data"},
-    "calibrate": BASE | {"metrics", "graph", "runtime", "data"},
-    "training": NUMERICS | {"calibrate", "graph", "runtime", "data", "measure"},
+    "fitting": BASE | {"metrics", "graph", "runtime", "data"},
+    "training": NUMERICS | {"fitting", "graph", "runtime", "data", "measure"},
     "fit_model": NUMERICS
-    | {"calibrate", "data", "training", "graph", "rewriting", "planning", "runtime"},
+    | {"fitting", "data", "training", "graph", "rewriting", "planning", "runtime"},
     "search": NUMERICS
-    | {"planning", "graph", "rewriting", "runtime", "data", "calibrate"}
+    | {"planning", "graph", "rewriting", "runtime", "data", "fitting"}
     | {"fit_model", "processes", "measure"},
     "pipelines": NUMERICS
-    | {"planning", "graph", "rewriting", "runtime", "data", "measure", "calibrate", "search"}
+    | {"planning", "graph", "rewriting", "runtime", "data", "measure", "fitting", "search"}
     | {"training", "documents", "fit_model", "processes"},
     "report": NUMERICS
     | {"planning", "runtime", "measure", "graph", "search", "spectra", "documents", "pipelines"},
@@ -65,8 +65,8 @@ EXCLUSIVE = {
     "torch": {"training"},
     "typer": {"cli"},
     "onnx": {
-        "calibrate",
         "fit_model",
+        "fitting",
         "graph",
         "measure",
         "pipelines",

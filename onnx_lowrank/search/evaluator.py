@@ -11,8 +11,8 @@ import onnx
 from numpy.typing import NDArray
 
 from onnx_lowrank.cache import key_of
-from onnx_lowrank.calibrate.jobs import Survey
 from onnx_lowrank.fit_model import Calibration, fit_model
+from onnx_lowrank.fitting.statistics.jobs import Survey
 from onnx_lowrank.graph.digest import model_digest
 from onnx_lowrank.planning.latency import Timed
 from onnx_lowrank.planning.plan import Decision, Plan

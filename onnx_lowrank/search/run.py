@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from onnx_lowrank.bounds import SQNR_CAP_DB
-from onnx_lowrank.calibrate import calibrate
 from onnx_lowrank.errors import PlanError
+from onnx_lowrank.fitting.statistics import calibrate
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.io import serialised_size
 from onnx_lowrank.graph.layers import find_layers, layer_bias, layer_weight

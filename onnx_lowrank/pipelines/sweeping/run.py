@@ -12,11 +12,11 @@ from shutil import rmtree
 import onnx
 
 from onnx_lowrank.cache import key_of
-from onnx_lowrank.calibrate import StoredStatistics, Survey, calibrate, statistics_keys
 from onnx_lowrank.data import Dataset
 from onnx_lowrank.errors import DataError, OutputError, PlanError, suggest
 from onnx_lowrank.files import write_text
 from onnx_lowrank.fit_model import layer_gradients
+from onnx_lowrank.fitting.statistics import StoredStatistics, Survey, calibrate, statistics_keys
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.gate import open_model
 from onnx_lowrank.graph.io import save_model

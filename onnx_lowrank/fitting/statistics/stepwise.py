@@ -13,11 +13,11 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnx_lowrank.calibrate.collect import add_batch, by_image, rows_of, sized
-from onnx_lowrank.calibrate.jobs import Job, Passes, Survey, find_jobs
-from onnx_lowrank.calibrate.run import POSITIONS
 from onnx_lowrank.data import Dataset
 from onnx_lowrank.errors import DataError
+from onnx_lowrank.fitting.statistics.collect import add_batch, by_image, rows_of, sized
+from onnx_lowrank.fitting.statistics.jobs import Job, Passes, Survey, find_jobs
+from onnx_lowrank.fitting.statistics.run import POSITIONS
 from onnx_lowrank.graph.extract import extract_region, find_region
 from onnx_lowrank.metrics.accumulator import MomentAccumulator
 from onnx_lowrank.metrics.moments import LayerStatistics

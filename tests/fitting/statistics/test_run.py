@@ -12,9 +12,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnx_lowrank.calibrate import StoredStatistics, calibrate
 from onnx_lowrank.data import Dataset, open_dataset
 from onnx_lowrank.errors import CacheWarning, DataError, PlanError
+from onnx_lowrank.fitting.statistics import StoredStatistics, calibrate
 from onnx_lowrank.graph.layers import find_layers
 from onnx_lowrank.metrics.covariance import Covariance
 from onnx_lowrank.metrics.moments import DenseMoments, LayerStatistics, RowMoments

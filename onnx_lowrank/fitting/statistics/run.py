@@ -8,11 +8,11 @@ from pathlib import Path
 import onnx
 
 from onnx_lowrank.cache import Cache, key_of
-from onnx_lowrank.calibrate.collect import collect, measure_sizes, open_with_outputs
-from onnx_lowrank.calibrate.jobs import LAYER_LIMIT, Job, Passes, Survey, find_jobs
-from onnx_lowrank.calibrate.statistics import StoredStatistics, read_statistics
 from onnx_lowrank.data import Dataset
 from onnx_lowrank.errors import DataError
+from onnx_lowrank.fitting.statistics.collect import collect, measure_sizes, open_with_outputs
+from onnx_lowrank.fitting.statistics.jobs import LAYER_LIMIT, Job, Passes, Survey, find_jobs
+from onnx_lowrank.fitting.statistics.stored import StoredStatistics, read_statistics
 from onnx_lowrank.graph.digest import model_digest
 from onnx_lowrank.layer_errors import LAYER_ERRORS, layer_reason
 from onnx_lowrank.runtime import Provider

@@ -7,9 +7,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnx_lowrank.calibrate import StepwiseStatistics, calibrate
 from onnx_lowrank.data import Dataset, open_dataset
 from onnx_lowrank.errors import ModelError
+from onnx_lowrank.fitting.statistics import StepwiseStatistics, calibrate
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.layers import find_layers, layer_weight
 from onnx_lowrank.metrics.moments import DenseMoments, LayerStatistics, RowMoments

@@ -12,11 +12,11 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnx_lowrank.calibrate.jobs import Job, Passes
 from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.data import Batch, Dataset
 from onnx_lowrank.data.dataset import batched_inputs
 from onnx_lowrank.errors import DataError, ModelError
+from onnx_lowrank.fitting.statistics.jobs import Job, Passes
 from onnx_lowrank.graph.io import load_model
 from onnx_lowrank.layer_errors import LAYER_ERRORS, layer_reason
 from onnx_lowrank.metrics.accumulator import MomentAccumulator
