@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from onnx_lowrank.data import Dataset
 from onnx_lowrank.errors import DataError
+from onnx_lowrank.fitting.layer import FitProblem, LayerFit, exact_fit, fit_layer
 from onnx_lowrank.fitting.statistics import StepwiseStatistics, calibrate
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.layers import find_layers, layer_bias, layer_weight
@@ -24,7 +25,6 @@ from onnx_lowrank.metrics.frobenius import Frobenius
 from onnx_lowrank.metrics.mahalanobis import Mahalanobis
 from onnx_lowrank.metrics.moments import LayerStatistics
 from onnx_lowrank.metrics.target import fit_target
-from onnx_lowrank.planning.fit import FitProblem, LayerFit, exact_fit, fit_layer
 from onnx_lowrank.planning.plan import Plan
 from onnx_lowrank.rewriting.form import Replacement
 from onnx_lowrank.rewriting.forms import STANDARD

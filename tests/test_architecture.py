@@ -39,7 +39,7 @@ ALLOWED: dict[str, set[str]] = {
     "data": BASE | {"runtime"},
     "spectra": BASE | {"graph"},
     "measure": BASE | {"graph", "runtime", "data"},
-    "fitting": BASE | {"metrics", "graph", "runtime", "data"},
+    "fitting": NUMERICS | {"graph", "runtime", "data"},
     "training": NUMERICS | {"fitting", "graph", "runtime", "data", "measure"},
     "fit_model": NUMERICS
     | {"fitting", "data", "training", "graph", "rewriting", "planning", "runtime"},

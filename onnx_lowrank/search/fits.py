@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from onnx_lowrank.cache import Cache, key_of
 from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.errors import OutputError
+from onnx_lowrank.fitting.layer import FitProblem, LayerFit, fit_layer_ladder
 from onnx_lowrank.layer_errors import LAYER_ERRORS, layer_reason
 from onnx_lowrank.metrics.moments import LayerStatistics
 from onnx_lowrank.metrics.target import fit_target
-from onnx_lowrank.planning.fit import FitProblem, LayerFit, fit_layer_ladder
 from onnx_lowrank.processes import without_interrupts
 from onnx_lowrank.schemes import Factors, Scheme
 from onnx_lowrank.schemes.base import Weight

@@ -8,11 +8,11 @@ import numpy as np
 
 from onnx_lowrank.bounds import SQNR_CAP_DB
 from onnx_lowrank.errors import PlanError
+from onnx_lowrank.fitting.layer import LayerFit
 from onnx_lowrank.fitting.statistics import calibrate
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.io import serialised_size
 from onnx_lowrank.graph.layers import find_layers, layer_bias, layer_weight
-from onnx_lowrank.planning.fit import LayerFit
 from onnx_lowrank.planning.latency import Timed
 from onnx_lowrank.planning.plan import Decision, Plan
 from onnx_lowrank.rewriting.forms import STANDARD

@@ -18,7 +18,7 @@ from conformance.common import (
     resolved,
 )
 from onnx_lowrank.conv import ConvSpec
-from onnx_lowrank.planning.fit import LayerFit
+from onnx_lowrank.fitting.layer import LayerFit
 from onnx_lowrank.schemes import Fit, Rank, Scheme
 from onnx_lowrank.search.fits import from_arrays, to_arrays
 

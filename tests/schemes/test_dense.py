@@ -9,11 +9,11 @@ from onnx import numpy_helper, parser
 import onnx_lowrank
 from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.errors import PlanError, SchemeError
+from onnx_lowrank.fitting.layer import FitProblem, fit_layer
 from onnx_lowrank.metrics.base import Metric
 from onnx_lowrank.metrics.covariance import Covariance, RowCovariance
 from onnx_lowrank.metrics.frobenius import Frobenius
 from onnx_lowrank.metrics.mahalanobis import Mahalanobis
-from onnx_lowrank.planning.fit import FitProblem, fit_layer
 from onnx_lowrank.schemes import SCHEMES, Dense, SchemeSpec
 from onnx_lowrank.schemes.base import Weight
 from onnx_lowrank.schemes.dense import DenseFactors

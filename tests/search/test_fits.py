@@ -12,9 +12,9 @@ from small_networks import low
 
 from onnx_lowrank.cache import Cache
 from onnx_lowrank.errors import CacheWarning
+from onnx_lowrank.fitting.layer import FitProblem, fit_layer
 from onnx_lowrank.metrics.frobenius import Frobenius
 from onnx_lowrank.metrics.moments import DenseMoments, LayerStatistics
-from onnx_lowrank.planning.fit import FitProblem, fit_layer
 from onnx_lowrank.schemes import SCHEMES as ALL
 from onnx_lowrank.schemes import Rank, Scheme
 from onnx_lowrank.schemes.channel import Channel

@@ -7,9 +7,9 @@ import onnx
 import pytest
 from onnx import numpy_helper, parser
 
+from onnx_lowrank.fitting.layer import FitProblem, fit_layer_ladder
 from onnx_lowrank.graph.layers import find_layers
 from onnx_lowrank.metrics.frobenius import Frobenius
-from onnx_lowrank.planning.fit import FitProblem, fit_layer_ladder
 from onnx_lowrank.rewriting.forms import STANDARD
 from onnx_lowrank.schemes import SCHEMES, SchemeSpec
 from onnx_lowrank.search.candidate import Candidate

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from onnx_lowrank.fitting.layer import FitProblem, fit_layer, fit_layer_ladder
 from onnx_lowrank.metrics.frobenius import Frobenius
-from onnx_lowrank.planning.fit import FitProblem, fit_layer, fit_layer_ladder
 from onnx_lowrank.schemes.channel import Channel
 from onnx_lowrank.schemes.one_block import CP, Tucker2
 
