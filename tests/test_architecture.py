@@ -39,16 +39,14 @@ ALLOWED: dict[str, set[str]] = {
     "data": BASE | {"runtime"},
     "spectra": BASE | {"graph"},
     "measure": BASE | {"graph", "runtime", "data"},
-    "fitting": NUMERICS | {"graph", "runtime", "data"},
+    "fitting": NUMERICS | {"planning", "graph", "rewriting", "runtime", "data"},
     "training": NUMERICS | {"fitting", "graph", "runtime", "data", "measure"},
-    "fit_model": NUMERICS
-    | {"fitting", "data", "training", "graph", "rewriting", "planning", "runtime"},
     "search": NUMERICS
     | {"planning", "graph", "rewriting", "runtime", "data", "fitting"}
-    | {"fit_model", "processes", "measure"},
+    | {"processes", "measure"},
     "pipelines": NUMERICS
     | {"planning", "graph", "rewriting", "runtime", "data", "measure", "fitting", "search"}
-    | {"training", "documents", "fit_model", "processes"},
+    | {"training", "documents", "processes"},
     "report": NUMERICS
     | {"planning", "runtime", "measure", "graph", "search", "spectra", "documents", "pipelines"},
     "cli": {"__init__", "bounds", "errors", "files", "text", "types", "documents", "planning"}
@@ -65,7 +63,6 @@ EXCLUSIVE = {
     "torch": {"training"},
     "typer": {"cli"},
     "onnx": {
-        "fit_model",
         "fitting",
         "graph",
         "measure",

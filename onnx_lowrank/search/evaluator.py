@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 
 from onnx_lowrank.cache import key_of
-from onnx_lowrank.fit_model import Calibration, fit_model
+from onnx_lowrank.fitting.model import Calibration, fit_model
 from onnx_lowrank.fitting.statistics.jobs import Survey
 from onnx_lowrank.graph.digest import model_digest
 from onnx_lowrank.planning.latency import Timed

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from onnx_lowrank.data import Dataset
-from onnx_lowrank.fit_model import layer_problem
 from onnx_lowrank.fitting.layer import LayerFit, fit_layer
+from onnx_lowrank.fitting.model import layer_problem
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.io import load_model
 from onnx_lowrank.graph.layers import find_layers, layer_bias, layer_weight

@@ -15,7 +15,6 @@ from onnx_lowrank.cache import key_of
 from onnx_lowrank.data import Dataset
 from onnx_lowrank.errors import DataError, OutputError, PlanError, suggest
 from onnx_lowrank.files import write_text
-from onnx_lowrank.fit_model import layer_gradients
 from onnx_lowrank.fitting.statistics import StoredStatistics, Survey, calibrate, statistics_keys
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.gate import open_model
@@ -36,6 +35,7 @@ from onnx_lowrank.pipelines.sweeping.samples import SweepData, look
 from onnx_lowrank.rewriting.passes.normalize import normalisation
 from onnx_lowrank.runtime import Provider, require_provider
 from onnx_lowrank.runtime.engines import onnxruntime_provider
+from onnx_lowrank.training.gradients import layer_gradients
 from onnx_lowrank.types import ModelSource, Progress
 
 METRICS = tuple(NEEDS)

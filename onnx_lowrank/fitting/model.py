@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,6 +34,8 @@ from onnx_lowrank.schemes.dense import Dense
 from onnx_lowrank.types import Progress
 
 MetricName = Literal["covariance", "mahalanobis", "combined"]
+# From a classifier, samples and names of layers to the metrics of the gradients, by layer name.
+GradientSource = Callable[[onnx.ModelProto, Dataset, Sequence[str]], Mapping[str, Mahalanobis]]
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Calibration:
     Attributes
     ----------
     dataset : Dataset
-        Inputs; not those on which the result is judged.
+        Inputs; not those on which the result is measured.
     asymmetric : bool
         Whether each layer is fitted to the original output from the inputs that it will see in the
         compressed network, bottom up, so that errors do not pile up.
@@ -52,14 +54,17 @@ class Calibration:
     metric : {"covariance", "mahalanobis", "combined"}
         What is minimised: the expected error of the layer's output, the error of its weights
         weighted by the gradients of the classifier's softmax output, or the first with each output
-        weighted by these gradients. Gradients take torch.
+        weighted by these gradients.
     provider : {"cpu", "cuda"}
-        Where onnxruntime runs the models over the data; gradients are torch's, on the CPU.
+        Where onnxruntime runs the models over the data.
+    gradients : callable, optional
+        Measures the gradients, which every metric but the covariance takes: from a classifier,
+        samples and names of layers to the metrics of the gradients, by layer name.
 
     Raises
     ------
     DataError
-        The metric is unknown, or has no asymmetric form.
+        The metric is unknown, has no asymmetric form, or takes gradients that nothing measures.
     """
 
     dataset: Dataset
@@ -67,6 +72,7 @@ class Calibration:
     cache_dir: Path | None = field(default=None)
     metric: MetricName = "covariance"
     provider: Provider = "cpu"
+    gradients: GradientSource | None = None
 
     def __post_init__(self) -> None:
         if self.metric not in get_args(MetricName):
@@ -76,6 +82,11 @@ class Calibration:
             raise DataError(
                 "mahalanobis fits do not look at the layer's inputs, so they cannot be asymmetric; "
                 "choose the metric combined, or leave asymmetric out"
+            )
+        if self.metric != "covariance" and self.gradients is None:
+            raise DataError(
+                f"the metric '{self.metric}' takes gradients; give what measures them, such as "
+                "onnx_lowrank.training.gradients.layer_gradients"
             )
 
 
@@ -142,8 +153,8 @@ def fit_model(
     gradients: Mapping[str, Mahalanobis] = {}
     if calibration is not None:
         progress("looking at the data", 0, len(chosen))
-        if calibration.metric != "covariance":
-            gradients = layer_gradients(model, calibration.dataset, list(chosen))
+        if calibration.metric != "covariance" and calibration.gradients is not None:
+            gradients = calibration.gradients(model, calibration.dataset, list(chosen))
         if calibration.metric != "mahalanobis" and not calibration.asymmetric:
             statistics = calibrate(
                 model,
@@ -197,27 +208,6 @@ def fit_model(
             else:
                 fits[name] = fit if calibration is None else replace(fit, metric=calibration.metric)
     return ModelFits(fits, failed)
-
-
-def layer_gradients(
-    model: onnx.ModelProto, dataset: Dataset, names: list[str]
-) -> dict[str, Mahalanobis]:
-    """Return the metric of the gradients of a classifier's softmax output, by layer name.
-
-    Raises
-    ------
-    ProviderError
-        torch is not installed.
-    ModelError, DataError
-        The model is no classifier, or what the data set raises.
-    """
-    from onnx_lowrank.training import require_torch
-
-    require_torch()
-    from onnx_lowrank.training.sensitivity import squared_gradients
-
-    squares = squared_gradients(model, dataset, names)
-    return {name: Mahalanobis.from_gradients(value) for name, value in squares.items()}
 
 
 def _replaced(model: onnx.ModelProto, fits: Mapping[str, LayerFit]) -> onnx.ModelProto:
