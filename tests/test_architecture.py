@@ -39,11 +39,10 @@ ALLOWED: dict[str, set[str]] = {
     "data": BASE | {"runtime"},
     "spectra": BASE | {"graph"},
     "measure": BASE | {"graph", "runtime", "data"},
-    "fitting": NUMERICS | {"planning", "graph", "rewriting", "runtime", "data"},
+    "fitting": NUMERICS | {"planning", "graph", "rewriting", "runtime", "data", "processes"},
     "training": NUMERICS | {"fitting", "graph", "runtime", "data", "measure"},
     "search": NUMERICS
-    | {"planning", "graph", "rewriting", "runtime", "data", "fitting"}
-    | {"processes", "measure"},
+    | {"planning", "graph", "rewriting", "runtime", "data", "measure", "fitting"},
     "pipelines": NUMERICS
     | {"planning", "graph", "rewriting", "runtime", "data", "measure", "fitting", "search"}
     | {"training", "documents", "processes"},

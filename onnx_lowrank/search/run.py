@@ -9,6 +9,7 @@ import numpy as np
 from onnx_lowrank.bounds import SQNR_CAP_DB
 from onnx_lowrank.errors import PlanError
 from onnx_lowrank.fitting.layer import LayerFit
+from onnx_lowrank.fitting.parallel import LayerProblem, fit_all
 from onnx_lowrank.fitting.statistics import calibrate
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.io import serialised_size
@@ -20,7 +21,6 @@ from onnx_lowrank.search.candidate import Chosen, Option
 from onnx_lowrank.search.cluster import fit_on_cluster
 from onnx_lowrank.search.context import SearchContext
 from onnx_lowrank.search.evaluator import Evaluator
-from onnx_lowrank.search.fits import LayerProblem, fit_all
 from onnx_lowrank.search.options import Options, timed_options
 from onnx_lowrank.search.problem import Picks, Problem
 from onnx_lowrank.search.quality import Quality, QualityMeter

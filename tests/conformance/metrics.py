@@ -18,9 +18,9 @@ from conformance.common import (
     resolved,
 )
 from onnx_lowrank.conv import ConvSpec
+from onnx_lowrank.fitting.arrays import from_arrays, to_arrays
 from onnx_lowrank.fitting.layer import LayerFit
 from onnx_lowrank.schemes import Fit, Rank, Scheme
-from onnx_lowrank.search.fits import from_arrays, to_arrays
 
 
 def error_falls_with_the_last_rank(cls: type[Scheme], metric: str) -> None:

@@ -9,6 +9,7 @@ from onnx import numpy_helper, parser
 import onnx_lowrank
 from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.errors import PlanError, SchemeError
+from onnx_lowrank.fitting.arrays import from_arrays, to_arrays
 from onnx_lowrank.fitting.layer import FitProblem, fit_layer
 from onnx_lowrank.metrics.base import Metric
 from onnx_lowrank.metrics.covariance import Covariance, RowCovariance
@@ -18,7 +19,6 @@ from onnx_lowrank.schemes import SCHEMES, Dense, SchemeSpec
 from onnx_lowrank.schemes.base import Weight
 from onnx_lowrank.schemes.dense import DenseFactors
 from onnx_lowrank.schemes.fits.fit import fit_ladder
-from onnx_lowrank.search.fits import from_arrays, to_arrays
 
 LAYERS = [((), 1), ((1, 1), 1), ((3, 3), 1), ((3, 3), 6), ((3, 2, 2), 2), ((5,), 1)]
 

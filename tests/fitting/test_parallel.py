@@ -1,8 +1,7 @@
-"""Fits of a search: one that fails is left out, and a layer of which all fail."""
+"""Fits of many layers: one that fails is left out, and a layer of which all fail."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,12 @@ from small_networks import low
 
 from onnx_lowrank.cache import Cache
 from onnx_lowrank.errors import CacheWarning
-from onnx_lowrank.fitting.layer import FitProblem, fit_layer
-from onnx_lowrank.metrics.frobenius import Frobenius
+from onnx_lowrank.fitting.arrays import to_arrays
+from onnx_lowrank.fitting.parallel import LayerProblem, fit_all
 from onnx_lowrank.metrics.moments import DenseMoments, LayerStatistics
-from onnx_lowrank.schemes import SCHEMES as ALL
-from onnx_lowrank.schemes import Rank, Scheme
+from onnx_lowrank.schemes import Scheme
 from onnx_lowrank.schemes.channel import Channel
 from onnx_lowrank.schemes.one_block import Tucker2
-from onnx_lowrank.search.fits import LayerProblem, fit_all, from_arrays, to_arrays
 
 SCHEMES: tuple[Scheme, ...] = (Channel(2), Tucker2(2, 3), Channel(3))
 
@@ -62,41 +59,6 @@ def test_a_fit_that_fails_is_left_out(tmp_path: Path, monkeypatch: pytest.Monkey
     assert failed.keys() == {"broken"}
     assert failed["broken"].startswith("its weight has NaN or Inf")
     assert steps == [0, 1, 2]
-
-
-SHAPES = [((8, 6, 3, 3), 1), ((6, 8, 3, 5), 1), ((8, 6, 5), 1), ((6, 4, 3, 2, 2), 1)]
-SHAPES += [((8, 6), 1), ((8, 6, 1, 1), 1), ((8, 2, 3, 3), 2), ((12, 4, 1, 1), 2)]
-
-
-@pytest.mark.parametrize("cls", ALL, ids=lambda cls: cls.name)
-def test_a_fit_comes_back_for_its_own_layer_and_ranks_only(cls: type[Scheme]) -> None:
-    """Of every scheme and every layer that it takes; those of others are refused."""
-    rng = np.random.default_rng(0)
-    tried: list[tuple[LayerProblem, Scheme, Any]] = []
-    for shape, group in SHAPES:
-        given = replace(problem("layer", rng.standard_normal(shape)), group=group)
-        if cls.refusal(given.conv) is not None:
-            continue
-        for percent in (50.0, 100.0):
-            ranks = {name: Rank(percent, percent=True) for name in cls.rank_names()}
-            scheme = cls.resolve(ranks, given.conv)
-            to_fit = FitProblem(given.weight, Frobenius(), lambda weight: None, group)
-            tried.append((given, scheme, to_arrays(fit_layer("layer", scheme, to_fit, seed=0))))
-    assert len(tried) >= 4
-    for index, (given, scheme, arrays) in enumerate(tried):
-        fit = from_arrays("layer", scheme, given.conv, arrays)
-        assert fit.factors.reconstruct().shape == given.weight.shape
-        other, ranks, _ = tried[index - 1]
-        if (ranks, other.conv) != (scheme, given.conv):
-            with pytest.raises(ValueError, match="no fit of"):
-                from_arrays("layer", ranks, other.conv, arrays)
-        with pytest.raises(ValueError, match="bias of another layer"):
-            from_arrays("layer", scheme, given.conv, {**arrays, "bias": np.zeros(3)})
-        for name, value in arrays.items():
-            if value.dtype.kind == "i":
-                spoilt = {**arrays, name: np.full_like(value, 99)}
-                with pytest.raises(ValueError, match="no fit of"):
-                    from_arrays("layer", scheme, given.conv, spoilt)
 
 
 def test_a_kept_fit_of_other_shapes_is_made_again_and_said_once(tmp_path: Path) -> None:
