@@ -8,6 +8,7 @@ import numpy as np
 
 from onnx_lowrank.bounds import SQNR_CAP_DB
 from onnx_lowrank.errors import PlanError
+from onnx_lowrank.fitting.cluster import fit_on_cluster
 from onnx_lowrank.fitting.layer import LayerFit
 from onnx_lowrank.fitting.parallel import LayerProblem, fit_all
 from onnx_lowrank.fitting.statistics import calibrate
@@ -18,7 +19,6 @@ from onnx_lowrank.planning.latency import Timed
 from onnx_lowrank.planning.plan import Decision, Plan
 from onnx_lowrank.rewriting.forms import STANDARD
 from onnx_lowrank.search.candidate import Chosen, Option
-from onnx_lowrank.search.cluster import fit_on_cluster
 from onnx_lowrank.search.context import SearchContext
 from onnx_lowrank.search.evaluator import Evaluator
 from onnx_lowrank.search.options import Options, timed_options
