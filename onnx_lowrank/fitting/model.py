@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx_lowrank.data import Dataset
 from onnx_lowrank.errors import DataError
 from onnx_lowrank.fitting.layer import FitProblem, LayerFit, exact_fit, fit_layer
-from onnx_lowrank.fitting.statistics import StepwiseStatistics, calibrate
+from onnx_lowrank.fitting.statistics import Sampling, StepwiseStatistics, calibrate
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.layers import find_layers, layer_bias, layer_weight
 from onnx_lowrank.layer_errors import LAYER_ERRORS, layer_reason, of_layer
@@ -29,7 +29,7 @@ from onnx_lowrank.planning.plan import Plan
 from onnx_lowrank.rewriting.form import Replacement
 from onnx_lowrank.rewriting.forms import STANDARD
 from onnx_lowrank.rewriting.rewrite import replace_layers
-from onnx_lowrank.runtime import Provider
+from onnx_lowrank.runtime.engines import CPU, Engine
 from onnx_lowrank.schemes.dense import Dense
 from onnx_lowrank.types import Progress
 
@@ -55,8 +55,8 @@ class Calibration:
         What is minimised: the expected error of the layer's output, the error of its weights
         weighted by the gradients of the classifier's softmax output, or the first with each output
         weighted by these gradients.
-    provider : {"cpu", "cuda"}
-        Where onnxruntime runs the models over the data.
+    engine : Engine
+        On whose device, and on how many threads, onnxruntime runs the models over the data.
     gradients : callable, optional
         Measures the gradients, which every metric but the covariance takes: from a classifier,
         samples and names of layers to the metrics of the gradients, by layer name.
@@ -71,7 +71,7 @@ class Calibration:
     asymmetric: bool = False
     cache_dir: Path | None = field(default=None)
     metric: MetricName = "covariance"
-    provider: Provider = "cpu"
+    engine: Engine = CPU
     gradients: GradientSource | None = None
 
     def __post_init__(self) -> None:
@@ -161,8 +161,8 @@ def fit_model(
                 calibration.dataset,
                 list(chosen),
                 cache_dir=calibration.cache_dir,
-                seed=seed,
-                provider=calibration.provider,
+                sampling=Sampling(seed=seed),
+                engine=calibration.engine,
             )
     fits: dict[str, LayerFit] = {}
     failed: dict[str, str] = {}
@@ -174,8 +174,8 @@ def fit_model(
                     model,
                     calibration.dataset,
                     list(chosen),
-                    seed=seed,
-                    provider=calibration.provider,
+                    sampling=Sampling(seed=seed),
+                    engine=calibration.engine,
                 )
             )
         for done, (name, scheme) in enumerate(chosen.items()):

@@ -140,7 +140,7 @@ def compress(
             asymmetric=asymmetric,
             cache_dir=cache_dir,
             metric=metric or "covariance",
-            provider=where.device,
+            engine=where,
             gradients=layer_gradients,
         )
     elif asymmetric:

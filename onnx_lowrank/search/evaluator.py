@@ -112,7 +112,7 @@ class Evaluator:
                 calibration=Calibration(
                     context.samples.calibration,
                     asymmetric=True,
-                    provider=context.options.engine.device,
+                    engine=context.options.engine.with_threads(None),
                 ),
                 seed=context.options.seed,
                 starts=fits,

@@ -11,7 +11,7 @@ from onnx_lowrank.errors import PlanError
 from onnx_lowrank.fitting.cluster import fit_on_cluster
 from onnx_lowrank.fitting.layer import LayerFit
 from onnx_lowrank.fitting.parallel import LayerProblem, fit_all
-from onnx_lowrank.fitting.statistics import calibrate
+from onnx_lowrank.fitting.statistics import Sampling, calibrate
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.io import serialised_size
 from onnx_lowrank.graph.layers import find_layers, layer_bias, layer_weight
@@ -149,10 +149,9 @@ def _problems(
         context.normalised,
         context.samples.calibration,
         list(fitted),
+        sampling=Sampling(seed=options.seed),
+        engine=options.engine if options.jobs == 1 else options.engine.with_threads(None),
         cache_dir=context.store.folder / "statistics",
-        seed=options.seed,
-        provider=options.engine.device,
-        threads=options.engine.threads if options.jobs == 1 else None,
         progress=context.progress,
     )
     reasons |= statistics.refused
