@@ -14,7 +14,7 @@ from onnx_lowrank.cache import Cache, key_of
 from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.errors import OutputError
 from onnx_lowrank.fitting.arrays import FORMAT, from_arrays, to_arrays
-from onnx_lowrank.fitting.layer import FitProblem, LayerFit, fit_layer_ladder
+from onnx_lowrank.fitting.layer import FitProblem, LayerFit, fit_layer_by_schemes
 from onnx_lowrank.layer_errors import LAYER_ERRORS, layer_reason
 from onnx_lowrank.metrics.moments import LayerStatistics
 from onnx_lowrank.metrics.target import fit_target
@@ -172,7 +172,7 @@ def fit_each(
     """
     waiting = list(schemes)
     while waiting:
-        fits = fit_layer_ladder(layer, [scheme for _, scheme in waiting], problem, seed=seed)
+        fits = fit_layer_by_schemes(layer, [scheme for _, scheme in waiting], problem, seed=seed)
         try:
             for fit in fits:
                 yield waiting.pop(0)[0], fit

@@ -65,18 +65,18 @@ def test_a_kept_fit_of_other_shapes_is_made_again_and_said_once(tmp_path: Path) 
     rng = np.random.default_rng(0)
     problems = [problem(name, low(rng, 6, 4, 3, 3)) for name in ("one", "two")]
     options: Any = {"seed": 0, "jobs": 1, "progress": lambda *_: None}
-    whole, _ = fit_all(problems, Cache(tmp_path), **options)
+    first, _ = fit_all(problems, Cache(tmp_path), **options)
     narrow = problem("narrow", low(rng, 6, 3, 3, 3))
     others, _ = fit_all([narrow], Cache(tmp_path / "others"), **options)
     store = Cache(tmp_path)
     for each in problems:
         keys = each.keys(0)
-        store.put_arrays(keys[0], to_arrays(whole[each.name][2]))  # of another rank
+        store.put_arrays(keys[0], to_arrays(first[each.name][2]))  # of another rank
         store.put_arrays(keys[1], to_arrays(others["narrow"][1]))  # of another layer
     with pytest.warns(CacheWarning, match="damaged or of another version") as said:
         again, failed = fit_all(problems, store, **options)
     assert (len(said), failed) == (1, {})
-    for name, fits in whole.items():
+    for name, fits in first.items():
         for fit, new in zip(fits, again[name], strict=True):
             assert np.array_equal(fit.factors.reconstruct(), new.factors.reconstruct())
     fit_all(problems, Cache(tmp_path), **options)  # and kept: a warning would be an error
