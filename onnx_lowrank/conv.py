@@ -7,7 +7,49 @@ A fully connected layer (Gemm, MatMul with a constant) is the case without spati
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """How the kernel of a Conv moves over its input.
+
+    Attributes
+    ----------
+    strides, dilations : tuple of int
+        One value per spatial axis.
+    pads : tuple of int
+        Begin of every axis, then end of every axis, as in ONNX; ignored unless ``auto_pad`` is
+        NOTSET.
+    auto_pad : str
+        NOTSET, VALID, SAME_UPPER or SAME_LOWER.
+    """
+
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    pads: tuple[int, ...]
+    auto_pad: str = "NOTSET"
+
+    @classmethod
+    def of_ones(cls, axes: int) -> Window:
+        """Return strides and dilations of 1 without pads, over a number of spatial axes."""
+        return cls(strides=(1,) * axes, dilations=(1,) * axes, pads=(0,) * 2 * axes)
+
+    def along(self, chosen: Sequence[bool]) -> Window:
+        """Return the same along the chosen axes, with strides and dilations of 1 along others."""
+        axes = len(chosen)
+
+        def only(values: Sequence[int], otherwise: int) -> tuple[int, ...]:
+            pairs = zip(values, chosen, strict=True)
+            return tuple(value if kept else otherwise for value, kept in pairs)
+
+        return Window(
+            strides=only(self.strides, 1),
+            dilations=only(self.dilations, 1),
+            pads=only(self.pads[:axes], 0) + only(self.pads[axes:], 0),
+            auto_pad=self.auto_pad,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +86,16 @@ class ConvSpec:
     bias: bool = False
     input_size: tuple[int, ...] | None = None
     output_size: tuple[int, ...] | None = None
+
+    @property
+    def window(self) -> Window:
+        """How the kernel moves over the input."""
+        return Window(
+            strides=self.strides,
+            dilations=self.dilations,
+            pads=self.pads,
+            auto_pad=self.auto_pad,
+        )
 
     @property
     def taps(self) -> int:

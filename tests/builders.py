@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper, parser
 
 from onnx_lowrank.schemes import Scheme
 from onnx_lowrank.schemes.base import Fit
-from onnx_lowrank.schemes.fits.fit import fit_ladder
+from onnx_lowrank.schemes.fits.fit import fit_schemes
 
 Array = NDArray[Any]
 Size = int | str | None
@@ -138,6 +138,6 @@ def without(model: onnx.ModelProto, *fields: str) -> bytes:
 
 
 def fit_scheme(scheme: Scheme, weight: NDArray[np.float64], **options: Any) -> Fit:
-    """Fit one scheme; the options are those of `fit_ladder`."""
-    (fit,) = fit_ladder([scheme], weight, **options)
+    """Fit one scheme; the options are those of `fit_schemes`."""
+    (fit,) = fit_schemes([scheme], weight, **options)
     return fit

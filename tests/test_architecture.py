@@ -40,16 +40,14 @@ ALLOWED: dict[str, set[str]] = {
     "data": BASE | {"runtime"},
     "spectra": BASE | {"graph"},
     "measure": BASE | {"graph", "runtime", "data"},
-    "calibrate": BASE | {"metrics", "graph", "runtime", "data"},
-    "training": NUMERICS | {"calibrate", "graph", "runtime", "data", "measure"},
-    "fit_model": NUMERICS
-    | {"calibrate", "data", "training", "graph", "rewriting", "planning", "runtime"},
+    "fitting": NUMERICS | {"planning", "graph", "rewriting", "runtime", "data", "processes"},
+    "training": NUMERICS | {"fitting", "graph", "runtime", "data", "measure"},
     "search": NUMERICS
-    | {"planning", "graph", "rewriting", "runtime", "data", "calibrate"}
-    | {"fit_model", "processes", "measure", "step_seconds"},
+    | {"planning", "graph", "rewriting", "runtime", "data", "measure", "fitting"}
+    | {"step_seconds"},
     "pipelines": NUMERICS
-    | {"planning", "graph", "rewriting", "runtime", "data", "measure", "calibrate", "search"}
-    | {"training", "documents", "fit_model", "processes", "step_seconds"},
+    | {"planning", "graph", "rewriting", "runtime", "data", "measure", "fitting", "search"}
+    | {"training", "documents", "processes", "step_seconds"},
     "report": NUMERICS
     | {"planning", "runtime", "measure", "graph", "search", "spectra", "documents", "pipelines"},
     "cli": {"__init__", "bounds", "errors", "files", "text", "types", "documents", "planning"}
@@ -66,8 +64,7 @@ EXCLUSIVE = {
     "torch": {"training"},
     "typer": {"cli"},
     "onnx": {
-        "calibrate",
-        "fit_model",
+        "fitting",
         "graph",
         "measure",
         "pipelines",

@@ -33,7 +33,7 @@ def test_the_ends_belong_to_a_range_but_above(value: Any) -> None:
 
 
 @pytest.mark.parametrize("value", [0, -1, 2**31, 10**400, 1.5, math.nan, math.inf, "3"])
-def test_counts_are_whole_and_from_1(value: Any) -> None:
+def test_counts_are_integers_from_1(value: Any) -> None:
     with pytest.raises(DataError, match=r"^the limit is .*; give a "):
         check_count("the limit", value, DataError)
     for good in (None, 1, 7, 2**31 - 1, np.int64(3)):

@@ -55,7 +55,7 @@ def _read(tensor: onnx.TensorProto, folders: tuple[Path, ...], path: Path) -> by
             "export it again"
         )
     found = [file for folder in folders if (file := (folder / name).resolve()).is_file()]
-    # Outside is judged after links are followed, so that neither ".." nor a link leads out.
+    # Outside is checked after links are followed, so that neither ".." nor a link leads out.
     inside = [file for file in found if any(file.is_relative_to(folder) for folder in folders)]
     if not inside:
         if found or not all((f / name).resolve().is_relative_to(f) for f in folders):

@@ -79,11 +79,11 @@ def find_region(model: onnx.ModelProto, end: str, known: Collection[str]) -> Reg
 
 
 def extract_region(
-    model: onnx.ModelProto, section: Region, values: Mapping[str, NDArray[Any]]
+    model: onnx.ModelProto, region: Region, values: Mapping[str, NDArray[Any]]
 ) -> onnx.ModelProto:
-    """Return a section as a model of its own, its nodes and weights copied.
+    """Return a region as a model of its own, its nodes and weights copied.
 
-    A node with several outputs may be in a section for one of them while another is known, such as
+    A node with several outputs may be in a region for one of them while another is known, such as
     a Split of which one part was computed before. The known one is then read as an input, and what
     the node itself makes of it goes by a name that nothing reads.
 
@@ -91,7 +91,7 @@ def extract_region(
     ----------
     model : onnx.ModelProto
         The model; not changed.
-    section : Region
+    region : Region
         Of this model, with at least one node.
     values : mapping of str to ndarray
         A value of every start, for its type and number of axes: their lengths are left open.
@@ -100,16 +100,16 @@ def extract_region(
     # sparse weights and tensors without value_info, and makes a known output of a Split again.
     graph = model.graph
     nodes = _without_outputs(
-        [graph.node[place] for place in sorted(section.nodes)], section.starts, graph
+        [graph.node[place] for place in sorted(region.nodes)], region.starts, graph
     )
     used = {name for node in nodes for name in reads(node)}
-    given = set(section.starts)
+    given = set(region.starts)
     initializers = [t for t in graph.initializer if t.name in used - given]
     inputs = [
         helper.make_tensor_value_info(
             name, _element_type(values[name].dtype), [None] * values[name].ndim
         )
-        for name in section.starts
+        for name in region.starts
     ]
     if model.ir_version < 4:  # which demands it
         inputs += [helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in initializers]
@@ -117,7 +117,7 @@ def extract_region(
         nodes,
         graph.name,
         inputs,
-        [onnx.ValueInfoProto(name=section.end)],
+        [onnx.ValueInfoProto(name=region.end)],
         initializers,
         sparse_initializer=[t for t in graph.sparse_initializer if t.values.name in used - given],
     )

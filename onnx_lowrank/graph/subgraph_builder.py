@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from onnx_lowrank.conv import Window
 from onnx_lowrank.types import AnyArray
 
 
@@ -47,10 +48,7 @@ class SubgraphBuilder:
         weight: AnyArray,
         *,
         bias: AnyArray | None = None,
-        strides: Sequence[int] | None = None,
-        dilations: Sequence[int] | None = None,
-        pads: Sequence[int] | None = None,
-        auto_pad: str = "NOTSET",
+        window: Window | None = None,
         group: int = 1,
         name: str,
     ) -> str:
@@ -62,27 +60,24 @@ class SubgraphBuilder:
             Tensor to read.
         weight : ndarray, shape (F, C / group, *kernel)
         bias : ndarray, shape (F,), optional
-        strides, dilations : sequence of int, optional
-            One for each spatial axis; 1 by default.
-        pads : sequence of int, optional
-            Begin of every axis, then end of every axis; 0 by default, ignored unless `auto_pad` is
-            NOTSET.
-        auto_pad, group
-            As in ONNX.
+        window : Window, optional
+            How the kernel moves over `x`; by steps of 1 and without pads by default.
+        group : int
+            Number of groups.
         name : str
             Of the node, unique in this builder.
         """
-        axes = weight.ndim - 2
+        window = window or Window.of_ones(weight.ndim - 2)
         attributes: dict[str, Any] = {
             "kernel_shape": list(weight.shape[2:]),
-            "strides": list(strides or (1,) * axes),
-            "dilations": list(dilations or (1,) * axes),
+            "strides": list(window.strides),
+            "dilations": list(window.dilations),
             "group": group,
         }
-        if auto_pad == "NOTSET":
-            attributes["pads"] = list(pads or (0,) * (2 * axes))
+        if window.auto_pad == "NOTSET":
+            attributes["pads"] = list(window.pads)
         else:
-            attributes["auto_pad"] = auto_pad
+            attributes["auto_pad"] = window.auto_pad
         inputs = [x, self.constant(weight, f"{name}.weight")]
         if bias is not None:
             inputs.append(self.constant(bias, f"{name}.bias"))

@@ -24,9 +24,10 @@ class Score:
     """A callable that says how good the outputs of a model are: the higher, the better.
 
     It is called as ``function(outputs, reference, labels)``: the outputs by name of the model that
-    is judged, those of the original model, and the labels, ``(samples,)`` of int64, or None where
-    there are none. Each output holds all samples of the data set, in their order, along axis 0; one
-    without such an axis is left out. The original is judged too, with its outputs in both places.
+    is evaluated, those of the original model, and the labels, ``(samples,)`` of int64, or None
+    where there are none. Each output holds all samples of the data set, in their order, along axis
+    0; one without such an axis is left out. The original is evaluated too, with its outputs in both
+    places.
 
     Attributes
     ----------

@@ -14,10 +14,10 @@ import onnx
 from numpy.typing import NDArray
 
 from onnx_lowrank.cache import Arrays, Cache, key_of
-from onnx_lowrank.calibrate.jobs import Survey
 from onnx_lowrank.data import Preprocess, open_dataset
 from onnx_lowrank.errors import ModelError, PlanError
 from onnx_lowrank.files import source_path
+from onnx_lowrank.fitting.statistics.jobs import Survey
 from onnx_lowrank.graph.gate import open_model
 from onnx_lowrank.graph.io import load_model, save_model
 from onnx_lowrank.graph.layers import find_layers

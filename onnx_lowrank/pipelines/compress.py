@@ -10,7 +10,7 @@ from typing import Any
 from onnx_lowrank.data import Preprocess, open_dataset
 from onnx_lowrank.errors import DataError, PlanError
 from onnx_lowrank.files import source_path
-from onnx_lowrank.fit_model import Calibration, MetricName, fit_model
+from onnx_lowrank.fitting.model import Calibration, MetricName, fit_model
 from onnx_lowrank.graph.gate import read_model
 from onnx_lowrank.measure.verification import Tolerance
 from onnx_lowrank.measure.verification import verify as verify_models
@@ -31,6 +31,7 @@ from onnx_lowrank.runtime import fix_shapes, model_inputs
 from onnx_lowrank.runtime.engines import open_engine, statistics_note
 from onnx_lowrank.runtime.library import Lowering
 from onnx_lowrank.step_seconds import StepSeconds
+from onnx_lowrank.training.gradients import layer_gradients
 from onnx_lowrank.types import ModelSource, Progress
 
 
@@ -137,7 +138,12 @@ def compress(
             seed=seed,
         )
         samples = Calibration(
-            calibrated, asymmetric, cache_dir, metric or "covariance", where.device
+            calibrated,
+            asymmetric=asymmetric,
+            cache_dir=cache_dir,
+            metric=metric or "covariance",
+            engine=where,
+            gradients=layer_gradients,
         )
     elif asymmetric:
         raise DataError("asymmetric fits need data; give calibration samples")

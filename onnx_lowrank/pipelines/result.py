@@ -11,6 +11,7 @@ from typing import Any
 import onnx
 
 from onnx_lowrank.files import source_path
+from onnx_lowrank.fitting.layer import LayerFit
 from onnx_lowrank.graph.io import file_size, save_model, serialised_size
 from onnx_lowrank.graph.layers import Layer
 from onnx_lowrank.measure.verification import VerifyReport
@@ -22,7 +23,6 @@ from onnx_lowrank.planning.cost import (
     uncounted,
     untouched,
 )
-from onnx_lowrank.planning.fit import LayerFit
 from onnx_lowrank.planning.plan import Plan
 from onnx_lowrank.rewriting.passes.base import Refusal
 

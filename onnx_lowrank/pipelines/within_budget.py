@@ -15,6 +15,7 @@ from onnx_lowrank.data import Dataset, Preprocess, open_dataset
 from onnx_lowrank.data.split import fewest_samples, split
 from onnx_lowrank.errors import DataError, PlanError
 from onnx_lowrank.files import source_path
+from onnx_lowrank.fitting.cluster import check_scheduler
 from onnx_lowrank.graph.gate import read_model
 from onnx_lowrank.graph.layers import find_layers
 from onnx_lowrank.measure.score import Score
@@ -32,7 +33,6 @@ from onnx_lowrank.rewriting.rewrite import rewrite
 from onnx_lowrank.runtime import fix_shapes, model_inputs
 from onnx_lowrank.runtime.engines import open_engine, statistics_note
 from onnx_lowrank.runtime.library import Lowering
-from onnx_lowrank.search.cluster import check_scheduler
 from onnx_lowrank.search.context import RunOptions, SearchContext, SearchSamples
 from onnx_lowrank.search.latency_source import LatencySource, MeasuredHere
 from onnx_lowrank.search.latency_table import model_key

@@ -1,1 +1,1 @@
-"""Planning: which layer is replaced by what, what that costs, and the fits it asks for."""
+"""Planning: which layer is replaced by what, what that costs, and within which budget."""

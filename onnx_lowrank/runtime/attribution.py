@@ -27,15 +27,15 @@ if TYPE_CHECKING:
     import onnx
 
 # What belongs to the layer before it, whether onnxruntime fuses it or not.
-_FOLLOWERS = """
+_AFTER_LAYERS = """
 BatchNormalization Identity Dropout Relu LeakyRelu PRelu Clip Sigmoid HardSigmoid Tanh Elu Selu Celu
 Softplus Softsign HardSwish Mish Gelu ThresholdedRelu
 """
-FOLLOWERS = frozenset(_FOLLOWERS.split())
+AFTER_LAYERS = frozenset(_AFTER_LAYERS.split())
 # A bias or a scale, if the other operand is constant.
 SHIFTS = frozenset({"Add", "Sub", "Mul", "Div"})
 # What onnxruntime fuses into the layer ahead of it.
-_PASSED = FOLLOWERS | SHIFTS | {"Sum"}
+_PASSED = AFTER_LAYERS | SHIFTS | {"Sum"}
 # What a layer's own arithmetic is called before and after fusion.
 _LAYER_OPS = re.compile(r"(Conv|Gemm|MatMul)")
 _DECORATION = re.compile(r"^(?:fused )*(.*?)(?:/MatMulAddFusion)?(?:_token_\d+)?\Z", re.DOTALL)
@@ -79,7 +79,7 @@ def assign_rows(
         if row is None:
             data = [name for name in node.input if name and name not in constants]
             before = row_of_tensor.get(data[0]) if len(data) == 1 else None
-            follows = is_op(node, *FOLLOWERS, *SHIFTS)
+            follows = is_op(node, *AFTER_LAYERS, *SHIFTS)
             row = before if follows and before in layer_rows else node.name
         rows[node.name] = row
         row_of_tensor.update(dict.fromkeys(node.output, row))

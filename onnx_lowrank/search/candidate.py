@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from onnx_lowrank.planning.fit import LayerFit
+from onnx_lowrank.fitting.layer import LayerFit
 from onnx_lowrank.planning.latency import Timed
 from onnx_lowrank.rewriting.form import Form, Replacement
 from onnx_lowrank.rewriting.forms import STANDARD

@@ -11,8 +11,10 @@ import onnx
 from numpy.typing import NDArray
 
 from onnx_lowrank.cache import key_of
-from onnx_lowrank.calibrate.jobs import Survey
-from onnx_lowrank.fit_model import Calibration, fit_model
+from onnx_lowrank.fitting.arrays import FORMAT, from_arrays, to_arrays
+from onnx_lowrank.fitting.model import Calibration, fit_model
+from onnx_lowrank.fitting.parallel import LayerProblem
+from onnx_lowrank.fitting.statistics.jobs import Survey
 from onnx_lowrank.graph.digest import model_digest
 from onnx_lowrank.planning.latency import Timed
 from onnx_lowrank.planning.plan import Decision, Plan
@@ -20,7 +22,6 @@ from onnx_lowrank.rewriting.form import Form
 from onnx_lowrank.schemes.dense import Dense
 from onnx_lowrank.search.candidate import Candidate, Chosen, Option
 from onnx_lowrank.search.context import SearchContext
-from onnx_lowrank.search.fits import FORMAT, LayerProblem, from_arrays, to_arrays
 from onnx_lowrank.search.prediction import Predictor
 from onnx_lowrank.search.problem import Picks, Problem
 from onnx_lowrank.search.quality import Quality, QualityMeter
@@ -112,7 +113,7 @@ class Evaluator:
                 calibration=Calibration(
                     context.samples.calibration,
                     asymmetric=True,
-                    provider=context.options.engine.device,
+                    engine=context.options.engine.with_threads(None),
                 ),
                 seed=context.options.seed,
                 starts=fits,

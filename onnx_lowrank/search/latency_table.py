@@ -12,10 +12,10 @@ import onnx
 
 from onnx_lowrank.cache import Cache, default_folder, key_of
 from onnx_lowrank.errors import ModelError
+from onnx_lowrank.fitting.layer import LayerFit
 from onnx_lowrank.graph.gate import open_model
 from onnx_lowrank.graph.layers import find_layers
 from onnx_lowrank.measure.workload import batch_of, make_feeds
-from onnx_lowrank.planning.fit import LayerFit
 from onnx_lowrank.planning.latency import SavedLatencies, Timed
 from onnx_lowrank.rewriting.forms import STANDARD
 from onnx_lowrank.rewriting.passes.normalize import normalised

@@ -9,11 +9,11 @@ from functools import partial
 import numpy as np
 import onnx
 
+from onnx_lowrank.fitting.layer import LayerFit, exact_fit
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.layers import Layer, layer_bias, layer_weight
 from onnx_lowrank.layer_errors import LAYER_ERRORS, layer_reason
 from onnx_lowrank.measure.workload import batch_of
-from onnx_lowrank.planning.fit import LayerFit, exact_fit
 from onnx_lowrank.planning.latency import Timed
 from onnx_lowrank.rewriting.forms import STANDARD, forms_for
 from onnx_lowrank.schemes.dense import DenseFactors

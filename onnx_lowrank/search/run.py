@@ -7,20 +7,20 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from onnx_lowrank.bounds import SQNR_CAP_DB
-from onnx_lowrank.calibrate import calibrate
 from onnx_lowrank.errors import PlanError
+from onnx_lowrank.fitting.cluster import fit_on_cluster
+from onnx_lowrank.fitting.layer import LayerFit
+from onnx_lowrank.fitting.parallel import LayerProblem, fit_all
+from onnx_lowrank.fitting.statistics import Sampling, calibrate
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.io import serialised_size
 from onnx_lowrank.graph.layers import find_layers, layer_bias, layer_weight
-from onnx_lowrank.planning.fit import LayerFit
 from onnx_lowrank.planning.latency import Timed
 from onnx_lowrank.planning.plan import Decision, Plan
 from onnx_lowrank.rewriting.forms import STANDARD
 from onnx_lowrank.search.candidate import Chosen, Option
-from onnx_lowrank.search.cluster import fit_on_cluster
 from onnx_lowrank.search.context import SearchContext
 from onnx_lowrank.search.evaluator import Evaluator
-from onnx_lowrank.search.fits import LayerProblem, fit_all
 from onnx_lowrank.search.options import Options, timed_options
 from onnx_lowrank.search.problem import Picks, Problem
 from onnx_lowrank.search.quality import Quality, QualityMeter
@@ -157,10 +157,9 @@ def _problems(
         context.normalised,
         context.samples.calibration,
         list(fitted),
+        sampling=Sampling(seed=options.seed),
+        engine=options.engine if options.jobs == 1 else options.engine.with_threads(None),
         cache_dir=context.store.folder / "statistics",
-        seed=options.seed,
-        provider=options.engine.device,
-        threads=options.engine.threads if options.jobs == 1 else None,
         progress=context.progress,
     )
     reasons |= statistics.refused

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnx_lowrank.conv import ConvSpec
-from onnx_lowrank.planning.fit import LayerFit, layer_rng
+from onnx_lowrank.fitting.layer import LayerFit, layer_rng
 from onnx_lowrank.schemes import Scheme
 from onnx_lowrank.schemes.instances import uniform
 

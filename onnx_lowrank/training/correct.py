@@ -10,10 +10,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnx_lowrank.calibrate.collect import open_with_outputs
 from onnx_lowrank.data import Dataset, Preprocess, open_dataset
 from onnx_lowrank.errors import DataError, ModelError
 from onnx_lowrank.files import Input, Output, check_outputs
+from onnx_lowrank.fitting.statistics.collect import open_with_outputs
 from onnx_lowrank.graph.check import check_model
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.gate import open_model

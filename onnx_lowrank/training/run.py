@@ -13,10 +13,10 @@ import onnx
 import torch
 
 from onnx_lowrank.cache import key_of
-from onnx_lowrank.calibrate.jobs import Survey
 from onnx_lowrank.data import Dataset, Preprocess, open_dataset
 from onnx_lowrank.errors import DataError, ModelError, ProviderError
 from onnx_lowrank.files import source_path
+from onnx_lowrank.fitting.statistics.jobs import Survey
 from onnx_lowrank.graph.check import check_model
 from onnx_lowrank.graph.digest import model_digest
 from onnx_lowrank.graph.gate import open_model

@@ -203,7 +203,7 @@ def train(
     state = None if checkpoint is None else read_checkpoint(checkpoint, run)
     if state is None:
         progress("validating", 0, trainer.total)
-        trainer.judge(validate(loss, held_out))
+        trainer.record(validate(loss, held_out))
     else:
         assert checkpoint is not None
         try:
@@ -230,7 +230,7 @@ def train(
             if trainer.step == 0:
                 raise DataError("the training data fill no batch of the model; give more")
             progress("validating", trainer.steps, trainer.total)
-            trainer.judge(validate(loss, held_out))
+            trainer.record(validate(loss, held_out))
         keep()
     return Outcome(trainer.best, trainer.history, trainer.stopped, trainer.steps)
 
@@ -281,7 +281,7 @@ class _Trainer:
         self.steps += 1
         return True
 
-    def judge(self, score: Score) -> None:
+    def record(self, score: Score) -> None:
         """Take the score of an epoch's end, or of the start."""
         if not self.history or score.rank > self.history[self._best_at].rank:
             self._best_at, self.best = len(self.history), self._values()

@@ -18,9 +18,9 @@ from conformance.common import (
     resolved,
 )
 from onnx_lowrank.conv import ConvSpec
-from onnx_lowrank.planning.fit import LayerFit
+from onnx_lowrank.fitting.arrays import from_arrays, to_arrays
+from onnx_lowrank.fitting.layer import LayerFit
 from onnx_lowrank.schemes import Fit, Rank, Scheme
-from onnx_lowrank.search.fits import from_arrays, to_arrays
 
 
 def error_falls_with_the_last_rank(cls: type[Scheme], metric: str) -> None:
@@ -32,7 +32,7 @@ def error_falls_with_the_last_rank(cls: type[Scheme], metric: str) -> None:
         scheme = cls.resolve({**ranks, last: Rank(percent, percent=True)}, conv)
         error = fit_in(metric_of(metric, conv), scheme, weight, conv).error
         chosen[asdict(scheme)[last]] = error
-    assert len(chosen) == 3, "the ladder has three steps"
+    assert len(chosen) == 3, "three ranks are tried"
     errors = [chosen[rank] for rank in sorted(chosen)]
     if metric == "frobenius":
         assert errors[0] > errors[1] > errors[2]

@@ -113,7 +113,7 @@ def compile_with_header(source: str, folder: Path) -> subprocess.CompletedProces
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_header_is_read_whole() -> None:
+def test_all_of_the_header_is_read() -> None:
     text = HEADER.read_text()
     assert len(members()) == text.count("\n  X(") > 15
     assert f"== {len(custom_op_members())} * sizeof(void*)" in text

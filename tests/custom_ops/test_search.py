@@ -11,10 +11,10 @@ from onnx import numpy_helper, parser
 
 from onnx_lowrank import compress_to_budget
 from onnx_lowrank.errors import PlanError
+from onnx_lowrank.fitting.layer import FitProblem, fit_layer
 from onnx_lowrank.graph.layers import find_layers
 from onnx_lowrank.metrics.frobenius import Frobenius
 from onnx_lowrank.planning.budget import Budget
-from onnx_lowrank.planning.fit import FitProblem, fit_layer
 from onnx_lowrank.rewriting.forms import PORTABLE
 from onnx_lowrank.rewriting.lowering.functions import DOMAIN
 from onnx_lowrank.runtime import open_session

@@ -14,7 +14,7 @@ from test_kernels import agree, layer
 from onnx_lowrank.rewriting.lowering import functions
 
 
-def test_the_tables_are_read_whole() -> None:
+def test_all_of_the_tables_is_read() -> None:
     for table, found in (("ops", OPS), ("isas", VECTOR_ISAS)):
         text = (SOURCE / "src" / f"{table}.inc").read_text()
         macro = f"\nONNX_LOWRANK_{table[:-1].upper()}("

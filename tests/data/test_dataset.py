@@ -72,7 +72,7 @@ def test_samples_of_other_sizes_start_a_new_batch() -> None:
     assert [b.feeds["x"].shape for b in batches] == [(2, 2), (2, 3), (1, 3), (1, 2)]
 
 
-def test_constant_inputs_are_fed_whole() -> None:
+def test_constant_inputs_are_fed_as_they_are() -> None:
     inputs = [info((4, 2)), info((3,), name="table"), info((), name="scale")]
     assert batched_inputs(inputs) == {"x": True, "table": False, "scale": False}
     feeds = {"x": np.ones(2), "table": np.arange(3), "scale": np.array(0.5)}

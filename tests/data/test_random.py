@@ -43,7 +43,7 @@ def test_every_type_stays_in_its_range() -> None:
     assert abs(batch.feeds["float"].std() - 1) < 5 / np.sqrt(4000)
 
 
-def test_a_fixed_batch_is_filled_and_constants_are_whole() -> None:
+def test_a_fixed_batch_is_filled_and_constants_are_kept() -> None:
     inputs = [TensorInfo("x", "tensor(float)", (4, 2, 2)), TensorInfo("t", "tensor(float)", (3,))]
     batches = list(random_dataset(inputs, count=6))
     assert [b.samples for b in batches] == [4, 2]

@@ -15,7 +15,7 @@ from small_networks import NETWORKS
 
 from onnx_lowrank import compress_to_budget, verify
 from onnx_lowrank.cli import main
-from onnx_lowrank.fit_model import ModelFits, fit_model
+from onnx_lowrank.fitting.model import ModelFits, fit_model
 from onnx_lowrank.measure.verification import Tolerance
 from onnx_lowrank.planning import candidates
 from onnx_lowrank.planning.budget import Budget

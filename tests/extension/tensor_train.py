@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -134,18 +134,8 @@ def _(
     del forms
 
     def along(axis: int, x: str, weight: Array, name: str) -> str:
-        def only(values: Sequence[int], otherwise: int) -> list[int]:
-            return [value if place == axis else otherwise for place, value in enumerate(values)]
-
-        return builder.conv(
-            x,
-            weight,
-            strides=only(conv.strides, 1),
-            dilations=only(conv.dilations, 1),
-            pads=only(conv.pads[:2], 0) + only(conv.pads[2:], 0),
-            auto_pad=conv.auto_pad,
-            name=name,
-        )
+        window = conv.window.along([place == axis for place in range(2)])
+        return builder.conv(x, weight, window=window, name=name)
 
     x = along(0, builder.input, factors.columns[..., None], "columns")
     x = along(1, x, factors.rows[:, :, None], "rows")

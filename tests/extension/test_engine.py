@@ -1,4 +1,4 @@
-"""An engine from the outside: where it is asked for, it times and judges everything."""
+"""An engine from the outside: where it is asked for, everything is timed and measured by it."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def all_runs(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 @pytest.mark.slow
-def test_a_search_is_timed_and_judged_by_it_alone(
+def test_a_search_is_timed_and_measured_by_it_alone(
     engine: CountingEngine, all_runs: Counter[str], classifier: Path, tmp_path: Path
 ) -> None:
     original = onnx.load(classifier)

@@ -51,15 +51,7 @@ class Im2Col:
         assert isinstance(factors, DenseFactors)
         taps = int(np.prod(factors.weight.shape[1:]))
         windows = np.eye(taps).reshape(taps, *factors.weight.shape[1:])
-        x = builder.conv(
-            builder.input,
-            windows,
-            strides=conv.strides,
-            dilations=conv.dilations,
-            pads=conv.pads,
-            auto_pad=conv.auto_pad,
-            name="windows",
-        )
+        x = builder.conv(builder.input, windows, window=conv.window, name="windows")
         x = builder.node("Transpose", [x], {"perm": [0, 2, 3, 1]}, name="columns")
         x = builder.matmul(x, factors.weight.reshape(-1, taps), name="product")
         if bias is not None:

@@ -54,11 +54,11 @@ def test_the_way_back_ends_at_known_tensors(
     assert (set(found.starts), set(found.nodes)) == (starts, nodes)
 
 
-def test_a_section_computes_the_same() -> None:
-    whole = model()
+def test_a_region_computes_the_same() -> None:
+    complete = model()
     values = {"x": np.array([1, 2], np.float32), "b": np.array([5, 7], np.float32)}
-    found = find_region(whole, "d", values.keys())
-    cut = extract_region(whole, found, values)
+    found = find_region(complete, "d", values.keys())
+    cut = extract_region(complete, found, values)
     assert [t.name for t in cut.graph.initializer] == ["flag"]
     np.testing.assert_array_equal(open_session(cut).run(values)["d"], [-5, -7])
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from builders import conv_model, initializers, run, text_model
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from onnx_lowrank.conv import Window
 from onnx_lowrank.graph.check import check_model
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.subgraph_builder import SubgraphBuilder
@@ -48,7 +50,10 @@ def test_a_conv_is_the_conv(axes: int, attributes: dict[str, Any]) -> None:
     model = conv_model(weight, bias, **given)
     expected = run(model, {"x": x})[0]
     builder = SubgraphBuilder("conv", np.dtype(np.float32))
-    builder.output(builder.conv(builder.input, weight, bias=bias, name="dense", **given))
+    group = given.pop("group", 1)
+    window = replace(Window.of_ones(axes), **given)
+    y = builder.conv(builder.input, weight, bias=bias, window=window, group=group, name="dense")
+    builder.output(y)
     replaced(model, builder)
     assert [n.name for n in model.graph.node] == ["conv/dense"]
     assert set(initializers(model)) == {"conv.dense.weight", "conv.dense.bias"}
@@ -69,7 +74,7 @@ def test_constants_are_rounded_to_the_type_of_the_layer(dtype: type) -> None:
     )
 
 
-def test_a_bfloat16_fragment() -> None:
+def test_a_constant_of_bfloat16() -> None:
     dtype = helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16)
     builder = SubgraphBuilder("conv", dtype)
     builder.output(builder.conv(builder.input, np.ones((4, 3, 3, 3)), name="dense"))

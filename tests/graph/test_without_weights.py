@@ -24,7 +24,7 @@ def test_bytes_of_every_type(kind: int) -> None:
     assert tensor_bytes(TensorProto(data_type=kind)) == -(-array.itemsize // 1)
 
 
-def test_the_skeleton_differs_only_in_the_data_of_large_weights() -> None:
+def test_without_weights_a_model_differs_only_in_the_data_of_large_weights() -> None:
     large = np.arange(100, dtype=np.float32)
     model = text_model(
         "net (float[100] x) => (float[100] y) { a = Add(x, large) y = Mul(a, small) }",

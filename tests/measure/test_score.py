@@ -123,7 +123,7 @@ def test_rows_are_put_together_and_the_rest_left_out() -> None:
         rows.result()
 
 
-def test_verify_judges_by_it(module: str) -> None:
+def test_verify_holds_the_loss_of_it_to_its_bound(module: str) -> None:
     rng = np.random.default_rng(2)
     feeds = [{"x": rng.standard_normal((7, 6)).astype(np.float32)} for _ in range(5)]
     loss = 0.0

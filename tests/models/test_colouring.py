@@ -41,7 +41,7 @@ def test_the_seed_alone_decides() -> None:
     np.testing.assert_array_equal(grey, grey_images(5))
 
 
-def test_parts_are_coloured_as_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_are_coloured_as_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = colouring.colour(grey_images(10), generator())
     monkeypatch.setattr(colouring, "CHUNK", 4)
     np.testing.assert_array_equal(colouring.colour(grey_images(10), generator()), whole)

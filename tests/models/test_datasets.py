@@ -60,7 +60,7 @@ def _assert_photographs(paths: list[Path]) -> None:
 
 
 @pytest.mark.network
-def test_fashion_mnist_is_whole(cache: Path) -> None:
+def test_fashion_mnist_is_complete(cache: Path) -> None:
     folder = datasets.dataset("fashion-mnist")
     assert folder == cache / "datasets/fashion-mnist"
     for name, count in (("train", 60_000), ("test", 10_000)):

@@ -36,7 +36,7 @@ def test_every_candidate_has_fewer_operations(shape: tuple[int, int, int]) -> No
     assert len({scheme.spec for scheme in found}) == len(found)
 
 
-def test_a_ladder_reaches_from_little_to_much_saved() -> None:
+def test_ranks_reach_from_little_to_much_saved() -> None:
     layer = conv(256, 256, 3, 56)
     assert layer.macs is not None
     for name in ("tucker2", "cp", "spatial", "channel"):

@@ -9,16 +9,16 @@ from onnx import numpy_helper, parser
 import onnx_lowrank
 from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.errors import PlanError, SchemeError
+from onnx_lowrank.fitting.arrays import from_arrays, to_arrays
+from onnx_lowrank.fitting.layer import FitProblem, fit_layer
 from onnx_lowrank.metrics.base import Metric
 from onnx_lowrank.metrics.covariance import Covariance, RowCovariance
 from onnx_lowrank.metrics.frobenius import Frobenius
 from onnx_lowrank.metrics.mahalanobis import Mahalanobis
-from onnx_lowrank.planning.fit import FitProblem, fit_layer
 from onnx_lowrank.schemes import SCHEMES, Dense, SchemeSpec
 from onnx_lowrank.schemes.base import Weight
 from onnx_lowrank.schemes.dense import DenseFactors
-from onnx_lowrank.schemes.fits.fit import fit_ladder
-from onnx_lowrank.search.fits import from_arrays, to_arrays
+from onnx_lowrank.schemes.fits.fit import fit_schemes
 
 LAYERS = [((), 1), ((1, 1), 1), ((3, 3), 1), ((3, 3), 6), ((3, 2, 2), 2), ((5,), 1)]
 
@@ -60,7 +60,7 @@ def test_any_layer_is_exactly_itself_in_every_metric_and_costs_the_same(
     weight = np.random.default_rng(1).standard_normal(conv.weight_shape)
     for metric in metrics(weight, group):
         rng = np.random.default_rng(0)
-        (fit,) = fit_ladder([scheme], weight, metric=metric, rng=rng, group=group)
+        (fit,) = fit_schemes([scheme], weight, metric=metric, rng=rng, group=group)
         assert isinstance(fit.factors, DenseFactors), metric.name
         assert fit.start_error == fit.error == 0.0
         np.testing.assert_array_equal(fit.factors.reconstruct(), weight)

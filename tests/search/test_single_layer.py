@@ -6,8 +6,8 @@ import onnxruntime as ort
 import pytest
 from onnx import parser
 
+from onnx_lowrank.fitting.layer import LayerFit
 from onnx_lowrank.graph.layers import find_layers
-from onnx_lowrank.planning.fit import LayerFit
 from onnx_lowrank.rewriting.forms import STANDARD
 from onnx_lowrank.schemes.channel import Channel
 from onnx_lowrank.schemes.two_stage import TwoStageFactors

@@ -7,9 +7,9 @@ import onnx
 import pytest
 from onnx import numpy_helper, parser
 
+from onnx_lowrank.fitting.layer import FitProblem, fit_layer_by_schemes
 from onnx_lowrank.graph.layers import find_layers
 from onnx_lowrank.metrics.frobenius import Frobenius
-from onnx_lowrank.planning.fit import FitProblem, fit_layer_ladder
 from onnx_lowrank.rewriting.forms import STANDARD
 from onnx_lowrank.schemes import SCHEMES, SchemeSpec
 from onnx_lowrank.search.candidate import Candidate
@@ -67,7 +67,7 @@ def test_the_structure_is_that_of_a_fit(text: str, op: str, shape: tuple[int, ..
     problem = FitProblem(
         weight, Frobenius(), lambda fitted: np.zeros(len(fitted)), layer.spec.group
     )
-    (fit,) = fit_layer_ladder("layer", [scheme], problem, seed=0)
+    (fit,) = fit_layer_by_schemes("layer", [scheme], problem, seed=0)
     single = single_layer_model(model, layer, batch=2)
     ours = {
         structure(replaced(single, Candidate(each, STANDARD)))

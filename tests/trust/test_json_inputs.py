@@ -218,7 +218,7 @@ def run(
     return call
 
 
-def test_whole_documents_are_read(run: Callable[[str, bytes], int]) -> None:
+def test_complete_documents_are_read(run: Callable[[str, bytes], int]) -> None:
     found = documents()
     assert set(found) == {*KINDS, "latency", "plan"}
     assert set(VERSIONS) == {*KINDS, "latency", "report", "doctor"}

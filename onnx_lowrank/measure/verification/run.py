@@ -211,7 +211,7 @@ class _Comparison:
             classes=classes,
             no_classes=self._no_classes,
             labelled=self._labelled,
-            score=self._judge() if self.runnable else {},
+            score=self._scores() if self.runnable else {},
             samples=self.samples,
         )
         asked = asked_for(tolerance, measured)
@@ -230,7 +230,7 @@ class _Comparison:
             settings=dict(self._original.settings),
         )
 
-    def _judge(self) -> dict[str, Any]:
+    def _scores(self) -> dict[str, Any]:
         """Return the user's score of both models."""
         if self._score is None:
             return {}

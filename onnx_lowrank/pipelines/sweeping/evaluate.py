@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from onnx_lowrank.data import Dataset
-from onnx_lowrank.fit_model import layer_problem
+from onnx_lowrank.fitting.layer import LayerFit, fit_layer
+from onnx_lowrank.fitting.model import layer_problem
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.io import load_model
 from onnx_lowrank.graph.layers import find_layers, layer_bias, layer_weight
@@ -21,7 +22,6 @@ from onnx_lowrank.metrics.moments import LayerStatistics
 from onnx_lowrank.metrics.output_error import squared_output
 from onnx_lowrank.pipelines.sweeping.grid import Point
 from onnx_lowrank.pipelines.sweeping.result import PointResult
-from onnx_lowrank.planning.fit import LayerFit, fit_layer
 from onnx_lowrank.rewriting.form import Replacement
 from onnx_lowrank.rewriting.forms import STANDARD
 from onnx_lowrank.rewriting.rewrite import replace_layers

@@ -12,11 +12,16 @@ from shutil import rmtree
 import onnx
 
 from onnx_lowrank.cache import key_of
-from onnx_lowrank.calibrate import StoredStatistics, Survey, calibrate, statistics_keys
 from onnx_lowrank.data import Dataset
 from onnx_lowrank.errors import DataError, OutputError, PlanError, suggest
 from onnx_lowrank.files import write_text
-from onnx_lowrank.fit_model import layer_gradients
+from onnx_lowrank.fitting.statistics import (
+    Sampling,
+    StoredStatistics,
+    Survey,
+    calibrate,
+    statistics_keys,
+)
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.gate import open_model
 from onnx_lowrank.graph.io import save_model
@@ -35,7 +40,8 @@ from onnx_lowrank.pipelines.sweeping.result import SweepReport
 from onnx_lowrank.pipelines.sweeping.samples import SweepData, look
 from onnx_lowrank.rewriting.passes.normalize import normalisation
 from onnx_lowrank.runtime import Provider, require_provider
-from onnx_lowrank.runtime.engines import onnxruntime_provider
+from onnx_lowrank.runtime.engines import onnxruntime_provider, open_engine
+from onnx_lowrank.training.gradients import layer_gradients
 from onnx_lowrank.types import ModelSource, Progress
 
 METRICS = tuple(NEEDS)
@@ -131,7 +137,9 @@ def sweep(
 
     wanted = list(dict.fromkeys(point.layer for point in points))
     entries = [
-        statistics_keys(normalised, survey, wanted, seed=seed, provider=provider)
+        statistics_keys(
+            normalised, survey, wanted, sampling=Sampling(seed=seed), engine=open_engine(provider)
+        )
         for survey in surveys
     ]
     folder = _make_folder(output)
@@ -275,9 +283,9 @@ def _statistics(
         model,
         dataset,
         layers,
+        sampling=Sampling(seed=seed),
+        engine=open_engine(provider),
         cache_dir=work,
-        seed=seed,
-        provider=provider,
         survey=survey,
         progress=progress,
     )

@@ -9,9 +9,9 @@ from typing import Any
 
 import onnx
 
-from onnx_lowrank.calibrate import Survey
 from onnx_lowrank.data import Dataset, Preprocess, open_dataset
 from onnx_lowrank.errors import DataError
+from onnx_lowrank.fitting.statistics import Survey
 from onnx_lowrank.runtime import fix_shapes, model_inputs
 
 

@@ -5,7 +5,6 @@ Every lowering keeps the layer's output as it was: same order, same shape, bias 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import singledispatch
 
 import numpy as np
@@ -182,22 +181,8 @@ def _one_axis(
     builder: SubgraphBuilder, x: str, conv: ConvSpec, weight: Array, bias: Array | None, name: str
 ) -> str:
     """Emit a Conv that has the layer's attributes along the axis on which its kernel extends."""
-    along = [size > 1 for size in weight.shape[2:]]
-
-    def only(values: Sequence[int], otherwise: int) -> list[int]:
-        return [v if a else otherwise for v, a in zip(values, along, strict=True)]
-
-    axes = len(along)
-    return builder.conv(
-        x,
-        weight,
-        bias=bias,
-        strides=only(conv.strides, 1),
-        dilations=only(conv.dilations, 1),
-        pads=only(conv.pads[:axes], 0) + only(conv.pads[axes:], 0),
-        auto_pad=conv.auto_pad,
-        name=name,
-    )
+    window = conv.window.along([size > 1 for size in weight.shape[2:]])
+    return builder.conv(x, weight, bias=bias, window=window, name=name)
 
 
 def _matmul(builder: SubgraphBuilder, x: str, weight: Array, name: str) -> str:
@@ -318,17 +303,7 @@ def _spatial(
     name: str,
 ) -> str:
     """Emit the stage that carries the layer's own strides, dilations and pads."""
-    return builder.conv(
-        x,
-        weight,
-        bias=bias,
-        strides=conv.strides,
-        dilations=conv.dilations,
-        pads=conv.pads,
-        auto_pad=conv.auto_pad,
-        group=group,
-        name=name,
-    )
+    return builder.conv(x, weight, bias=bias, window=conv.window, group=group, name=name)
 
 
 def _pointwise(matrix: Array, conv: ConvSpec) -> Array:

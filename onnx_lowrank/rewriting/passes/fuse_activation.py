@@ -33,18 +33,18 @@ class FuseActivationPass:
         for node in list(model.graph.node):
             if not is_op(node, *ACTIVATING, domain=DOMAIN):
                 continue
-            while (follower := _follower(editor, node)) and (
-                fused := _fused(editor, node, follower)
+            while (reader := _only_reader(editor, node)) and (
+                fused := _fused(editor, node, reader)
             ):
                 for name, value in fused.items():
                     _set(node, name, value)
-                _bypass(editor, node, follower)
-                changes.append(f"{node.name}: applies {follower.op_type} itself")
+                _bypass(editor, node, reader)
+                changes.append(f"{node.name}: applies {reader.op_type} itself")
         editor.remove_dead()
         return PassResult(bool(changes), tuple(changes))
 
 
-def _follower(editor: GraphEditor, node: onnx.NodeProto) -> onnx.NodeProto | None:
+def _only_reader(editor: GraphEditor, node: onnx.NodeProto) -> onnx.NodeProto | None:
     """Return the one node that reads a node's output, if nothing else sees it."""
     readers = editor.consumers(node.output[0])
     if len(readers) != 1 or editor.is_graph_output(node.output[0]):
@@ -56,14 +56,14 @@ def _follower(editor: GraphEditor, node: onnx.NodeProto) -> onnx.NodeProto | Non
 
 
 def _fused(
-    editor: GraphEditor, node: onnx.NodeProto, follower: onnx.NodeProto
+    editor: GraphEditor, node: onnx.NodeProto, reader: onnx.NodeProto
 ) -> dict[str, float] | None:
-    """Return the node's attributes with the follower's activation, or None if it has none."""
+    """Return the node's attributes with the activation of its reader, or None if that is none."""
     if attribute(node, "alpha", 1.0) != 1.0:
         return None
-    if is_op(follower, "LeakyRelu"):
-        return {"alpha": float(attribute(follower, "alpha", 0.01))}
-    bounds = _bounds(editor, follower)
+    if is_op(reader, "LeakyRelu"):
+        return {"alpha": float(attribute(reader, "alpha", 0.01))}
+    bounds = _bounds(editor, reader)
     if bounds is None or not bounds[0] <= bounds[1]:
         return None
     low, high = (
@@ -98,9 +98,9 @@ def _set(node: onnx.NodeProto, name: str, value: float) -> None:
             each.CopyFrom(helper.make_attribute(name, value))
 
 
-def _bypass(editor: GraphEditor, node: onnx.NodeProto, follower: onnx.NodeProto) -> None:
-    """Let the node write what its follower wrote, under the follower's name."""
-    result = follower.output[0]
-    carry_notes(follower, node)
-    editor.remove(follower)
+def _bypass(editor: GraphEditor, node: onnx.NodeProto, reader: onnx.NodeProto) -> None:
+    """Let the node write what its reader wrote, under the reader's name."""
+    result = reader.output[0]
+    carry_notes(reader, node)
+    editor.remove(reader)
     editor.rename(node.output[0], result)

@@ -1,4 +1,4 @@
-"""The fit of a scheme in a metric: one, or a ladder of them that share what they can."""
+"""Fits of schemes in a metric; those of several schemes share what depends on the layer alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from onnx_lowrank.schemes.fits.als import refine
 from onnx_lowrank.schemes.fits.covariance_problem import LayerProblem
 
 
-def fit_ladder(
+def fit_schemes(
     schemes: Sequence[Scheme],
     weight: Weight,
     *,

@@ -93,7 +93,7 @@ def test_too_few_values_and_too_long_axes_are_not_divided() -> None:
     assert len(split(long[:, :-1])) == 2
 
 
-def test_the_worst_part_counts_and_the_whole_is_never_better_than_it() -> None:
+def test_the_worst_part_counts_and_the_output_is_never_better_than_it() -> None:
     value = detector()
     lost = value.copy()
     lost[:, 4:] = 0  # no detection is left

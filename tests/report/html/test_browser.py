@@ -57,7 +57,7 @@ def show(browser: Any, address: str, width: int, scheme: str = "light") -> None:
     browser.get(address)
 
 
-def test_the_page_loads_whole_without_errors_or_requests(browser: Any, address: str) -> None:
+def test_the_page_loads_completely_without_errors_or_requests(browser: Any, address: str) -> None:
     browser.get_log("browser")
     show(browser, address, 1100)
     script = "return performance.getEntriesByType('navigation')[0].loadEventEnd"

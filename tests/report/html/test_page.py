@@ -55,7 +55,7 @@ def test_every_kind_is_recognised(runs: dict[str, Path]) -> None:
     assert {kind: report.read_run(path).kind for kind, path in runs.items()} == {k: k for k in runs}
 
 
-def test_a_page_on_everything_is_whole_and_small(runs: dict[str, Path], network: Path) -> None:
+def test_a_page_on_everything_is_complete_and_small(runs: dict[str, Path], network: Path) -> None:
     text = page(list(runs.values()), network)
     found = Reader(text)
     for section in (

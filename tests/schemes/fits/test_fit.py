@@ -1,4 +1,4 @@
-"""Fits in every metric: errors that are the real ones, ladders, weights of outputs, full rank."""
+"""Fits in every metric: real errors, several schemes at once, weights of outputs, full rank."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from onnx_lowrank.metrics.mahalanobis import Mahalanobis
 from onnx_lowrank.schemes import SchemeSpec
 from onnx_lowrank.schemes.fits.als import refine
 from onnx_lowrank.schemes.fits.covariance_problem import LayerProblem
-from onnx_lowrank.schemes.fits.fit import fit_ladder
+from onnx_lowrank.schemes.fits.fit import fit_schemes
 
 Array = NDArray[np.float64]
 EPS = float(np.finfo(np.float64).eps)
@@ -114,11 +114,11 @@ def test_exact_at_full_rank(spec: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["frobenius", "covariance", "mahalanobis"])
-def test_a_ladder_is_its_fits_one_by_one(name: str) -> None:
+def test_fits_of_several_schemes_are_those_of_each_alone(name: str) -> None:
     texts = [*SPECS, "tucker2:R1=2,R2=3", "bicluster-svd:G=2,H=2,K1=1,K2=1", "channel:R=2"]
     schemes = [SchemeSpec.parse(text).resolve(CONV) for text in texts]
-    ladder = fit_ladder(schemes, weight(), metric=metric(name), rng=rng(7))
-    for scheme, fit in zip(schemes, ladder, strict=True):
+    fits = fit_schemes(schemes, weight(), metric=metric(name), rng=rng(7))
+    for scheme, fit in zip(schemes, fits, strict=True):
         alone = fit_scheme(scheme, weight(), metric=metric(name), rng=rng(7))
         assert (fit.error, fit.start_error) == (alone.error, alone.start_error), scheme.spec
         for field in fields(fit.factors):  # type: ignore[arg-type]
@@ -126,7 +126,7 @@ def test_a_ladder_is_its_fits_one_by_one(name: str) -> None:
             np.testing.assert_array_equal(one, two)
 
 
-def test_a_ladder_multiplies_the_weight_by_the_metric_once(
+def test_several_schemes_multiply_the_weight_by_the_metric_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls = 0
@@ -141,7 +141,7 @@ def test_a_ladder_multiplies_the_weight_by_the_metric_once(
     schemes = [SchemeSpec.parse(f"channel:R={r}").resolve(CONV) for r in (2, 4, 6)]
     schemes += [SchemeSpec.parse(f"tucker2:R1={r},R2={r}").resolve(CONV) for r in (2, 4, 6)]
     errors = [
-        f.error for f in fit_ladder(schemes, weight(), metric=metric("covariance"), rng=rng())
+        f.error for f in fit_schemes(schemes, weight(), metric=metric("covariance"), rng=rng())
     ]
     assert calls == 1
     assert errors[:3] == sorted(errors[:3], reverse=True)
@@ -261,10 +261,10 @@ def test_a_fit_that_begins_at_another_one_is_no_worse_than_that(spec: str) -> No
     near, there = (
         Covariance(moment(C * 6, seed)[None], outputs=np.linspace(0.5, 2, F)) for seed in (2, 3)
     )
-    (first,) = fit_ladder([scheme], weight(), metric=near, rng=np.random.default_rng(0))
+    (first,) = fit_schemes([scheme], weight(), metric=near, rng=np.random.default_rng(0))
     begun = LayerProblem(weight(), there, start=first.factors)
     fit = scheme.fit_in_covariance(begun, np.random.default_rng(0))
-    (cold,) = fit_ladder([scheme], weight(), metric=there, rng=np.random.default_rng(0))
+    (cold,) = fit_schemes([scheme], weight(), metric=there, rng=np.random.default_rng(0))
     assert fit is not None
     assert fit.error < begun.error(first.factors.reconstruct())
     # Blocks of other clusters cannot begin there: then it is the fit that it was without a start.

@@ -96,7 +96,7 @@ def improved(view: View, start: Part) -> tuple[Part, float]:
 
 @pytest.mark.parametrize("clusters", [1, 2])
 @pytest.mark.parametrize("name", VIEWS)
-def test_a_free_follower_is_the_least_squares_solution(name: str, clusters: int) -> None:
+def test_a_free_output_stage_is_the_least_squares_solution(name: str, clusters: int) -> None:
     view = getattr(problem(), name)
     solved, error = improved(view, part(view, "free", clusters))
     root = np.linalg.cholesky(view.problem.sigma)
@@ -113,7 +113,7 @@ def test_a_free_follower_is_the_least_squares_solution(name: str, clusters: int)
     assert error == pytest.approx(squared_error(view, solved), rel=1e-9)
 
 
-def test_a_low_rank_follower_of_one_cluster_is_the_optimum() -> None:
+def test_a_low_rank_output_stage_of_one_cluster_is_the_optimum() -> None:
     view = problem().channels
     solved, error = improved(view, part(view, "low rank", 1))
     free, least = improved(view, part(view, "free", 1))
@@ -128,7 +128,7 @@ def test_a_low_rank_follower_of_one_cluster_is_the_optimum() -> None:
 
 
 @pytest.mark.parametrize("side", ["outputs", "kernels"])
-def test_each_side_of_an_outer_follower_is_solved(side: str) -> None:
+def test_each_side_of_an_outer_output_stage_is_solved(side: str) -> None:
     """Outputs are the dense least-squares solution; kernels nearly, after enough steps."""
     view = problem().channels
     start = part(view, "outer", 1)

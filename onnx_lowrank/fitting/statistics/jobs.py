@@ -15,7 +15,41 @@ from onnx_lowrank.errors import DataError, PlanError, suggest
 from onnx_lowrank.graph.layers import attribute, find_layers
 from onnx_lowrank.metrics.accumulator import MomentAccumulator
 
-LAYER_LIMIT = 1 << 30  # bytes of the moments of one layer: patches of up to 11585 entries
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How much of the data the statistics are taken from.
+
+    Attributes
+    ----------
+    positions : int
+        Most output positions of an image that are looked at.
+    seed : int
+        Seed of the choice of positions.
+    memory_limit : int
+        Bytes for moments, patches and activations, besides what the model takes to run. Layers
+        that do not fit together are taken in several passes, with the same numbers.
+    layer_limit : int
+        Bytes for the moments of one layer. The numbers depend on it, and must not depend on the
+        machine: it is one constant for all of them.
+
+    Raises
+    ------
+    DataError
+        The number of positions is below 1.
+    """
+
+    positions: int = 512
+    seed: int = 0
+    memory_limit: int = 4 << 30
+    layer_limit: int = 1 << 30  # patches of up to 11585 entries
+
+    def __post_init__(self) -> None:
+        if self.positions < 1:
+            raise DataError(f"the number of positions is {self.positions}; give 1 or more")
+
+
+SAMPLING = Sampling()
 
 
 @dataclass(frozen=True)
@@ -119,30 +153,27 @@ class Passes:
     """How much is kept of each job, and how jobs are divided into passes over the data.
 
     The moments of a layer are matrices of the length of its patches. Those of a layer without
-    groups that would be larger than `layer_limit` are kept as the samples themselves, of fewer
-    positions of each image, and in the end of fewer images, so that they are within it.
+    groups that would be larger than the limit for a layer are kept as the samples themselves, of
+    fewer positions of each image, and in the end of fewer images, so that they are within it.
 
     Attributes
     ----------
     images, batch : int
         Number of images, and of those that run at once.
-    positions : int
-        Most positions of an image that are looked at.
-    layer_limit : int
-        Most bytes of the moments of one layer. A constant: what comes out must not depend on the
-        machine.
+    sampling : Sampling
+        How many of their positions are looked at, and the limits of memory.
     """
 
     images: int
     batch: int
-    positions: int
-    layer_limit: int = LAYER_LIMIT
+    sampling: Sampling
 
-    def group(self, jobs: Iterable[Job], limit: int) -> list[list[Job]]:
-        """Divide jobs, in their order, into passes of at most `limit` bytes each.
+    def group(self, jobs: Iterable[Job]) -> list[list[Job]]:
+        """Divide jobs, in their order, into passes within the limit of memory.
 
         A job that takes more has a pass to itself.
         """
+        limit = self.sampling.memory_limit
         groups: list[list[Job]] = []
         used = scratch = 0
         for job in jobs:
@@ -166,23 +197,24 @@ class Passes:
         """Whether matrices are summed; the samples themselves are kept otherwise."""
         if job.conv.group == 1 and not job.conv.kernel and self._samples(job) < job.length:
             return False
-        return self._matrices(job) <= self.layer_limit or job.conv.group > 1
+        return self._matrices(job) <= self.sampling.layer_limit or job.conv.group > 1
 
     def check(self, job: Job) -> None:
         """Raise DataError where the moments of a job are too large in every form."""
         least = self._matrices(job) if self.dense(job) else 2 * 8 * job.length
-        if least > self.layer_limit:
+        if least > self.sampling.layer_limit:
+            limit = self.sampling.layer_limit
             raise DataError(
                 f"the moments of its inputs take {least / 2**30:.2f} GiB, beyond the limit of "
-                f"{self.layer_limit / 2**30:.2f} GiB for a layer; keep the layer, or fit it "
-                "without calibration data"
+                f"{limit / 2**30:.2f} GiB for a layer; keep the layer, or fit it without "
+                "calibration data"
             )
 
     def most_positions(self, job: Job) -> int:
         """Return how many positions of an image are looked at, at most."""
         if self.dense(job):
-            return self.positions
-        return max(min(self._most_rows(job) // self.images, self.positions), 1)
+            return self.sampling.positions
+        return max(min(self._most_rows(job) // self.images, self.sampling.positions), 1)
 
     def takes(self, job: Job, image: int) -> bool:
         """Whether an image, by its number, is looked at: all, or as many as fit, evenly spread."""
@@ -210,10 +242,10 @@ class Passes:
         return self.images * self._rows(job)
 
     def _most_rows(self, job: Job) -> int:
-        return max(self.layer_limit // (8 * job.length), 1)
+        return max(self.sampling.layer_limit // (8 * job.length), 1)
 
     def _activations(self, job: Job) -> int:
         return 4 * self.batch * job.conv.in_channels * (job.conv.input_positions or 1)
 
     def _rows(self, job: Job) -> int:
-        return min(self.positions, job.conv.output_positions or self.positions)
+        return min(self.sampling.positions, job.conv.output_positions or self.sampling.positions)

@@ -13,15 +13,15 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnx_lowrank.calibrate.collect import add_batch, by_image, rows_of, sized
-from onnx_lowrank.calibrate.jobs import Job, Passes, Survey, find_jobs
-from onnx_lowrank.calibrate.run import POSITIONS
 from onnx_lowrank.data import Dataset
 from onnx_lowrank.errors import DataError
+from onnx_lowrank.fitting.statistics.collect import add_batch, by_image, rows_of, sized
+from onnx_lowrank.fitting.statistics.jobs import SAMPLING, Job, Passes, Sampling, Survey, find_jobs
 from onnx_lowrank.graph.extract import extract_region, find_region
 from onnx_lowrank.metrics.accumulator import MomentAccumulator
 from onnx_lowrank.metrics.moments import LayerStatistics
-from onnx_lowrank.runtime import Provider, Session, open_session
+from onnx_lowrank.runtime import Session, open_session
+from onnx_lowrank.runtime.engines import CPU, Engine
 
 Tensor = NDArray[Any]
 
@@ -49,12 +49,10 @@ class StepwiseStatistics:
         Samples; read once for each layer.
     layers : sequence of str
         Names of all layers that will be asked for, in graph order.
-    positions : int
-        Most output positions of an image that are looked at.
-    seed : int
-        Seed of their choice, as of `calibrate`.
-    threads : int, optional
-        Threads of each session.
+    sampling : Sampling
+        How many positions of an image are looked at, and in how much memory.
+    engine : Engine
+        On whose device, and on how many threads, onnxruntime runs the networks.
 
     Raises
     ------
@@ -70,18 +68,13 @@ class StepwiseStatistics:
         dataset: Dataset,
         layers: Sequence[str],
         *,
-        positions: int = POSITIONS,
-        seed: int = 0,
-        threads: int | None = None,
-        provider: Provider = "cpu",
+        sampling: Sampling = SAMPLING,
+        engine: Engine = CPU,
     ) -> None:
         self._dataset = dataset
-        self._positions = positions
-        self._seed = seed
-        self._threads = threads
-        self._provider: Provider = provider
+        self._engine = engine
         survey = Survey.of(dataset)
-        self._images = survey.images
+        self._passes = Passes(images=survey.images, batch=dataset.batch, sampling=sampling)
         self._jobs = find_jobs(model, layers, survey.shapes)
         self._waiting = list(layers)
         self._original = _Side(model)
@@ -151,7 +144,9 @@ class StepwiseStatistics:
             }
             if session is None:
                 cut = extract_region(side.model, region, values)
-                session = open_session(cut, provider=self._provider, threads=self._threads)
+                session = open_session(
+                    cut, provider=self._engine.device, threads=self._engine.threads
+                )
             found = session.run(values, [tensor])[tensor]
             files.append(Path(self._folder.name) / f"{self._count}.npy")
             self._count += 1
@@ -163,7 +158,6 @@ class StepwiseStatistics:
     ) -> LayerStatistics:
         sums = None
         done = 0
-        passes = Passes(images=self._images, batch=self._dataset.batch, positions=self._positions)
         for number, batch in enumerate(self._dataset):
             rows = rows_of(batch, self._dataset)
             images = []
@@ -175,22 +169,14 @@ class StepwiseStatistics:
                 images.append(by_image(job.tensor, value, rows))
             if sums is None:
                 job = sized(job, images[0].shape)
-                passes.check(job)
+                self._passes.check(job)
                 sums = MomentAccumulator(
                     job.conv.group,
                     job.length,
-                    dense=passes.dense(job),
+                    dense=self._passes.dense(job),
                     weight=weight if len(sides) > 1 else None,
                 )
-            add_batch(
-                sums,
-                job,
-                images,
-                passes,
-                samples=batch.samples,
-                first=done,
-                seed=self._seed,
-            )
+            add_batch(sums, job, images, self._passes, samples=batch.samples, first=done)
             done += batch.samples
         assert sums is not None, "a data set has a batch"
         return sums.result()

@@ -12,9 +12,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnx_lowrank.calibrate import StoredStatistics, calibrate
 from onnx_lowrank.data import Dataset, open_dataset
 from onnx_lowrank.errors import CacheWarning, DataError, PlanError
+from onnx_lowrank.fitting.statistics import Sampling, StoredStatistics, calibrate
 from onnx_lowrank.graph.layers import find_layers
 from onnx_lowrank.metrics.covariance import Covariance
 from onnx_lowrank.metrics.moments import DenseMoments, LayerStatistics, RowMoments
@@ -132,7 +132,7 @@ def test_numbers_do_not_depend_on_batches_passes_or_place(tmp_path: Path) -> Non
         model,
         data(model, x),
         LAYERS,
-        positions=10,
+        sampling=Sampling(positions=10),
         progress=lambda *step: steps.append(step),
     )
     assert list(found) == LAYERS
@@ -140,14 +140,16 @@ def test_numbers_do_not_depend_on_batches_passes_or_place(tmp_path: Path) -> Non
         ("statistics of layer inputs, pass 1 of 1", 12)
     }
     assert [done for _, done, _ in steps] == [0, 8, 12]
-    assert_equal(found, calibrate(model, data(model, x), LAYERS, positions=10, cache_dir=tmp_path))
+    sampling = Sampling(positions=10)
+    assert_equal(
+        found, calibrate(model, data(model, x), LAYERS, sampling=sampling, cache_dir=tmp_path)
+    )
     steps.clear()
     limited = calibrate(
         model,
         data(model, x, batch=5),
         LAYERS,
-        positions=10,
-        memory_limit=60_000,
+        sampling=Sampling(positions=10, memory_limit=60_000),
         progress=lambda *step: steps.append(step),
     )
     assert len({step for step, _, _ in steps}) > 1
@@ -158,21 +160,22 @@ def test_numbers_do_not_depend_on_batches_passes_or_place(tmp_path: Path) -> Non
         for name, value in left[layer].items():
             np.testing.assert_allclose(right[layer][name], value, rtol=1e-4, err_msg=name)
     for layer in LAYERS:
-        alone = calibrate(model, data(model, x), [layer], positions=10)
+        alone = calibrate(model, data(model, x), [layer], sampling=Sampling(positions=10))
         assert_equal({layer: found[layer]}, alone)
 
 
 def test_several_passes_give_the_same_bits() -> None:
     model, x = network(), images(12)
     found = calibrate(model, data(model, x), LAYERS)
-    assert_equal(found, calibrate(model, data(model, x), LAYERS, memory_limit=260_000))
+    limited = calibrate(model, data(model, x), LAYERS, sampling=Sampling(memory_limit=260_000))
+    assert_equal(found, limited)
 
 
 def test_positions_are_chosen_by_the_seed() -> None:
     model, x = network(), images(3)
     one, same, other = (
-        calibrate(model, data(model, x), ["first"], positions=4, seed=seed)["first"]
-        for seed in (0, 0, 1)
+        calibrate(model, data(model, x), ["first"], sampling=sampling)["first"]
+        for sampling in (Sampling(positions=4, seed=seed) for seed in (0, 0, 1))
     )
     assert one.samples == 12
     assert isinstance(one.moments, DenseMoments)
@@ -250,7 +253,7 @@ def test_sizes_that_inference_leaves_open_are_measured() -> None:
     assert head.spec.output_size is None
     x = images(4)
     # Four samples of 120 inputs, where a matrix of 120 x 120 would take more than the limit.
-    found = calibrate(model, data(model, x), ["head"], memory_limit=60_000)
+    found = calibrate(model, data(model, x), ["head"], sampling=Sampling(memory_limit=60_000))
     assert isinstance(found["head"].moments, RowMoments)
     assert_equal({"head": calibrate(network(), data(network(), x), ["head"])["head"]}, found)
 
@@ -283,10 +286,18 @@ def test_results_are_kept_and_found_again(tmp_path: Path) -> None:
             network(), data(network(), images(4, seed=2)), ["first"], cache_dir=folder
         ),
         lambda folder: calibrate(
-            network(), data(network(), images(4)), ["first"], cache_dir=folder, positions=3
+            network(),
+            data(network(), images(4)),
+            ["first"],
+            cache_dir=folder,
+            sampling=Sampling(positions=3),
         ),
         lambda folder: calibrate(
-            network(), data(network(), images(4)), ["first"], cache_dir=folder, seed=1
+            network(),
+            data(network(), images(4)),
+            ["first"],
+            cache_dir=folder,
+            sampling=Sampling(seed=1),
         ),
     ],
     ids=["model", "data", "positions", "seed"],
@@ -388,7 +399,7 @@ def test_a_layer_beyond_the_limit_of_a_pass_has_one_to_itself() -> None:
         model,
         data(model, images(2)),
         ["first", "second"],
-        memory_limit=1000,
+        sampling=Sampling(memory_limit=1000),
         progress=lambda step, done, total: steps.add(step),
     )
     assert steps == {f"statistics of layer inputs, pass {n} of 2" for n in (1, 2)}
@@ -399,24 +410,30 @@ def test_moments_beyond_the_limit_of_a_layer_are_kept_as_samples() -> None:
     """Of 36 inputs in 6 * 5 positions of 9 images, as many as 16 rows of float64 hold."""
     model = network()
     x = images(9)
-    limit = 16 * 36 * 8
-    found = calibrate(model, data(model, x), ["second"], layer_limit=limit)["second"]
+
+    def limited(rows: int) -> LayerStatistics:
+        sampling = Sampling(layer_limit=rows * 36 * 8)
+        return calibrate(model, data(model, x), ["second"], sampling=sampling)["second"]
+
+    found = limited(16)
     assert isinstance(found.moments, RowMoments)
     assert found.moments.rows.shape == (9, 36)  # one position of each image
-    whole = calibrate(model, data(model, x), ["second"])["second"].moments
-    assert isinstance(whole, DenseMoments)
-    few = calibrate(model, data(model, x), ["second"], layer_limit=4 * 36 * 8)["second"]
+    dense = calibrate(model, data(model, x), ["second"])["second"].moments
+    assert isinstance(dense, DenseMoments)
+    few = limited(4)
     assert few.images == len(few.moments.rows) == 4  # evenly spread
-    many = calibrate(model, data(model, x), ["second"], layer_limit=35 * 36 * 8)["second"].moments
+    many = limited(35).moments
     assert many.rows.shape == (27, 36)
     # Samples of all images: their mean is near that of all positions.
-    spread = np.sqrt(np.diagonal(whole.second[0]) - whole.mean[0] ** 2)
-    assert np.abs(many.mean[0] - whole.mean[0]).max() < 4 * spread.max() / np.sqrt(27)
+    spread = np.sqrt(np.diagonal(dense.second[0]) - dense.mean[0] ** 2)
+    assert np.abs(many.mean[0] - dense.mean[0]).max() < 4 * spread.max() / np.sqrt(27)
 
 
 def test_groups_beyond_the_limit_of_a_layer_are_refused_with_their_size() -> None:
     model = network()
-    found = calibrate(model, data(model, images(2)), ["second", "deep"], layer_limit=800)
+    found = calibrate(
+        model, data(model, images(2)), ["second", "deep"], sampling=Sampling(layer_limit=800)
+    )
     assert list(found) == ["second"]
     assert "take 0.00 GiB, beyond the limit" in found.refused["deep"]
 
@@ -450,7 +467,7 @@ def test_a_tensor_without_an_axis_of_images_is_refused() -> None:
 
 def test_positions_must_be_positive() -> None:
     with pytest.raises(DataError, match="positions is 0; give 1 or more"):
-        calibrate(network(), data(network(), images(2)), ["first"], positions=0)
+        calibrate(network(), data(network(), images(2)), ["first"], sampling=Sampling(positions=0))
 
 
 def test_without_a_folder_that_can_be_made_nothing_is_kept_and_it_is_said(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,9 +13,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnx_lowrank.calibrate import StepwiseStatistics, calibrate
 from onnx_lowrank.data import Dataset
 from onnx_lowrank.errors import DataError
+from onnx_lowrank.fitting.layer import FitProblem, LayerFit, exact_fit, fit_layer
+from onnx_lowrank.fitting.statistics import Sampling, StepwiseStatistics, calibrate
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.layers import find_layers, layer_bias, layer_weight
 from onnx_lowrank.layer_errors import LAYER_ERRORS, layer_reason, of_layer
@@ -24,16 +25,17 @@ from onnx_lowrank.metrics.frobenius import Frobenius
 from onnx_lowrank.metrics.mahalanobis import Mahalanobis
 from onnx_lowrank.metrics.moments import LayerStatistics
 from onnx_lowrank.metrics.target import fit_target
-from onnx_lowrank.planning.fit import FitProblem, LayerFit, exact_fit, fit_layer
 from onnx_lowrank.planning.plan import Plan
 from onnx_lowrank.rewriting.form import Replacement
 from onnx_lowrank.rewriting.forms import STANDARD
 from onnx_lowrank.rewriting.rewrite import replace_layers
-from onnx_lowrank.runtime import Provider
+from onnx_lowrank.runtime.engines import CPU, Engine
 from onnx_lowrank.schemes.dense import Dense
 from onnx_lowrank.types import Progress
 
 MetricName = Literal["covariance", "mahalanobis", "combined"]
+# From a classifier, samples and names of layers to the metrics of the gradients, by layer name.
+GradientSource = Callable[[onnx.ModelProto, Dataset, Sequence[str]], Mapping[str, Mahalanobis]]
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Calibration:
     Attributes
     ----------
     dataset : Dataset
-        Inputs; not those on which the result is judged.
+        Inputs; not those on which the result is measured.
     asymmetric : bool
         Whether each layer is fitted to the original output from the inputs that it will see in the
         compressed network, bottom up, so that errors do not pile up.
@@ -52,21 +54,25 @@ class Calibration:
     metric : {"covariance", "mahalanobis", "combined"}
         What is minimised: the expected error of the layer's output, the error of its weights
         weighted by the gradients of the classifier's softmax output, or the first with each output
-        weighted by these gradients. Gradients take torch.
-    provider : {"cpu", "cuda"}
-        Where onnxruntime runs the models over the data; gradients are torch's, on the CPU.
+        weighted by these gradients.
+    engine : Engine
+        On whose device, and on how many threads, onnxruntime runs the models over the data.
+    gradients : callable, optional
+        Measures the gradients, which every metric but the covariance takes: from a classifier,
+        samples and names of layers to the metrics of the gradients, by layer name.
 
     Raises
     ------
     DataError
-        The metric is unknown, or has no asymmetric form.
+        The metric is unknown, has no asymmetric form, or takes gradients that nothing measures.
     """
 
     dataset: Dataset
     asymmetric: bool = False
     cache_dir: Path | None = field(default=None)
     metric: MetricName = "covariance"
-    provider: Provider = "cpu"
+    engine: Engine = CPU
+    gradients: GradientSource | None = None
 
     def __post_init__(self) -> None:
         if self.metric not in get_args(MetricName):
@@ -76,6 +82,11 @@ class Calibration:
             raise DataError(
                 "mahalanobis fits do not look at the layer's inputs, so they cannot be asymmetric; "
                 "choose the metric combined, or leave asymmetric out"
+            )
+        if self.metric != "covariance" and self.gradients is None:
+            raise DataError(
+                f"the metric '{self.metric}' takes gradients; give what measures them, such as "
+                "onnx_lowrank.training.gradients.layer_gradients"
             )
 
 
@@ -142,16 +153,16 @@ def fit_model(
     gradients: Mapping[str, Mahalanobis] = {}
     if calibration is not None:
         progress("looking at the data", 0, len(chosen))
-        if calibration.metric != "covariance":
-            gradients = layer_gradients(model, calibration.dataset, list(chosen))
+        if calibration.metric != "covariance" and calibration.gradients is not None:
+            gradients = calibration.gradients(model, calibration.dataset, list(chosen))
         if calibration.metric != "mahalanobis" and not calibration.asymmetric:
             statistics = calibrate(
                 model,
                 calibration.dataset,
                 list(chosen),
                 cache_dir=calibration.cache_dir,
-                seed=seed,
-                provider=calibration.provider,
+                sampling=Sampling(seed=seed),
+                engine=calibration.engine,
             )
     fits: dict[str, LayerFit] = {}
     failed: dict[str, str] = {}
@@ -163,8 +174,8 @@ def fit_model(
                     model,
                     calibration.dataset,
                     list(chosen),
-                    seed=seed,
-                    provider=calibration.provider,
+                    sampling=Sampling(seed=seed),
+                    engine=calibration.engine,
                 )
             )
         for done, (name, scheme) in enumerate(chosen.items()):
@@ -197,27 +208,6 @@ def fit_model(
             else:
                 fits[name] = fit if calibration is None else replace(fit, metric=calibration.metric)
     return ModelFits(fits, failed)
-
-
-def layer_gradients(
-    model: onnx.ModelProto, dataset: Dataset, names: list[str]
-) -> dict[str, Mahalanobis]:
-    """Return the metric of the gradients of a classifier's softmax output, by layer name.
-
-    Raises
-    ------
-    ProviderError
-        torch is not installed.
-    ModelError, DataError
-        The model is no classifier, or what the data set raises.
-    """
-    from onnx_lowrank.training import require_torch
-
-    require_torch()
-    from onnx_lowrank.training.sensitivity import squared_gradients
-
-    squares = squared_gradients(model, dataset, names)
-    return {name: Mahalanobis.from_gradients(value) for name, value in squares.items()}
 
 
 def _replaced(model: onnx.ModelProto, fits: Mapping[str, LayerFit]) -> onnx.ModelProto:

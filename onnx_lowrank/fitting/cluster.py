@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 import onnx_lowrank
 from onnx_lowrank.cache import Cache
 from onnx_lowrank.errors import ClusterError, OnnxLowRankError, describe_error
+from onnx_lowrank.fitting.arrays import to_arrays
+from onnx_lowrank.fitting.parallel import LayerProblem, fit_each, unfitted
 from onnx_lowrank.layer_errors import LAYER_ERRORS
-from onnx_lowrank.search.fits import LayerProblem, fit_each, to_arrays, unfitted
 from onnx_lowrank.types import Progress
 
 REACH = 3.0  # seconds to reach the scheduler

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from onnx_lowrank.fitting.layer import FitProblem, fit_layer, fit_layer_by_schemes
 from onnx_lowrank.metrics.frobenius import Frobenius
-from onnx_lowrank.planning.fit import FitProblem, fit_layer, fit_layer_ladder
 from onnx_lowrank.schemes.channel import Channel
 from onnx_lowrank.schemes.one_block import CP, Tucker2
 
@@ -13,10 +13,10 @@ def problem() -> FitProblem:
     return FitProblem(weight, Frobenius(), lambda fitted: fitted.sum(axis=(1, 2, 3)))
 
 
-def test_a_ladder_gives_each_scheme_what_it_gets_alone() -> None:
+def test_of_several_schemes_each_gets_the_fit_that_it_gets_alone() -> None:
     schemes = [CP(4), Tucker2(3, 4), Channel(2)]
     for scheme, fit in zip(
-        schemes, fit_layer_ladder("conv", schemes, problem(), seed=3), strict=True
+        schemes, fit_layer_by_schemes("conv", schemes, problem(), seed=3), strict=True
     ):
         alone = fit_layer("conv", scheme, problem(), seed=3)
         np.testing.assert_array_equal(fit.factors.reconstruct(), alone.factors.reconstruct())

@@ -25,8 +25,8 @@ from threadpoolctl import threadpool_limits
 
 import onnx_lowrank
 from onnx_lowrank.errors import ClusterError
+from onnx_lowrank.fitting import cluster
 from onnx_lowrank.planning.budget import Budget
-from onnx_lowrank.search import cluster
 
 distributed = pytest.importorskip("distributed")
 

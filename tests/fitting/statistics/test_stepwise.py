@@ -7,9 +7,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnx_lowrank.calibrate import StepwiseStatistics, calibrate
 from onnx_lowrank.data import Dataset, open_dataset
 from onnx_lowrank.errors import ModelError
+from onnx_lowrank.fitting.statistics import Sampling, StepwiseStatistics, calibrate
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.layers import find_layers, layer_weight
 from onnx_lowrank.metrics.moments import DenseMoments, LayerStatistics, RowMoments
@@ -121,14 +121,15 @@ def assert_drift(
 def test_steps_give_what_runs_of_the_whole_networks_give(positions: int) -> None:
     model = network()
     samples = data(model)
+    sampling = Sampling(positions=positions)
     done: list[str] = []
-    with StepwiseStatistics(model, samples, LAYERS, positions=positions) as steps:
+    with StepwiseStatistics(model, samples, LAYERS, sampling=sampling) as steps:
         for name in LAYERS:
             compressed = scaled(model, *done) if done else model
             found = steps.next(name, weight(model, name), compressed if done else None)
-            alone = calibrate(compressed, samples, [name], positions=positions)[name]
+            alone = calibrate(compressed, samples, [name], sampling=sampling)[name]
             assert_holds(found, alone)
-            original = calibrate(model, samples, [name], positions=positions)[name].moments
+            original = calibrate(model, samples, [name], sampling=sampling)[name].moments
             if isinstance(found.moments, RowMoments):
                 assert isinstance(original, RowMoments)
                 close(found.moments.original_rows, original.rows, name)

@@ -12,11 +12,11 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnx_lowrank.calibrate.jobs import Job, Passes
 from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.data import Batch, Dataset
 from onnx_lowrank.data.dataset import batched_inputs
 from onnx_lowrank.errors import DataError, ModelError
+from onnx_lowrank.fitting.statistics.jobs import Job, Passes
 from onnx_lowrank.graph.io import load_model
 from onnx_lowrank.layer_errors import LAYER_ERRORS, layer_reason
 from onnx_lowrank.metrics.accumulator import MomentAccumulator
@@ -92,7 +92,6 @@ def collect(
     passes: Passes,
     *,
     refused: dict[Job, str],
-    seed: int,
 ) -> Iterator[int]:
     """Run a model over the data and add what the jobs' tensors hold to their sums.
 
@@ -107,11 +106,9 @@ def collect(
     sums : dict of Job to MomentAccumulator
         Where to add.
     passes : Passes
-        How much of every image is looked at.
+        How much of every image is looked at, and the seed of the choice.
     refused : dict of Job to str
         Where reasons are added.
-    seed : int
-        Seed of the choice of positions.
 
     Yields
     ------
@@ -135,7 +132,6 @@ def collect(
                     passes,
                     samples=batch.samples,
                     first=done,
-                    seed=seed,
                 )
             except LAYER_ERRORS as error:
                 refused[job] = layer_reason(error)
@@ -152,7 +148,6 @@ def add_batch(
     *,
     samples: int,
     first: int,
-    seed: int,
 ) -> None:
     """Add a batch of a job's tensor, by image as `by_image` gives it, as every model sees it.
 
@@ -171,7 +166,8 @@ def add_batch(
     most = passes.most_positions(job)
     for index in range(samples):
         if passes.takes(job, first + index):
-            rng = np.random.default_rng([seed, first + index, *hashlib.sha256(job.key).digest()])
+            digest = hashlib.sha256(job.key).digest()
+            rng = np.random.default_rng([passes.sampling.seed, first + index, *digest])
             _add(accumulator, job.conv, [each[index] for each in activations], most, rng)
 
 

@@ -8,19 +8,17 @@ from pathlib import Path
 import onnx
 
 from onnx_lowrank.cache import Cache, key_of
-from onnx_lowrank.calibrate.collect import collect, measure_sizes, open_with_outputs
-from onnx_lowrank.calibrate.jobs import LAYER_LIMIT, Job, Passes, Survey, find_jobs
-from onnx_lowrank.calibrate.statistics import StoredStatistics, read_statistics
 from onnx_lowrank.data import Dataset
 from onnx_lowrank.errors import DataError
+from onnx_lowrank.fitting.statistics.collect import collect, measure_sizes, open_with_outputs
+from onnx_lowrank.fitting.statistics.jobs import SAMPLING, Job, Passes, Sampling, Survey, find_jobs
+from onnx_lowrank.fitting.statistics.stored import StoredStatistics, read_statistics
 from onnx_lowrank.graph.digest import model_digest
 from onnx_lowrank.layer_errors import LAYER_ERRORS, layer_reason
-from onnx_lowrank.runtime import Provider
+from onnx_lowrank.runtime.engines import CPU, Engine
 from onnx_lowrank.types import Progress
 
 FORMAT = 2  # of the stored entries and of the arithmetic behind them; part of their keys
-POSITIONS = 512
-MEMORY_LIMIT = 4 << 30
 
 
 def calibrate(
@@ -28,23 +26,19 @@ def calibrate(
     dataset: Dataset,
     layers: Sequence[str],
     *,
-    positions: int = POSITIONS,
-    memory_limit: int = MEMORY_LIMIT,
-    layer_limit: int = LAYER_LIMIT,
+    sampling: Sampling = SAMPLING,
+    engine: Engine = CPU,
     cache_dir: Path | None = None,
-    seed: int = 0,
-    provider: Provider = "cpu",
-    threads: int | None = None,
     survey: Survey | None = None,
     progress: Progress = lambda step, done, total: None,
 ) -> StoredStatistics:
     """Accumulate the moments of the input patches of layers.
 
-    Of every image all output positions of a layer are looked at, or `positions` of them, drawn
-    evenly without replacement by a generator that depends on `seed`, on the layer's input and
-    attributes and on the image's number only. An image counts by its number of output positions.
-    Layers of one input and geometry share their statistics. Of a layer whose moments would be
-    larger than `layer_limit`, the samples themselves are kept, as many as fit.
+    Of every image all output positions of a layer are looked at, or `sampling.positions` of them,
+    drawn evenly without replacement by a generator that depends on `sampling.seed`, on the layer's
+    input and attributes and on the image's number only. An image counts by its number of output
+    positions. Layers of one input and geometry share their statistics. Of a layer whose moments
+    would be larger than `sampling.layer_limit`, the samples themselves are kept, as many as fit.
 
     One layer never ends the run: one that the data do not suit is in `refused` of the result.
 
@@ -59,22 +53,13 @@ def calibrate(
         Images for its inputs.
     layers : sequence of str
         Names of layers, as `find_layers` gives them.
-    positions : int
-        Most output positions of an image that are looked at.
-    memory_limit : int
-        Bytes for moments, patches and activations, besides what the model takes to run. Layers
-        that do not fit together are taken in several passes, with the same numbers.
-    layer_limit : int
-        Bytes for the moments of one layer, as of `Passes`.
+    sampling : Sampling
+        How many positions of an image are looked at, and in how much memory.
+    engine : Engine
+        On whose device, and on how many threads, onnxruntime runs the model.
     cache_dir : path, optional
         Where results are kept, by the content of models, data and settings; a temporary folder,
         removed with the result, if not given.
-    seed : int
-        Seed of the choice of positions.
-    provider : {"cpu", "cuda"}
-        Where the model runs.
-    threads : int, optional
-        Its threads.
     survey : Survey, optional
         What a first look at `dataset` told, where the caller has taken one.
     progress : callable
@@ -98,11 +83,9 @@ def calibrate(
     OutputError
         The results cannot be written.
     """
-    if positions < 1:
-        raise DataError(f"the number of positions is {positions}; give 1 or more")
     survey = survey or Survey.of(dataset)
     jobs = find_jobs(model, layers, survey.shapes)
-    common = _common_key(model, survey, positions, seed, provider)
+    common = _common_key(model, survey, sampling, engine)
     cache = Cache.in_temporary_folder() if cache_dir is None else Cache(cache_dir)
     entries = {job.key: _entry(common, job) for job in jobs.values()}
     missing = [
@@ -113,13 +96,8 @@ def calibrate(
     refused: dict[bytes, str] = {}  # by the key of a job
     if missing:
         tensors = {job.tensor for job in missing}
-        session = open_with_outputs(model, tensors, provider, threads)
-        passes = Passes(
-            images=survey.images,
-            batch=dataset.batch,
-            positions=positions,
-            layer_limit=layer_limit,
-        )
+        session = open_with_outputs(model, tensors, engine.device, engine.threads)
+        passes = Passes(images=survey.images, batch=dataset.batch, sampling=sampling)
         wanted = []
         for job in measure_sizes(session, dataset, missing):
             try:
@@ -127,13 +105,13 @@ def calibrate(
                 wanted.append(job)
             except DataError as error:
                 refused[job.key] = layer_reason(error)
-        groups = passes.group(wanted, memory_limit)
+        groups = passes.group(wanted)
         total = len(groups) * survey.images
         for number, group in enumerate(groups):
             step = f"statistics of layer inputs, pass {number + 1} of {len(groups)}"
             done = number * survey.images
             sums, failed = passes.accumulators(group), dict[Job, str]()
-            for images in collect(session, dataset, sums, passes, refused=failed, seed=seed):
+            for images in collect(session, dataset, sums, passes, refused=failed):
                 progress(step, done + images, total)
             for job in list(sums):
                 try:
@@ -155,15 +133,14 @@ def statistics_keys(
     survey: Survey,
     layers: Sequence[str],
     *,
-    positions: int = POSITIONS,
-    seed: int = 0,
-    provider: Provider = "cpu",
+    sampling: Sampling = SAMPLING,
+    engine: Engine = CPU,
 ) -> dict[str, str]:
     """Return, by layer name, a hash of all that the statistics of `calibrate` depend on.
 
     Parameters
     ----------
-    model, layers, positions, seed, provider
+    model, layers, sampling, engine
         As of `calibrate`.
     survey : Survey
         What a first look at the data told.
@@ -173,15 +150,14 @@ def statistics_keys(
     PlanError
         A layer is unknown, or cannot be read.
     """
-    common = _common_key(model, survey, positions, seed, provider)
+    common = _common_key(model, survey, sampling, engine)
     jobs = find_jobs(model, layers, survey.shapes)
     return {layer: _entry(common, job) for layer, job in jobs.items()}
 
 
-def _common_key(
-    model: onnx.ModelProto, survey: Survey, positions: int, seed: int, provider: Provider
-) -> str:
-    return key_of(FORMAT, positions, seed, provider, survey.digest, model_digest(model))
+def _common_key(model: onnx.ModelProto, survey: Survey, sampling: Sampling, engine: Engine) -> str:
+    settings = (sampling.positions, sampling.seed, engine.device)
+    return key_of(FORMAT, *settings, survey.digest, model_digest(model))
 
 
 def _entry(common: str, job: Job) -> str:

@@ -14,7 +14,7 @@ from onnx_lowrank.metrics.base import Metric
 from onnx_lowrank.schemes import Factors, Scheme
 from onnx_lowrank.schemes.base import Weight
 from onnx_lowrank.schemes.dense import Dense, DenseFactors
-from onnx_lowrank.schemes.fits.fit import fit_ladder
+from onnx_lowrank.schemes.fits.fit import fit_schemes
 
 Bias = NDArray[np.float64]
 
@@ -96,12 +96,12 @@ def layer_rng(seed: int, layer: str) -> np.random.Generator:
 
 
 def fit_layer(layer: str, scheme: Scheme, problem: FitProblem, *, seed: int) -> LayerFit:
-    """Fit one layer by one scheme; see `fit_layer_ladder`."""
-    (fit,) = fit_layer_ladder(layer, [scheme], problem, seed=seed)
+    """Fit one layer by one scheme; see `fit_layer_by_schemes`."""
+    (fit,) = fit_layer_by_schemes(layer, [scheme], problem, seed=seed)
     return fit
 
 
-def fit_layer_ladder(
+def fit_layer_by_schemes(
     layer: str, schemes: Sequence[Scheme], problem: FitProblem, *, seed: int
 ) -> Iterator[LayerFit]:
     """Fit one layer by several schemes, which share what depends on the layer alone.
@@ -127,7 +127,7 @@ def fit_layer_ladder(
     SchemeError
         The weight has NaN or Inf.
     """
-    fits = fit_ladder(
+    fits = fit_schemes(
         schemes,
         problem.weight,
         metric=problem.metric,
