@@ -31,7 +31,7 @@ from onnx_lowrank.rewriting.forms import STANDARD
 from onnx_lowrank.rewriting.rewrite import replace_layers
 from onnx_lowrank.runtime import Provider
 from onnx_lowrank.schemes.dense import Dense
-from onnx_lowrank.types import Progress
+from onnx_lowrank.types import Progress, silent
 
 MetricName = Literal["covariance", "mahalanobis", "combined"]
 
@@ -102,7 +102,7 @@ def fit_model(
     calibration: Calibration | None = None,
     seed: int = 0,
     starts: Mapping[str, LayerFit] = MappingProxyType({}),
-    progress: Progress = lambda step, done, total: None,
+    progress: Progress = silent,
 ) -> ModelFits:
     """Fit every layer that a plan replaces.
 

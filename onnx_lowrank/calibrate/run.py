@@ -16,7 +16,7 @@ from onnx_lowrank.errors import DataError
 from onnx_lowrank.graph.digest import model_digest
 from onnx_lowrank.layer_errors import LAYER_ERRORS, layer_reason
 from onnx_lowrank.runtime import Provider
-from onnx_lowrank.types import Progress
+from onnx_lowrank.types import Progress, silent
 
 FORMAT = 2  # of the stored entries and of the arithmetic behind them; part of their keys
 POSITIONS = 512
@@ -36,7 +36,7 @@ def calibrate(
     provider: Provider = "cpu",
     threads: int | None = None,
     survey: Survey | None = None,
-    progress: Progress = lambda step, done, total: None,
+    progress: Progress = silent,
 ) -> StoredStatistics:
     """Accumulate the moments of the input patches of layers.
 

@@ -46,10 +46,11 @@ def show_progress(*, quiet: bool = False) -> Iterator[Progress]:
     )
 
     from onnx_lowrank.report.console import open_console
+    from onnx_lowrank.types import silent
 
     console = open_console(stderr=True)
     if quiet or not console.is_terminal:
-        yield lambda step, done, total: None
+        yield silent
         return
     columns = (
         TextColumn("{task.description}", markup=False),

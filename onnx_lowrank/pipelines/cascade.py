@@ -28,7 +28,7 @@ from onnx_lowrank.planning.cost import plan_costs, total_cost
 from onnx_lowrank.rewriting.forms import STANDARD
 from onnx_lowrank.runtime import model_inputs
 from onnx_lowrank.training import require_torch
-from onnx_lowrank.types import ModelSource, Progress
+from onnx_lowrank.types import ModelSource, Progress, silent
 
 if TYPE_CHECKING:
     from onnx_lowrank.training.losses import LossName
@@ -121,7 +121,7 @@ def cascade(
     batch: int = BATCH,
     seed: int = 0,
     checkpoint: Path | None = None,
-    progress: Progress = lambda step, done, total: None,
+    progress: Progress = silent,
 ) -> CascadeResult:
     """Approximate the layers of a plan bottom-up, as Denton et al. did (2014, section 4.1).
 

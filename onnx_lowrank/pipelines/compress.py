@@ -30,7 +30,7 @@ from onnx_lowrank.rewriting.rewrite import rewrite
 from onnx_lowrank.runtime import fix_shapes, model_inputs
 from onnx_lowrank.runtime.engines import open_engine, statistics_note
 from onnx_lowrank.runtime.library import Lowering
-from onnx_lowrank.types import ModelSource, Progress
+from onnx_lowrank.types import ModelSource, Progress, silent
 
 
 def compress(
@@ -53,7 +53,7 @@ def compress(
     lowering: Lowering = "standard",
     engine: str = "cpu",
     seed: int = 0,
-    progress: Progress = lambda step, done, total: None,
+    progress: Progress = silent,
 ) -> CompressResult:
     """Replace layers of a model by low-rank subgraphs and compare the result with the original.
 

@@ -41,7 +41,7 @@ from onnx_lowrank.search.run import search
 from onnx_lowrank.search.search_space import searched
 from onnx_lowrank.search.settings import SETTINGS, SearchSettings
 from onnx_lowrank.search.timing import Stopwatch
-from onnx_lowrank.types import ModelSource, Progress
+from onnx_lowrank.types import ModelSource, Progress, silent
 
 # Of the data for the search; of all data where none is set apart for the verdict.
 SEARCH_SHARES = (0.45, 0.55)
@@ -70,7 +70,7 @@ def compress_to_budget(
     cache_dir: Path | None = None,
     seed: int = 0,
     settings: SearchSettings = SETTINGS,
-    progress: Progress = lambda step, done, total: None,
+    progress: Progress = silent,
 ) -> BudgetResult:
     """Find and build the fastest model within a budget.
 

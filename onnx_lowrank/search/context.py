@@ -23,7 +23,7 @@ from onnx_lowrank.runtime.engines import CPU, Engine
 from onnx_lowrank.search.candidate import Chosen
 from onnx_lowrank.search.latency_source import LatencySource
 from onnx_lowrank.search.settings import SETTINGS, SearchSettings
-from onnx_lowrank.types import Progress
+from onnx_lowrank.types import Progress, silent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +114,7 @@ class SearchContext:
     score: Score | None = None
     kept: Mapping[str, str] = field(default_factory=dict)
     settings: SearchSettings = SETTINGS
-    progress: Progress = lambda step, done, total: None
+    progress: Progress = silent
 
     def assemble(self, chosen: Chosen) -> onnx.ModelProto:
         """Return the model with the layers of some candidates replaced."""

@@ -28,7 +28,7 @@ from onnx_lowrank.search.search_space import SearchSpace, search_space
 from onnx_lowrank.search.single_layer import replaced, single_layer_model, structure
 from onnx_lowrank.search.synthetic import synthetic_fits
 from onnx_lowrank.search.timing import Stopwatch
-from onnx_lowrank.types import Feeds, ModelSource, Progress
+from onnx_lowrank.types import Feeds, ModelSource, Progress, silent
 
 # Of each layer's multiply-adds, what the candidates of a whole model keep at least.
 LEVELS = (0.5, 0.25, 0.0)
@@ -58,7 +58,7 @@ def measure_latencies(
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     cache_dir: Path | None = None,
     seed: int = 0,
-    progress: Progress = lambda step, done, total: None,
+    progress: Progress = silent,
 ) -> SavedLatencies:
     """Time a model's layers, their candidates and some whole models on this machine.
 

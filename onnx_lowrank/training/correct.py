@@ -22,7 +22,7 @@ from onnx_lowrank.graph.layers import attribute
 from onnx_lowrank.graph.ops import is_op
 from onnx_lowrank.runtime import Provider, model_inputs, require_provider
 from onnx_lowrank.runtime.engines import onnxruntime_provider
-from onnx_lowrank.types import Array, Progress
+from onnx_lowrank.types import Array, Progress, silent
 
 BATCH = 32  # images that run at once
 _LAYERS = ("Conv", "Gemm", "MatMul")
@@ -55,7 +55,7 @@ def correct(
     dataset: Dataset,
     *,
     provider: Provider = "cpu",
-    progress: Progress = lambda step, done, total: None,
+    progress: Progress = silent,
 ) -> list[Correction]:
     """Correct biases, and what BatchNormalization subtracts and divides by, in place.
 
@@ -120,7 +120,7 @@ def correct_files(
     seed: int = 0,
     force: bool = False,
     engine: str = "cpu",
-    progress: Progress = lambda step, done, total: None,
+    progress: Progress = silent,
 ) -> list[Correction]:
     """Read two models, correct the compressed one and write it atomically; see above.
 

@@ -28,7 +28,7 @@ from onnx_lowrank.training.free import free_batch
 from onnx_lowrank.training.losses import Loss, LossName
 from onnx_lowrank.training.parameters import Part, trainable
 from onnx_lowrank.training.train import RATES, Optimiser, Schedule, Score, train
-from onnx_lowrank.types import Progress
+from onnx_lowrank.types import Progress, silent
 
 BATCH = 64
 
@@ -107,7 +107,7 @@ def finetune(
     recompute: bool = False,
     checkpoint: Path | None = None,
     device: str = "cpu",
-    progress: Progress = lambda step, done, total: None,
+    progress: Progress = silent,
 ) -> FinetuneResult:
     """Train what a compression put into a model, or the layers above it.
 

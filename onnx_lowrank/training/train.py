@@ -19,7 +19,7 @@ from onnx_lowrank.files import UNREADABLE
 from onnx_lowrank.training.batches import Rows, shuffled, steps_of, whole_batches
 from onnx_lowrank.training.checkpoint import State, damaged, read_checkpoint, write_checkpoint
 from onnx_lowrank.training.losses import Loss
-from onnx_lowrank.types import Progress
+from onnx_lowrank.types import Progress, silent
 
 Optimiser = Literal["adamw", "sgd"]
 RATES: dict[Optimiser, float] = {"adamw": 3e-4, "sgd": 1e-3}
@@ -166,7 +166,7 @@ def train(
     *,
     checkpoint: Path | None = None,
     run: str = "",
-    progress: Progress = lambda step, done, total: None,
+    progress: Progress = silent,
 ) -> Outcome:
     """Train weights in place and return the best ones found.
 

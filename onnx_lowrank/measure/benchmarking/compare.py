@@ -41,7 +41,7 @@ from onnx_lowrank.runtime.statistics import (
     log_ratios,
     ratio_interval,
 )
-from onnx_lowrank.types import Feeds, ModelSource, Progress
+from onnx_lowrank.types import Feeds, ModelSource, Progress, silent
 
 CALIBRATION_SAMPLES = 8
 
@@ -69,7 +69,7 @@ def benchmark(
     preprocess: Preprocess | str | None = None,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> BenchReport:
     """Time models against each other on the same inputs.
 
@@ -102,7 +102,7 @@ def benchmark(
         Input name -> full shape, for sizes that a model leaves open.
     seed : int
         Seed of random inputs and of all orders.
-    progress : callable, optional
+    progress : callable
         Called with a sentence, the number of steps done, and their total.
 
     Raises
@@ -117,17 +117,16 @@ def benchmark(
     _check(models, threads, batches, repeats, seconds)
     where = open_engine(engine)
     where.require()
-    show = progress or (lambda step, done, total: None)
     rng = np.random.default_rng(seed)
     feeds_of = partial(
         make_feeds, data=data, preprocess=preprocess, input_shapes=input_shapes, seed=seed
     )
     with tempfile.TemporaryDirectory(prefix="onnx_lowrank-") as folder:
-        show("reading the models", 0, 1)
+        progress("reading the models", 0, 1)
         entries = _entries(models, where)
         notes = [*where.notes]
         if int8:
-            show("quantising to int8", 0, 1)
+            progress("quantising to int8", 0, 1)
             entries.append(_int8(entries[0], Path(folder), data, preprocess, input_shapes, seed))
             if data is None:
                 notes.append("the int8 model has its ranges from random inputs; data are better")
@@ -156,7 +155,7 @@ def benchmark(
                     total: int,
                     title: str = f"batch {batch or 'as is'}, threads {count or 'as is'}",
                 ) -> None:
-                    show(f"{title}: {what}", done, total)
+                    progress(f"{title}: {what}", done, total)
 
                 setting = _Setting(count, repeats, seconds, rng, step)
                 results.append(_measured(at_batch, paths, feeds, setting))

@@ -30,7 +30,7 @@ from onnx_lowrank.runtime.machine import NoiseMeter, describe_machine
 from onnx_lowrank.runtime.peak import measure_peak
 from onnx_lowrank.runtime.profile import Executed, Recorder, Recording
 from onnx_lowrank.runtime.statistics import Latency
-from onnx_lowrank.types import Feeds, ModelSource, Progress
+from onnx_lowrank.types import Feeds, ModelSource, Progress, silent
 
 MIN_RUNS = 2
 
@@ -47,7 +47,7 @@ def profile(
     preprocess: Preprocess | str | None = None,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> ProfileReport:
     """Measure the time of every layer of a model with onnxruntime's own profiler.
 
@@ -67,7 +67,7 @@ def profile(
         Runs to take mean and standard deviation of, `MIN_RUNS` or more.
     data, preprocess, input_shapes, seed
         As of `onnx_lowrank.measure.benchmarking.benchmark`.
-    progress : callable, optional
+    progress : callable
         Called with a sentence, the number of runs done, and their total.
 
     Raises
@@ -98,8 +98,7 @@ def profile(
         notes.append("every kernel was waited for (CUDA_LAUNCH_BLOCKING=1), in all runs")
         notes.append("on CUDA: TF32 off, cuDNN's algorithms by exhaustive search, one stream")
         require_provider(provider)
-    show = progress or (lambda step, done, total: None)
-    show("reading the model", 0, runs)
+    progress("reading the model", 0, runs)
     sources = [model] if compare is None else [model, compare]
     workloads = [
         Workload.open(source).at_batch(batch, input_shapes=input_shapes, seed=seed)
@@ -118,12 +117,12 @@ def profile(
     recorders = [Recorder(proto, feeds, provider=provider, threads=threads) for proto in named]
     meter = NoiseMeter(one_thread=threads == 1 and provider == "cpu")
     for run in range(runs):
-        show(f"run {run + 1}", run, runs)
+        progress(f"run {run + 1}", run, runs)
         for recorder in recorders:
             meter.start()
             recorder.run()
             meter.stop()
-    show("measuring the peak", runs, runs)
+    progress("measuring the peak", runs, runs)
     profiles: list[ModelProfile] = []
     for workload, proto, recorder in zip(workloads, named, recorders, strict=True):
         owners = [row.name for row in profiles[0].rows if row.layer] if profiles else []
