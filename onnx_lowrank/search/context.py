@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 
 from onnx_lowrank.cache import Cache
-from onnx_lowrank.data import Dataset
+from onnx_lowrank.data import DataOptions, Dataset
 from onnx_lowrank.graph.io import serialised_size
 from onnx_lowrank.graph.layers import Layer
 from onnx_lowrank.measure.score import Score
@@ -127,12 +127,8 @@ class SearchContext:
 
     def feeds(self) -> dict[str, NDArray[Any]]:
         """Return random inputs of the size that is timed."""
-        return make_feeds(
-            self.original,
-            self.latencies.batch,
-            input_shapes=self.input_shapes,
-            seed=self.options.seed,
-        )
+        drawn = DataOptions(input_shapes=self.input_shapes, seed=self.options.seed)
+        return make_feeds(self.original, self.latencies.batch, drawn)
 
     def _replaced(self, model: onnx.ModelProto, chosen: Chosen) -> onnx.ModelProto:
         values: dict[str, Replacement] = {name: c.replacement for name, c in chosen.items()}

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 
 from onnx_lowrank.cache import Cache, default_folder, key_of
+from onnx_lowrank.data import DataOptions
 from onnx_lowrank.errors import ModelError
 from onnx_lowrank.graph.gate import open_model
 from onnx_lowrank.graph.layers import find_layers
@@ -101,7 +102,7 @@ def measure_latencies(
     if not found:
         why = next(iter(reasons.values()), "it has none")
         raise ModelError(f"the model has no layer that a search would look at: {why}")
-    feeds = make_feeds(original, batch, input_shapes=input_shapes, seed=seed)
+    feeds = make_feeds(original, batch, DataOptions(input_shapes=input_shapes, seed=seed))
     stopwatch = Stopwatch(where, seed)
     store = Cache((cache_dir or default_folder()) / "search")
     samples = batch_of(original, feeds)
