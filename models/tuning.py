@@ -25,7 +25,7 @@ from onnx_lowrank.pipelines.cascade import cascade
 from onnx_lowrank.runtime import model_inputs, open_session
 from onnx_lowrank.runtime.machine import describe_machine
 from onnx_lowrank.training.correct import correct
-from onnx_lowrank.training.run import finetune
+from onnx_lowrank.pipelines.finetune import finetune
 
 NETWORK = "zf"
 SPLITS = ("train", "validation", "calibration", "test")
