@@ -22,10 +22,10 @@ import onnx_lowrank
 from onnx_lowrank.data import open_dataset
 from onnx_lowrank.measure.verification.classification import paired_interval
 from onnx_lowrank.pipelines.cascade import cascade
+from onnx_lowrank.pipelines.finetune import finetune
 from onnx_lowrank.runtime import model_inputs, open_session
 from onnx_lowrank.runtime.machine import describe_machine
 from onnx_lowrank.training.correct import correct
-from onnx_lowrank.training.run import finetune
 
 NETWORK = "zf"
 SPLITS = ("train", "validation", "calibration", "test")

@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     __version__: str
     from onnx_lowrank.data import Preprocess
-    from onnx_lowrank.measure.benchmarking import BenchReport, benchmark
-    from onnx_lowrank.measure.profiling import ProfileReport, profile
+    from onnx_lowrank.measure.benchmarking import BenchReport
+    from onnx_lowrank.measure.profiling import ProfileReport
     from onnx_lowrank.measure.verification import Tolerance, VerifyReport
+    from onnx_lowrank.pipelines.benchmark import benchmark
     from onnx_lowrank.pipelines.budget_result import BudgetResult
     from onnx_lowrank.pipelines.cascade import CascadeResult, cascade
     from onnx_lowrank.pipelines.compress import compress
+    from onnx_lowrank.pipelines.correct import correct
+    from onnx_lowrank.pipelines.finetune import finetune
     from onnx_lowrank.pipelines.inspect import cost, inspect
+    from onnx_lowrank.pipelines.profile import profile
     from onnx_lowrank.pipelines.result import CompressReport, CompressResult, CostReport, LayerInfo
     from onnx_lowrank.pipelines.sweeping import SweepData, SweepReport, sweep
     from onnx_lowrank.pipelines.verify import verify
@@ -27,8 +31,6 @@ if TYPE_CHECKING:
     from onnx_lowrank.runtime.doctor import diagnose
     from onnx_lowrank.runtime.library import library_path, session_options
     from onnx_lowrank.search.latency_table import measure_latencies
-    from onnx_lowrank.training.correct import correct
-    from onnx_lowrank.training.run import finetune
 
 _MODULES = {
     "BenchReport": "measure.benchmarking",
@@ -46,18 +48,18 @@ _MODULES = {
     "SweepReport": "pipelines.sweeping",
     "Tolerance": "measure.verification",
     "VerifyReport": "measure.verification",
-    "benchmark": "measure.benchmarking",
+    "benchmark": "pipelines.benchmark",
     "cascade": "pipelines.cascade",
     "compress": "pipelines.compress",
     "compress_to_budget": "pipelines.within_budget",
-    "correct": "training.correct",
+    "correct": "pipelines.correct",
     "cost": "pipelines.inspect",
     "diagnose": "runtime.doctor",
-    "finetune": "training.run",
+    "finetune": "pipelines.finetune",
     "inspect": "pipelines.inspect",
     "library_path": "runtime.library",
     "measure_latencies": "search.latency_table",
-    "profile": "measure.profiling",
+    "profile": "pipelines.profile",
     "session_options": "runtime.library",
     "sweep": "pipelines.sweeping",
     "verify": "pipelines.verify",

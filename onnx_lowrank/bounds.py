@@ -1,8 +1,9 @@
-"""Numbers that a user gives: finite and in their range, or an error that says the range."""
+"""What a user gives: numbers in their range, and choices that there are, or an error."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from numbers import Real
 
 from onnx_lowrank.errors import OnnxLowRankError
@@ -71,6 +72,14 @@ def check_count(
     if isinstance(value, float) and not value.is_integer():
         raise error(f"{name} is {shown(value)}; give a whole number")
     check_number(name, value, f"give a number from 1 to {most}", error, least=1, most=most)
+
+
+def check_choice(
+    name: str, chosen: object, error: type[OnnxLowRankError], known: Sequence[object]
+) -> None:
+    """Raise an error for a choice that is not among those known."""
+    if chosen not in known:
+        raise error(f"{name} has no choice '{chosen}'; take one of {', '.join(map(str, known))}")
 
 
 def shown(value: object) -> str:

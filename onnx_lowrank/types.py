@@ -23,3 +23,7 @@ Progress = Callable[[str, int, int], None]
 
 ModelSource: TypeAlias = "str | os.PathLike[str] | bytes | onnx.ModelProto"
 """A file, its content, or a model."""
+
+
+def silent(step: str, done: int, total: int) -> None:
+    """Show nothing: the `Progress` of who wants none."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 
+from onnx_lowrank.data import DataOptions
 from onnx_lowrank.graph.layers import find_layers
 from onnx_lowrank.measure.workload import make_feeds
 from onnx_lowrank.planning.latency import SavedLatencies, Timed
@@ -49,7 +50,7 @@ def latencies(
             known[key] = Timed(seconds * ratio, ratio, ratio, ratio)
         dense += seconds
     return SavedLatencies(
-        model=model_key(model, make_feeds(model, None, input_shapes=input_shapes)),
+        model=model_key(model, make_feeds(model, None, DataOptions(input_shapes=input_shapes))),
         name="net",
         machine={**describe_machine(), "cpu": "one that counts multiply-adds"},
         provider="cpu",

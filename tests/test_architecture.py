@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli": {"__init__", "bounds", "errors", "files", "text", "types", "documents", "planning"}
     | {"measure", "runtime", "spectra", "training", "search", "pipelines", "report"},
     "__main__": {"cli"},
-    "__init__": {"data", "measure", "pipelines", "planning", "runtime", "search", "training"},
+    "__init__": {"data", "measure", "pipelines", "planning", "runtime", "search"},
 }
 
 # Third-party package -> the only modules that may import it.
@@ -179,6 +180,37 @@ def test_no_file_imports_one_that_imports_it() -> None:
         assert free, f"circles among {sorted(uses)}"
         for name in free:
             del uses[name]
+
+
+# What users call and type takes each argument by its name; what is below takes objects.
+FLAT = {"pipelines", "cli"}
+MOST_PARAMETERS = 8
+
+
+def _functions(node: ast.AST, inside: str = "") -> Iterator[tuple[str, ast.arguments]]:
+    """Yield the functions of a file and their parameters, those of classes and functions too."""
+    for child in ast.iter_child_nodes(node):
+        name = inside
+        if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            name = f"{inside}.{child.name}".lstrip(".")
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield name, child.args
+        yield from _functions(child, name)
+
+
+def _parameters(arguments: ast.arguments) -> list[str]:
+    given = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+    given += [each for each in (arguments.vararg, arguments.kwarg) if each is not None]
+    return [each.arg for each in given if each.arg not in ("self", "cls")]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_no_function_takes_more_than_a_caller_can_keep_apart(path: Path) -> None:
+    if _module(path) in FLAT:
+        return
+    for name, arguments in _functions(ast.parse(path.read_text())):
+        found = _parameters(arguments)
+        assert len(found) <= MOST_PARAMETERS, f"{name} takes {found}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))

@@ -77,7 +77,7 @@ def bench(
 ) -> None:
     """Time models against each other: latency, throughput, memory, and the ratio's interval."""
     from onnx_lowrank.documents import document
-    from onnx_lowrank.measure import benchmarking
+    from onnx_lowrank.pipelines.benchmark import benchmark
     from onnx_lowrank.report import bench_tables
 
     if save_latency is not None:
@@ -99,7 +99,7 @@ def bench(
         )
         return
     with show_progress(quiet=quiet) as progress:
-        report = benchmarking.benchmark(
+        report = benchmark(
             models,
             engine=engine,
             threads=read_counts("--threads", threads, most=MOST_WORKERS),

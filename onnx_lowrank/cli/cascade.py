@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,6 +25,7 @@ from onnx_lowrank.cli.options import (
     read_shapes,
 )
 from onnx_lowrank.cli.output import print_result, show_progress
+from onnx_lowrank.training.settings import LossName, Part
 
 if TYPE_CHECKING:
     from onnx_lowrank.pipelines.cascade import CascadeResult
@@ -46,7 +47,7 @@ def cascade(
     layer: Layers = None,
     plan: PlanFile = None,
     train: Annotated[
-        str,
+        Part,
         typer.Option(
             "--train",
             metavar="factors|above|both",
@@ -54,7 +55,7 @@ def cascade(
         ),
     ] = "both",
     loss: Annotated[
-        str | None,
+        LossName | None,
         typer.Option(
             "--loss",
             metavar="labels|distill|both",
@@ -100,8 +101,8 @@ def cascade(
             preprocess=preprocess,
             input_shapes=read_shapes(input_shape),
             limit=limit,
-            part=cast("Any", train),  # choices are checked there
-            loss=cast("Any", loss),
+            part=train,
+            loss=loss,
             rate=rate,
             epochs=epochs,
             batch=batch,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -26,7 +27,7 @@ from onnx_lowrank.errors import UsageError
 # The base of all usage errors has no public name in typer.
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[2]
 
-COMMANDS = (
+COMMANDS: tuple[Callable[..., int | None], ...] = (
     compress,
     inspect,
     cost,

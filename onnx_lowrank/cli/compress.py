@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -79,7 +79,7 @@ def compress(
         ),
     ] = False,
     metric: Annotated[
-        str | None,
+        Literal["covariance", "mahalanobis", "combined"] | None,
         typer.Option(
             "--metric",
             metavar="covariance|mahalanobis|combined",
@@ -138,7 +138,7 @@ def compress(
         ),
     ] = None,
     objective: Annotated[
-        str,
+        Objective,
         typer.Option(
             "--objective", metavar="latency|macs|params", help="What to minimise, of faster models."
         ),
@@ -215,7 +215,7 @@ def compress(
             params=params,
             size_mb=size_mb,
             score=score,
-            objective=cast("Objective", objective),
+            objective=objective,
         )
         with show_progress(quiet=quiet) as progress:
             found = compress_to_budget(
@@ -261,7 +261,7 @@ def compress(
             calibration=calibrate,
             calibration_limit=calibrate_limit,
             asymmetric=asymmetric,
-            metric=cast("Any", metric),  # the API checks it
+            metric=metric,
             preprocess=preprocess,
             labels_from=labels,
             strict=strict,

@@ -42,25 +42,24 @@ def correct(
 ) -> int:
     """Give each channel of a compressed model the original's mean and deviation; no training."""
     from onnx_lowrank.documents import measured
-    from onnx_lowrank.training.correct import correct_files
+    from onnx_lowrank.pipelines.correct import correct as run
 
     with show_progress(quiet=quiet) as progress:
-        corrections = correct_files(
+        result = run(
             original,
             compressed,
-            output,
             data=data,
             preprocess=preprocess,
             limit=limit,
-            seed=seed,
-            force=force,
             engine=engine,
+            seed=seed,
             progress=progress,
         )
-    found = {"corrections": [asdict(each) for each in corrections], "output": str(output)}
+    result.save(output, force=force)
+    found = {"corrections": [asdict(each) for each in result.corrections], "output": str(output)}
     print_result(
         lambda: measured("correct", found, provider=engine),
-        lambda: _print_table(corrections, output),
+        lambda: _print_table(result.corrections, output),
         as_json=as_json,
         quiet=quiet,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +20,7 @@ from onnx_lowrank.cli.options import (
     read_counts,
 )
 from onnx_lowrank.cli.output import print_result, show_progress
+from onnx_lowrank.training.settings import Device, LossName, Optimiser, Part
 
 if TYPE_CHECKING:
     from onnx_lowrank.training.run import FinetuneReport
@@ -42,7 +43,7 @@ def finetune(
         Writes(over="compressed"),
     ],
     train: Annotated[
-        str,
+        Part,
         typer.Option(
             "--train",
             metavar="factors|above|both",
@@ -50,7 +51,7 @@ def finetune(
         ),
     ] = "factors",
     loss: Annotated[
-        str | None,
+        LossName | None,
         typer.Option(
             "--loss",
             metavar="labels|distill|both",
@@ -58,7 +59,7 @@ def finetune(
         ),
     ] = None,
     optimiser: Annotated[
-        str, typer.Option("--optimiser", metavar="adamw|sgd", help="SGD has momentum 0.9.")
+        Optimiser, typer.Option("--optimiser", metavar="adamw|sgd", help="SGD has momentum 0.9.")
     ] = "adamw",
     rate: Rate = None,
     epochs: Annotated[
@@ -85,7 +86,7 @@ def finetune(
         typer.Option("--recompute", help="Keep few activations: less memory, more time."),
     ] = False,
     device: Annotated[
-        str, typer.Option("--device", metavar="cpu|cuda", help="Where torch computes.")
+        Device, typer.Option("--device", metavar="cpu|cuda", help="Where torch computes.")
     ] = "cpu",
     seed: Seed = 0,
     force: Annotated[
@@ -96,12 +97,10 @@ def finetune(
 ) -> int:
     """Train a compressed model to give back what it lost; only the values of weights change."""
     from onnx_lowrank.documents import measured
-    from onnx_lowrank.training import require_torch
+    from onnx_lowrank.pipelines.finetune import finetune as run
 
     counts = read_counts("--batch", batch, most=MOST_BATCH)
     sizes = tuple(each for each in counts if each is not None)
-    require_torch()
-    from onnx_lowrank.training.run import finetune as run
 
     with show_progress(quiet=quiet) as progress:
         result = run(
@@ -111,9 +110,9 @@ def finetune(
             val=val,
             preprocess=preprocess,
             limit=limit,
-            part=cast("Any", train),  # choices are checked there
-            loss=cast("Any", loss),
-            optimiser=cast("Any", optimiser),
+            part=train,
+            loss=loss,
+            optimiser=optimiser,
             rate=rate,
             epochs=epochs,
             batch=sizes,

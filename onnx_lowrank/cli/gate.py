@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, ParamSpec, TypeVar, get_type_hints
 
 from onnx_lowrank.files import Input, Output
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 # Options that name data, files or callables by a text.
 SOURCES = ("data", "calibrate", "val", "labels", "score", "preprocess")
@@ -42,31 +45,33 @@ def outputs_of(command: Callable[..., Any]) -> dict[str, Writes]:
     }
 
 
-def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
+def guarded(command: Callable[P, T]) -> Callable[P, T]:
     """Return the command with its files checked before any work."""
     marks = outputs_of(command)
     if not marks:
         return command
 
     @wraps(command)
-    def run(**options: Any) -> Any:
+    def run(*arguments: P.args, **options: P.kwargs) -> T:
         from onnx_lowrank.pipelines.outputs import check_files
 
         outputs = []
         for name, mark in marks.items():
-            if options[name] is not None:
-                over = None if mark.over is None else options[mark.over]
+            path, over = options[name], options[mark.over] if mark.over is not None else None
+            if path is not None:
+                assert isinstance(path, Path)
+                assert over is None or isinstance(over, Path)
                 force = bool(options.get("force"))
-                outputs.append(Output(_option(name), options[name], mark.names, over, force))
+                outputs.append(Output(_option(name), path, mark.names, over, force))
         own = {mark.over for mark in marks.values()}
         check_files(outputs, list(_inputs(options, marks, own)))
-        return command(**options)
+        return command(*arguments, **options)
 
     return run
 
 
 def _inputs(
-    options: Mapping[str, Any], marks: Mapping[str, Writes], own: set[str | None]
+    options: Mapping[str, object], marks: Mapping[str, Writes], own: set[str | None]
 ) -> Iterator[Input]:
     for name, value in options.items():
         what = "is the input itself" if name in own else f"is read, as {_option(name)}"

@@ -210,11 +210,14 @@ def read_tolerance(
     """Return the tolerance of the bounds given; None, which stands for the default, for none."""
     if min_sqnr is max_drop is min_top1 is None:
         return None
-    drop = "max_drop" if score is None else "max_score_drop"
-    given: dict[str, Any] = {"min_sqnr_db": min_sqnr, drop: max_drop, "min_top1": min_top1}
     from onnx_lowrank.measure.verification import Tolerance
 
-    return Tolerance(**given)
+    return Tolerance(
+        min_sqnr_db=min_sqnr,
+        max_drop=max_drop if score is None else None,
+        min_top1=min_top1,
+        max_score_drop=None if score is None else max_drop,
+    )
 
 
 def read_counts(option: str, text: str | None, *, most: int) -> tuple[int | None, ...]:

@@ -6,12 +6,15 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TextIO, TypeVar
 
 from onnx_lowrank.text import printable
 
 if TYPE_CHECKING:
     from onnx_lowrank.types import Progress
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 # Seconds of steps that the time left is told from: a step, such as a fit, may take minutes.
 _SPEED_OVER = 3600.0
@@ -46,10 +49,11 @@ def show_progress(*, quiet: bool = False) -> Iterator[Progress]:
     )
 
     from onnx_lowrank.report.console import open_console
+    from onnx_lowrank.types import silent
 
     console = open_console(stderr=True)
     if quiet or not console.is_terminal:
-        yield lambda step, done, total: None
+        yield silent
         return
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -75,13 +79,13 @@ def show_progress(*, quiet: bool = False) -> Iterator[Progress]:
         yield show
 
 
-def noted(command: Callable[..., Any]) -> Callable[..., Any]:
+def noted(command: Callable[P, T]) -> Callable[P, T]:
     """Return the command with what the library warns of, such as repairs, as notes on stderr."""
 
     @wraps(command)
-    def run(**options: Any) -> Any:
+    def run(*arguments: P.args, **options: P.kwargs) -> T:
         with _notes(quiet=bool(options.get("quiet"))):
-            return command(**options)
+            return command(*arguments, **options)
 
     return run
 
@@ -94,7 +98,14 @@ def _notes(*, quiet: bool) -> Iterator[None]:
 
     said = set()
 
-    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
         if not quiet and str(message) not in said:
             said.add(str(message))
             say(f"note: {message}", console=open_console(stderr=True))
@@ -102,5 +113,5 @@ def _notes(*, quiet: bool) -> Iterator[None]:
     with warnings.catch_warnings():
         for kind in (CacheWarning, RepairWarning):
             warnings.simplefilter("always", kind)
-        warnings.showwarning = cast("Any", show)
+        warnings.showwarning = show
         yield

@@ -43,11 +43,11 @@ def profile(
 ) -> None:
     """Measure the forward time of every layer: mean, deviation, share, and speed."""
     from onnx_lowrank.documents import document
-    from onnx_lowrank.measure import profiling
+    from onnx_lowrank.pipelines.profile import profile as run
     from onnx_lowrank.report import profile_tables
 
     with show_progress(quiet=quiet) as progress:
-        report = profiling.profile(
+        report = run(
             model,
             compare=compare,
             engine=engine,

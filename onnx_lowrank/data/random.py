@@ -12,6 +12,8 @@ from onnx_lowrank.data.dataset import Dataset, Sample, batched_inputs
 from onnx_lowrank.errors import DataError
 from onnx_lowrank.runtime import TensorInfo, fix_shapes
 
+RANDOM_SAMPLES = 8  # enough to see a wrong rewrite; what it loses on real inputs takes data
+
 
 def random_dataset(
     inputs: Sequence[TensorInfo],

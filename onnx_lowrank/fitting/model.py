@@ -31,7 +31,7 @@ from onnx_lowrank.rewriting.forms import STANDARD
 from onnx_lowrank.rewriting.rewrite import replace_layers
 from onnx_lowrank.runtime.engines import CPU, Engine
 from onnx_lowrank.schemes.dense import Dense
-from onnx_lowrank.types import Progress
+from onnx_lowrank.types import Progress, silent
 
 MetricName = Literal["covariance", "mahalanobis", "combined"]
 # From a classifier, samples and names of layers to the metrics of the gradients, by layer name.
@@ -113,7 +113,7 @@ def fit_model(
     calibration: Calibration | None = None,
     seed: int = 0,
     starts: Mapping[str, LayerFit] = MappingProxyType({}),
-    progress: Progress = lambda step, done, total: None,
+    progress: Progress = silent,
 ) -> ModelFits:
     """Fit every layer that a plan replaces.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,14 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnx_lowrank.data import Preprocess, open_dataset, random_dataset
+from onnx_lowrank.data import DataOptions
 from onnx_lowrank.data.dataset import batched_inputs, rows_of
 from onnx_lowrank.errors import DataError, ModelError
 from onnx_lowrank.graph.batch import set_batch
 from onnx_lowrank.graph.gate import open_model
 from onnx_lowrank.graph.io import save_model
 from onnx_lowrank.measure.verification.comparison import OutputStatistics
-from onnx_lowrank.runtime import fix_shapes, model_inputs
+from onnx_lowrank.runtime import model_inputs
 from onnx_lowrank.runtime.runner import OrtRunner
 from onnx_lowrank.types import Feeds, ModelSource
 
@@ -95,7 +95,7 @@ class Workload:
         if changed is self.model:
             return self
         old, new = (
-            (model, make_feeds(model, None, input_shapes=input_shapes, seed=seed))
+            (model, make_feeds(model, None, DataOptions(input_shapes=input_shapes, seed=seed)))
             for model in (self.model, changed)
         )
         if not _agree(old, new):
@@ -107,13 +107,7 @@ class Workload:
 
 
 def make_feeds(
-    model: onnx.ModelProto,
-    batch: int | None,
-    *,
-    data: Any = None,
-    preprocess: Preprocess | str | None = None,
-    input_shapes: Mapping[str, Sequence[int]] | None = None,
-    seed: int = 0,
+    model: onnx.ModelProto, batch: int | None, options: DataOptions
 ) -> dict[str, NDArray[Any]]:
     """Return inputs for one run of a model.
 
@@ -124,12 +118,8 @@ def make_feeds(
     batch : int or None
         Samples at once; None is the number that the model fixes, or 1. Another number than the one
         that the model fixes is an error.
-    data, preprocess : optional
-        As of `onnx_lowrank.data.open_dataset`; random samples if not given.
-    input_shapes : mapping of str to sequence of int, optional
-        Input name -> full shape, for sizes that the model leaves open.
-    seed : int
-        Seed of random samples.
+    options : DataOptions
+        Where the first `batch` samples come from; random ones where it has no source.
 
     Raises
     ------
@@ -138,7 +128,7 @@ def make_feeds(
     """
     inputs = model_inputs(model)
     batched = batched_inputs(inputs)
-    shapes = {name: tuple(shape) for name, shape in (input_shapes or {}).items()}
+    shapes = {name: tuple(shape) for name, shape in (options.input_shapes or {}).items()}
     fixed = next(
         (i.shape[0] for i in inputs if batched[i.name] and i.shape and isinstance(i.shape[0], int)),
         None,
@@ -148,19 +138,8 @@ def make_feeds(
     if fixed is not None and fixed != batch:
         raise DataError(f"the model takes {fixed} samples at once, not {batch}")
     shapes = {n: (batch, *s[1:]) if batched.get(n) else s for n, s in shapes.items()}
-    if data is None:
-        dataset = random_dataset(inputs, count=batch, seed=seed, input_shapes=shapes, batch=batch)
-    else:
-        dataset = open_dataset(
-            data,
-            fix_shapes(inputs, shapes),
-            preprocess=preprocess,
-            batch=batch,
-            limit=batch,
-            strict=True,
-            seed=seed,
-        )
-    found = next(iter(dataset))
+    wanted = replace(options, input_shapes=shapes, batch=batch, limit=batch, strict=True)
+    found = next(iter(wanted.open(inputs, random=True)))
     if found.samples != batch:
         raise DataError(
             f"the first {batch} samples do not fit into one batch; give samples of one size"

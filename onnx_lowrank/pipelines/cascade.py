@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 
 from onnx_lowrank.cache import Arrays, Cache, key_of
-from onnx_lowrank.data import Preprocess, open_dataset
+from onnx_lowrank.data import DataOptions, Preprocess
 from onnx_lowrank.errors import ModelError, PlanError
 from onnx_lowrank.files import source_path
 from onnx_lowrank.fitting.statistics.jobs import Survey
@@ -28,16 +28,21 @@ from onnx_lowrank.planning.cost import plan_costs, total_cost
 from onnx_lowrank.rewriting.forms import STANDARD
 from onnx_lowrank.runtime import model_inputs
 from onnx_lowrank.training import require_torch
-from onnx_lowrank.types import ModelSource, Progress
+from onnx_lowrank.training.settings import (
+    BATCH,
+    RATES,
+    LossName,
+    Part,
+    Schedule,
+    TrainingSettings,
+)
+from onnx_lowrank.types import ModelSource, Progress, silent
 
 if TYPE_CHECKING:
-    from onnx_lowrank.training.losses import LossName
-    from onnx_lowrank.training.parameters import Part
     from onnx_lowrank.training.train import Score
 
 # Samples for statistics: the fits shrink what few samples estimate badly.
 STATISTICS_LIMIT = 300
-BATCH = 64
 FORMAT = 1  # of a cached stage, and of the arithmetic behind it
 
 
@@ -121,7 +126,7 @@ def cascade(
     batch: int = BATCH,
     seed: int = 0,
     checkpoint: Path | None = None,
-    progress: Progress = lambda step, done, total: None,
+    progress: Progress = silent,
 ) -> CascadeResult:
     """Approximate the layers of a plan bottom-up, as Denton et al. did (2014, section 4.1).
 
@@ -159,8 +164,14 @@ def cascade(
     """
     require_torch()
     from onnx_lowrank.training.correct import correct
-    from onnx_lowrank.training.run import finetune
+    from onnx_lowrank.training.run import finetune_model
 
+    training = DataOptions(data=data, preprocess=preprocess, limit=limit, seed=seed)
+    validation = DataOptions(data=val, preprocess=preprocess, seed=seed)
+    schedule = Schedule(
+        rate=RATES["adamw"] if rate is None else rate, epochs=epochs, batches=(batch,), seed=seed
+    )
+    settings = TrainingSettings(part=part, loss=loss, schedule=schedule)
     original = open_model(model)
     layers = find_layers(original, input_shapes=input_shapes, check_values=True)
     decided = resolve_plan(layers, plan)
@@ -170,19 +181,18 @@ def cascade(
         if form not in (None, STANDARD.name):
             raise PlanError(f"a cascade trains standard ops; leave out @{form} for layer '{name}'")
     inputs = model_inputs(original)
-    known = open_dataset(data, inputs, preprocess=preprocess, batch=batch).samples
+    known = replace(training, limit=None, batch=batch).open(inputs).samples
     most = statistics_limit or (STATISTICS_LIMIT if known is None else min(known, STATISTICS_LIMIT))
-    samples = open_dataset(data, inputs, preprocess=preprocess, limit=most, batch=batch, seed=seed)
+    samples = replace(training, limit=most, batch=batch).open(inputs)
     saved = None
     if checkpoint is not None:
         progress("reading the data", 0, len(decided.chosen))
-        taken = open_dataset(data, inputs, preprocess=preprocess, limit=limit, seed=seed)
-        held_out = open_dataset(val, inputs, preprocess=preprocess)
-        surveys = [Survey.of(each) for each in (samples, taken, held_out)]
+        seen = (samples, training.open(inputs), validation.open(inputs))
+        surveys = [Survey.of(each) for each in seen]
         digests = [each for survey in surveys for each in (survey.digest, survey.labels)]
         model_bytes = original.SerializeToString(deterministic=True)
-        settings = (part, loss, rate, epochs, batch, seed, sorted((input_shapes or {}).items()))
-        saved = _Checkpoint(checkpoint, key_of("cascade", FORMAT, model_bytes, *digests, *settings))
+        chosen = (part, loss, rate, epochs, batch, seed, sorted((input_shapes or {}).items()))
+        saved = _Checkpoint(checkpoint, key_of("cascade", FORMAT, model_bytes, *digests, *chosen))
     tuned, stages = original, []
     for done, (name, scheme) in enumerate(decided.chosen.items()):
 
@@ -209,23 +219,16 @@ def cascade(
             correct(original, fitted, samples, progress=show)
             if saved is not None:
                 saved.put_fitted(fitted)
-        result = finetune(
+        tuned = open_model(fitted, "the compressed model")
+        report = finetune_model(
             original,
-            fitted,
-            data=data,
-            val=val,
-            preprocess=preprocess,
-            limit=limit,
-            part=part,
-            loss=loss,
-            rate=rate,
-            epochs=epochs,
-            batch=batch,
-            seed=seed,
-            checkpoint=None if saved is None else saved.training,
+            tuned,
+            training,
+            validation,
+            replace(settings, checkpoint=None if saved is None else saved.training),
             progress=show,
         )
-        tuned, scores = result.model, (result.report.history[0], result.report.best)
+        scores = (report.history[0], report.best)
         stages.append(Stage(name, scheme.spec, *scores))
         if saved is not None:
             saved.leave(tuned, scores)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from onnx_lowrank.data import Preprocess, open_dataset
+from onnx_lowrank.data import DataOptions, Preprocess
 from onnx_lowrank.errors import DataError, PlanError
 from onnx_lowrank.files import source_path
 from onnx_lowrank.fitting.model import Calibration, MetricName, fit_model
@@ -21,18 +22,17 @@ from onnx_lowrank.pipelines.result import (
     CostReport,
     FileBytes,
 )
-from onnx_lowrank.pipelines.verify import opened_data
 from onnx_lowrank.planning.cost import plan_costs
 from onnx_lowrank.rewriting.form import Replacement
 from onnx_lowrank.rewriting.forms import default_form, plan_forms
 from onnx_lowrank.rewriting.passes.normalize import normalised
 from onnx_lowrank.rewriting.rewrite import rewrite
-from onnx_lowrank.runtime import fix_shapes, model_inputs
+from onnx_lowrank.runtime import model_inputs
 from onnx_lowrank.runtime.engines import open_engine, statistics_note
 from onnx_lowrank.runtime.library import Lowering
 from onnx_lowrank.step_seconds import StepSeconds
 from onnx_lowrank.training.gradients import layer_gradients
-from onnx_lowrank.types import ModelSource, Progress
+from onnx_lowrank.types import ModelSource, Progress, silent
 
 
 def compress(
@@ -55,7 +55,7 @@ def compress(
     lowering: Lowering = "standard",
     engine: str = "cpu",
     seed: int = 0,
-    progress: Progress = lambda step, done, total: None,
+    progress: Progress = silent,
 ) -> CompressResult:
     """Replace layers of a model by low-rank subgraphs and compare the result with the original.
 
@@ -107,6 +107,15 @@ def compress(
         The engine is unknown, missing or does not work.
     """
     seconds = StepSeconds()
+    evaluation = DataOptions(
+        data=data,
+        preprocess=preprocess,
+        labels_from=labels_from,
+        strict=strict,
+        limit=limit,
+        input_shapes=input_shapes,
+        seed=seed,
+    )
     where = open_engine(engine)
     where.require()
     form = default_form(lowering, where)
@@ -117,28 +126,21 @@ def compress(
     forms = plan_forms(decided.forms, form, where)
     if not decided.chosen:
         raise PlanError(_nothing_replaced({d.layer: d.reason for d in decided.decisions}))
-    dataset = (
-        opened_data(original, data, preprocess, labels_from, strict, input_shapes, limit, seed)
-        if verification
-        else None
-    )
+    inputs = model_inputs(original)
+    dataset = evaluation.open(inputs, random=True) if verification else None
 
     steps = len(decided.chosen) + 3
     samples = None
     if calibration is not None:
-        inputs = fix_shapes(model_inputs(original), input_shapes or {})
-        calibrated = open_dataset(
-            calibration,
-            inputs,
-            preprocess=preprocess,
+        calibrated = replace(
+            evaluation,
+            data=calibration,
             limit=calibration_limit,
             # Of no use to the covariance: then they need not be right either.
             labels_from="none" if metric == "covariance" else None,
-            strict=strict,
-            seed=seed,
         )
         samples = Calibration(
-            calibrated,
+            calibrated.open(inputs),
             asymmetric=asymmetric,
             cache_dir=cache_dir,
             metric=metric or "covariance",

@@ -7,18 +7,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import onnx
-
-from onnx_lowrank.data import Dataset, Preprocess, open_dataset, random_dataset
+from onnx_lowrank.data import DataOptions, Preprocess
 from onnx_lowrank.graph.gate import read_model
 from onnx_lowrank.measure.score import Score, ScoreSource
 from onnx_lowrank.measure.verification import Tolerance, VerifyReport
 from onnx_lowrank.measure.verification import verify as verify_models
-from onnx_lowrank.runtime import fix_shapes, model_inputs
+from onnx_lowrank.runtime import model_inputs
 from onnx_lowrank.runtime.engines import open_engine
 from onnx_lowrank.types import ModelSource
-
-RANDOM_SAMPLES = 8  # enough to see a wrong rewrite; what it loses on real inputs takes data
 
 
 def verify(
@@ -72,13 +68,20 @@ def verify(
     ProviderError
         The engine is unknown, missing or does not work.
     """
+    samples = DataOptions(
+        data=data,
+        preprocess=preprocess,
+        labels_from=labels_from,
+        strict=strict,
+        limit=limit,
+        input_shapes=input_shapes,
+        seed=seed,
+    )
     engines = None if engine is None else (open_engine(engine),)
     for each in engines or ():
         each.require()
     reference, other = read_model(original), read_model(compressed)
-    dataset = opened_data(
-        reference.model, data, preprocess, labels_from, strict, input_shapes, limit, seed
-    )
+    dataset = samples.open(model_inputs(reference.model), random=True)
     opened = None if score is None else Score.open(score)
     report = verify_models(
         reference.model,
@@ -91,28 +94,3 @@ def verify(
     repaired = [f"the original: {note}" for note in reference.notes]
     repaired += [f"the compressed model: {note}" for note in other.notes]
     return replace(report, notes=(*repaired, *report.notes))
-
-
-def opened_data(
-    model: onnx.ModelProto,
-    data: Any,
-    preprocess: Preprocess | str | None,
-    labels_from: str | os.PathLike[str] | None,
-    strict: bool,
-    input_shapes: Mapping[str, tuple[int, ...]] | None,
-    limit: int | None,
-    seed: int,
-) -> Dataset:
-    """Return a data set for the inputs of a model; seeded random inputs where there is no data."""
-    inputs = fix_shapes(model_inputs(model), input_shapes or {})
-    if data is None:
-        return random_dataset(inputs, count=limit or RANDOM_SAMPLES, seed=seed)
-    return open_dataset(
-        data,
-        inputs,
-        preprocess=preprocess,
-        labels_from=labels_from,
-        strict=strict,
-        limit=limit,
-        seed=seed,
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import onnx
 
 from onnx_lowrank.cache import Cache, default_folder
-from onnx_lowrank.data import Dataset, Preprocess, open_dataset
+from onnx_lowrank.data import DataOptions, Dataset, Preprocess
 from onnx_lowrank.data.split import fewest_samples, split
 from onnx_lowrank.errors import DataError, PlanError
 from onnx_lowrank.files import source_path
@@ -42,7 +43,7 @@ from onnx_lowrank.search.search_space import searched
 from onnx_lowrank.search.settings import SETTINGS, SearchSettings
 from onnx_lowrank.search.timing import Stopwatch
 from onnx_lowrank.step_seconds import StepSeconds
-from onnx_lowrank.types import ModelSource, Progress
+from onnx_lowrank.types import ModelSource, Progress, silent
 
 # Of the data for the search; of all data where none is set apart for the verdict.
 SEARCH_SHARES = (0.45, 0.55)
@@ -71,7 +72,7 @@ def compress_to_budget(
     cache_dir: Path | None = None,
     seed: int = 0,
     settings: SearchSettings = SETTINGS,
-    progress: Progress = lambda step, done, total: None,
+    progress: Progress = silent,
 ) -> BudgetResult:
     """Find and build the fastest model within a budget.
 
@@ -129,6 +130,15 @@ def compress_to_budget(
         If an input is at fault; the message names the remedy.
     """
     seconds = StepSeconds()
+    samples = DataOptions(
+        data=data,
+        preprocess=preprocess,
+        labels_from=labels_from,
+        strict=strict,
+        limit=limit,
+        input_shapes=input_shapes,
+        seed=seed,
+    )
     # By latencies of another machine nothing runs in its engine here.
     table = latency if isinstance(latency, SavedLatencies) else None
     here = open_engine("cpu" if table is not None else engine, threads)
@@ -149,7 +159,8 @@ def compress_to_budget(
                 "saved latencies are of standard ops; leave out the lowering, or the latencies"
             )
         input_shapes = input_shapes or table.input_shapes or None
-        _check_latency(table, original, threads, engine, input_shapes, seed)
+        samples = replace(samples, input_shapes=input_shapes)
+        _check_latency(table, original, threads, engine, samples)
     layers = find_layers(original, input_shapes=input_shapes)
     inputs = fix_shapes(model_inputs(original), input_shapes or {})
     budget.check_countable(
@@ -159,27 +170,14 @@ def compress_to_budget(
             for info in inputs
         ),
     )
-
-    def opened(source: Any, limit: int | None) -> Dataset:
-        return open_dataset(
-            source,
-            inputs,
-            preprocess=preprocess,
-            limit=limit,
-            labels_from=labels_from,
-            strict=strict,
-            seed=seed,
-        )
-
     if calibration is None:
         fitting, selection, verdict = _divided(
-            opened(data, limit), ALL_SHARES, "fits, search and verdict"
+            samples.open(inputs), ALL_SHARES, "fits, search and verdict"
         )
     else:
-        fitting, selection = _divided(
-            opened(calibration, calibration_limit), SEARCH_SHARES, "fits and search"
-        )
-        verdict = opened(data, limit)
+        others = replace(samples, data=calibration, limit=calibration_limit)
+        fitting, selection = _divided(others.open(inputs), SEARCH_SHARES, "fits and search")
+        verdict = samples.open(inputs)
 
     store = Cache((cache_dir or default_folder()) / "search")
     if isinstance(latency, SavedLatencies):
@@ -272,11 +270,10 @@ def _check_latency(
     original: onnx.ModelProto,
     threads: int | None,
     engine: str,
-    input_shapes: Mapping[str, tuple[int, ...]] | None,
-    seed: int,
+    samples: DataOptions,
 ) -> None:
     """Raise PlanError where latencies are of another model, or of other settings than asked for."""
-    feeds = make_feeds(original, latency.batch, input_shapes=input_shapes, seed=seed)
+    feeds = make_feeds(original, latency.batch, replace(samples, data=None))
     if model_key(original, feeds) != latency.model:
         raise PlanError(
             f"the latencies are those of {latency.name}, which is another model, input shape or "

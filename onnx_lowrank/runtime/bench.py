@@ -21,7 +21,7 @@ from onnx_lowrank.errors import ModelError
 from onnx_lowrank.runtime.machine import Noise, NoiseMeter
 from onnx_lowrank.runtime.runner import Runner
 from onnx_lowrank.runtime.statistics import Latency, Seconds
-from onnx_lowrank.types import Progress
+from onnx_lowrank.types import Progress, silent
 
 BLOCK_SECONDS = 0.02
 MAX_BLOCK_RUNS = 500
@@ -81,7 +81,7 @@ def measure(
     seconds: float,
     one_thread: bool,
     rng: np.random.Generator,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> tuple[tuple[Timing, ...], Noise]:
     """Time contenders against each other.
 
@@ -97,7 +97,7 @@ def measure(
         Whether runs keep exactly one processor busy.
     rng : numpy.random.Generator
         Draws the orders.
-    progress : callable, optional
+    progress : callable
         Called with a sentence, the number of repeats done, and their total.
 
     Raises
@@ -111,8 +111,7 @@ def measure(
     meter = NoiseMeter(one_thread=one_thread)
     rounds = 0
     for repeat in range(repeats):
-        if progress is not None:
-            progress(f"timing, repeat {repeat + 1}", repeat, repeats)
+        progress(f"timing, repeat {repeat + 1}", repeat, repeats)
         for index in rng.permutation(len(states)):
             states[index].load()
         if repeat == 0:

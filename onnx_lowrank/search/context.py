@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 
 from onnx_lowrank.cache import Cache
-from onnx_lowrank.data import Dataset
+from onnx_lowrank.data import DataOptions, Dataset
 from onnx_lowrank.graph.io import serialised_size
 from onnx_lowrank.graph.layers import Layer
 from onnx_lowrank.measure.score import Score
@@ -24,7 +24,7 @@ from onnx_lowrank.search.candidate import Chosen
 from onnx_lowrank.search.latency_source import LatencySource
 from onnx_lowrank.search.settings import SETTINGS, SearchSettings
 from onnx_lowrank.step_seconds import StepSeconds
-from onnx_lowrank.types import Progress
+from onnx_lowrank.types import Progress, silent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +117,7 @@ class SearchContext:
     score: Score | None = None
     kept: Mapping[str, str] = field(default_factory=dict)
     settings: SearchSettings = SETTINGS
-    progress: Progress = lambda step, done, total: None
+    progress: Progress = silent
     seconds: StepSeconds = field(default_factory=StepSeconds)
 
     def assemble(self, chosen: Chosen) -> onnx.ModelProto:
@@ -131,12 +131,8 @@ class SearchContext:
 
     def feeds(self) -> dict[str, NDArray[Any]]:
         """Return random inputs of the size that is timed."""
-        return make_feeds(
-            self.original,
-            self.latencies.batch,
-            input_shapes=self.input_shapes,
-            seed=self.options.seed,
-        )
+        drawn = DataOptions(input_shapes=self.input_shapes, seed=self.options.seed)
+        return make_feeds(self.original, self.latencies.batch, drawn)
 
     def _replaced(self, model: onnx.ModelProto, chosen: Chosen) -> onnx.ModelProto:
         values: dict[str, Replacement] = {name: c.replacement for name, c in chosen.items()}

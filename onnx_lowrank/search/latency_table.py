@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 
 from onnx_lowrank.cache import Cache, default_folder, key_of
+from onnx_lowrank.data import DataOptions
 from onnx_lowrank.errors import ModelError
 from onnx_lowrank.fitting.layer import LayerFit
 from onnx_lowrank.graph.gate import open_model
@@ -28,7 +29,7 @@ from onnx_lowrank.search.search_space import SearchSpace, search_space
 from onnx_lowrank.search.single_layer import replaced, single_layer_model, structure
 from onnx_lowrank.search.synthetic import synthetic_fits
 from onnx_lowrank.search.timing import Stopwatch
-from onnx_lowrank.types import Feeds, ModelSource, Progress
+from onnx_lowrank.types import Feeds, ModelSource, Progress, silent
 
 # Of each layer's multiply-adds, what the candidates of a whole model keep at least.
 LEVELS = (0.5, 0.25, 0.0)
@@ -58,7 +59,7 @@ def measure_latencies(
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     cache_dir: Path | None = None,
     seed: int = 0,
-    progress: Progress = lambda step, done, total: None,
+    progress: Progress = silent,
 ) -> SavedLatencies:
     """Time a model's layers, their candidates and some whole models on this machine.
 
@@ -101,7 +102,7 @@ def measure_latencies(
     if not found:
         why = next(iter(reasons.values()), "it has none")
         raise ModelError(f"the model has no layer that a search would look at: {why}")
-    feeds = make_feeds(original, batch, input_shapes=input_shapes, seed=seed)
+    feeds = make_feeds(original, batch, DataOptions(input_shapes=input_shapes, seed=seed))
     stopwatch = Stopwatch(where, seed)
     store = Cache((cache_dir or default_folder()) / "search")
     samples = batch_of(original, feeds)

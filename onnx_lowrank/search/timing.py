@@ -16,7 +16,7 @@ from onnx_lowrank.runtime.engines import CPU, Engine, keeps_one_core_busy
 from onnx_lowrank.runtime.statistics import MIN_REPEATS, log_ratios, ratio_interval
 from onnx_lowrank.search.settings import SETTINGS, SearchSettings
 from onnx_lowrank.search.single_layer import layer_feeds
-from onnx_lowrank.types import Feeds, Progress
+from onnx_lowrank.types import Feeds, Progress, silent
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Stopwatch:
         feeds: Feeds,
         *,
         seconds: float,
-        progress: Progress | None = None,
+        progress: Progress = silent,
     ) -> list[Timed]:
         """Time models against the first, until every ratio is known well enough.
 
@@ -55,7 +55,7 @@ class Stopwatch:
             One input for all.
         seconds : float
             Time for the runs of each, roughly, before a look at the intervals.
-        progress : callable, optional
+        progress : callable
             Called with a sentence, the number of repeats done, and their total.
 
         Returns
@@ -107,7 +107,7 @@ class Stopwatch:
         self,
         models: Sequence[tuple[onnx.ModelProto, Feeds]],
         seconds: float,
-        progress: Progress | None = None,
+        progress: Progress = silent,
     ) -> list[Timed]:
         most, narrow = self.settings.most_repeats, self.settings.narrow
         contenders = self._contenders(models)

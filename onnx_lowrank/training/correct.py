@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnx_lowrank.data import Dataset, Preprocess, open_dataset
+from onnx_lowrank.data import Dataset
 from onnx_lowrank.errors import DataError, ModelError
-from onnx_lowrank.files import Input, Output, check_outputs
 from onnx_lowrank.fitting.statistics.collect import open_with_outputs
-from onnx_lowrank.graph.check import check_model
 from onnx_lowrank.graph.edit import GraphEditor
-from onnx_lowrank.graph.gate import open_model
-from onnx_lowrank.graph.io import save_model
 from onnx_lowrank.graph.layers import attribute
 from onnx_lowrank.graph.ops import is_op
-from onnx_lowrank.runtime import Provider, model_inputs, require_provider
-from onnx_lowrank.runtime.engines import onnxruntime_provider
-from onnx_lowrank.types import Array, Progress
+from onnx_lowrank.runtime import Provider
+from onnx_lowrank.types import Array, Progress, silent
 
-BATCH = 32  # images that run at once
 _LAYERS = ("Conv", "Gemm", "MatMul")
 
 
@@ -55,7 +48,7 @@ def correct(
     dataset: Dataset,
     *,
     provider: Provider = "cpu",
-    progress: Progress = lambda step, done, total: None,
+    progress: Progress = silent,
 ) -> list[Correction]:
     """Correct biases, and what BatchNormalization subtracts and divides by, in place.
 
@@ -106,56 +99,6 @@ def correct(
         progress(f"correcting {tensor}", index, len(sites))
         found = _moments(compressed, dataset, {tensor: output}, provider)[tensor]
         done.append(_correct(compressed, tensor, output, expected[tensor], found))
-    return done
-
-
-def correct_files(
-    original: Path,
-    compressed: Path,
-    output: Path,
-    *,
-    data: Any,
-    preprocess: Preprocess | str | None = None,
-    limit: int | None = None,
-    seed: int = 0,
-    force: bool = False,
-    engine: str = "cpu",
-    progress: Progress = lambda step, done, total: None,
-) -> list[Correction]:
-    """Read two models, correct the compressed one and write it atomically; see above.
-
-    Parameters
-    ----------
-    original, compressed, output : path
-        Files; `force` allows the last two to be one.
-    data, preprocess, limit, seed
-        As of `open_dataset`.
-    force, progress
-        As of `save_model` and `correct`.
-    engine : {"cpu", "cuda"}
-        Where models run.
-
-    Raises
-    ------
-    ProviderError
-        The engine is not onnxruntime, is missing or does not work.
-    OutputError
-        The output cannot be written, or is an input.
-    """
-    written = Output("the output", output, replaces=compressed, force=force)
-    check_outputs(
-        [written], [Input("is the input itself", compressed), Input("is the original", original)]
-    )
-    provider = onnxruntime_provider(engine, "a correction")
-    require_provider(provider)
-    student = open_model(compressed, "the compressed model")
-    dataset = open_dataset(
-        data, model_inputs(student), preprocess=preprocess, limit=limit, batch=BATCH, seed=seed
-    )
-    reference = open_model(original, "the original")
-    done = correct(reference, student, dataset, provider=provider, progress=progress)
-    check_model(student)
-    save_model(student, output, source=compressed, force=force)
     return done
 
 

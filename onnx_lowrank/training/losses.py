@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import onnx
@@ -18,9 +17,9 @@ from onnx_lowrank.runtime import model_inputs
 from onnx_lowrank.training.classes import class_output, class_scores, score_tensor
 from onnx_lowrank.training.executor import Network
 from onnx_lowrank.training.parameters import shared_features
+from onnx_lowrank.training.settings import LossName
 from onnx_lowrank.types import Feeds
 
-LossName = Literal["labels", "distill", "both"]
 Labels = NDArray[np.int64]
 
 # Softer than the models' own: the order of the wrong classes tells how the original sees an image.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import onnx
 from onnx import helper
@@ -11,8 +9,7 @@ from onnx.inliner import inline_local_functions
 
 from onnx_lowrank.errors import ModelError
 from onnx_lowrank.graph.ops import is_op, standard_op
-
-Part = Literal["factors", "above", "both"]
+from onnx_lowrank.training.settings import Part
 
 # Inputs of a node that are weights.
 _WEIGHTS = {

@@ -17,7 +17,7 @@ from onnx_lowrank.graph.layers import Layer, attribute, find_layers
 from onnx_lowrank.training.check import check_forward
 from onnx_lowrank.training.classes import class_output, class_scores, score_tensor
 from onnx_lowrank.training.executor import Network
-from onnx_lowrank.types import Feeds, Progress
+from onnx_lowrank.types import Feeds, Progress, silent
 
 WRONG_LABELS = 3  # as Denton et al. took
 
@@ -28,7 +28,7 @@ def squared_gradients(
     layers: Sequence[str],
     *,
     wrong_labels: int = WRONG_LABELS,
-    progress: Progress = lambda step, done, total: None,
+    progress: Progress = silent,
 ) -> dict[str, NDArray[np.float64]]:
     """Return the mean over the data of the squared gradient by each weight.
 

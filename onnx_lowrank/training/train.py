@@ -6,78 +6,23 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from onnx_lowrank.bounds import MOST_BATCH, MOST_REPEATS, MOST_SEED, check_count, check_number
 from onnx_lowrank.data import Dataset
 from onnx_lowrank.errors import DataError
 from onnx_lowrank.files import UNREADABLE
 from onnx_lowrank.training.batches import Rows, shuffled, steps_of, whole_batches
 from onnx_lowrank.training.checkpoint import State, damaged, read_checkpoint, write_checkpoint
 from onnx_lowrank.training.losses import Loss
-from onnx_lowrank.types import Progress
+from onnx_lowrank.training.settings import Schedule
+from onnx_lowrank.types import Progress, silent
 
-Optimiser = Literal["adamw", "sgd"]
-RATES: dict[Optimiser, float] = {"adamw": 3e-4, "sgd": 1e-3}
 MOMENTUM = 0.9
 CHECKPOINT_EVERY = 100  # steps, and at the end of each epoch
-
-
-@dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """How weights are trained.
-
-    Attributes
-    ----------
-    optimiser : {"adamw", "sgd"}
-        SGD has momentum.
-    rate : float
-        Learning rate at the start; it falls to 0 along a cosine over all epochs.
-    epochs : int
-        Passes over the data.
-    batches : tuple of int
-        Samples of a step. Several sizes share the epochs evenly, in their order: with 4 epochs,
-        (32, 128) is 32 in the first two and 128 in the last two.
-    patience : int
-        Epochs without a better validation after which training stops.
-    seed : int
-        Orders the samples.
-
-    Raises
-    ------
-    DataError
-        A number is not finite or out of its range, or there are more sizes than epochs.
-    """
-
-    optimiser: Optimiser = "adamw"
-    rate: float = RATES["adamw"]
-    epochs: int = 3
-    batches: tuple[int, ...] = (64,)
-    patience: int = 2
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_number("rate", self.rate, "give a learning rate above 0", DataError, above=0)
-        check_count("epochs", self.epochs, DataError, most=MOST_REPEATS)
-        check_count("patience", self.patience, DataError)
-        check_number("seed", self.seed, "give 0 or more", DataError, least=0, most=MOST_SEED)
-        if not self.batches:
-            raise DataError("there is no batch of no samples; give sizes of 1 or more")
-        for size in self.batches:
-            check_count("the batch size", size, DataError, most=MOST_BATCH)
-        if len(self.batches) > self.epochs:
-            raise DataError(
-                f"{len(self.batches)} batch sizes cannot share {self.epochs} epochs; give at most "
-                "one size an epoch"
-            )
-
-    def batch(self, epoch: int) -> int:
-        """Return the samples of a step of an epoch, counted from 0."""
-        return self.batches[epoch * len(self.batches) // self.epochs]
 
 
 @dataclass(frozen=True)
@@ -166,7 +111,7 @@ def train(
     *,
     checkpoint: Path | None = None,
     run: str = "",
-    progress: Progress = lambda step, done, total: None,
+    progress: Progress = silent,
 ) -> Outcome:
     """Train weights in place and return the best ones found.
 

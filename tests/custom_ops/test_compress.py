@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import onnx_lowrank
 from onnx_lowrank.errors import PlanError
-from onnx_lowrank.measure.profiling import profile
+from onnx_lowrank.pipelines.profile import profile
 from onnx_lowrank.runtime import open_session
 from onnx_lowrank.runtime.library import PATH_VARIABLE
 

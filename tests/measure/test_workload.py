@@ -8,6 +8,7 @@ import onnx
 import pytest
 from onnx import parser
 
+from onnx_lowrank.data import DataOptions
 from onnx_lowrank.errors import DataError, ModelError
 from onnx_lowrank.measure.workload import Workload, batch_of, make_feeds, sqnr_db
 from onnx_lowrank.runtime import open_session
@@ -47,7 +48,7 @@ def test_another_batch_computes_the_same(residual_net: Build, old: int, new: int
     workload = Workload.open(residual_net(old))
     changed = workload.at_batch(new)
     assert changed.path is None
-    feeds = make_feeds(changed.model, new, seed=3)
+    feeds = make_feeds(changed.model, new, DataOptions(seed=3))
     assert batch_of(changed.model, feeds) == new
     scores = open_session(changed.model, threads=1).run(feeds)["scores"]
     one = open_session(residual_net(1), threads=1)
@@ -92,14 +93,17 @@ def test_a_model_that_cannot_run_at_another_batch_is_refused() -> None:
 
 def test_feeds_are_those_of_the_batch(residual_net: Build) -> None:
     free = residual_net("N")
-    three, five = make_feeds(free, 3, seed=1)["image"], make_feeds(free, 5, seed=1)["image"]
+    three, five = (
+        make_feeds(free, 3, DataOptions(seed=1))["image"],
+        make_feeds(free, 5, DataOptions(seed=1))["image"],
+    )
     assert three.shape == (3, 3, 32, 32)
     assert three.dtype == np.float32
     np.testing.assert_array_equal(three, five[:3])
-    assert make_feeds(free, None)["image"].shape[0] == 1
-    assert make_feeds(residual_net(4), None)["image"].shape[0] == 4
+    assert make_feeds(free, None, DataOptions())["image"].shape[0] == 1
+    assert make_feeds(residual_net(4), None, DataOptions())["image"].shape[0] == 4
     with pytest.raises(DataError, match="takes 4 samples at once, not 3"):
-        make_feeds(residual_net(4), 3)
+        make_feeds(residual_net(4), 3, DataOptions())
 
 
 def test_open_sizes_are_given_by_input_shapes() -> None:
@@ -110,16 +114,16 @@ def test_open_sizes_are_given_by_input_shapes() -> None:
         """
     )
     shapes = {"x": (1, 3, 20, 30)}
-    assert make_feeds(model, None, input_shapes=shapes)["x"].shape == (1, 3, 20, 30)
-    assert make_feeds(model, 4, input_shapes=shapes)["x"].shape == (4, 3, 20, 30)
+    assert make_feeds(model, None, DataOptions(input_shapes=shapes))["x"].shape == (1, 3, 20, 30)
+    assert make_feeds(model, 4, DataOptions(input_shapes=shapes))["x"].shape == (4, 3, 20, 30)
     with pytest.raises(DataError, match="--input-shape"):
-        make_feeds(model, 4)
+        make_feeds(model, 4, DataOptions())
 
 
 def test_feeds_from_data(residual_net: Build, tmp_path: Path) -> None:
     images = np.random.default_rng(0).standard_normal((6, 3, 32, 32)).astype(np.float32)
     np.savez(tmp_path / "data.npz", image=images)
-    feeds = make_feeds(residual_net("N"), 4, data=tmp_path / "data.npz")
+    feeds = make_feeds(residual_net("N"), 4, DataOptions(data=tmp_path / "data.npz"))
     assert feeds["image"].shape == (4, 3, 32, 32)
     rows = {row.tobytes() for row in images}
     assert all(row.tobytes() in rows for row in feeds["image"])

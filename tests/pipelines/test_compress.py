@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 
 import onnx_lowrank
 from onnx_lowrank.errors import ModelError, PlanError, RepairWarning
-from onnx_lowrank.measure.benchmarking import benchmark
+from onnx_lowrank.pipelines.benchmark import benchmark
 from onnx_lowrank.spectra import layer_spectra
 
 RNG = np.random.default_rng(0)

@@ -63,7 +63,8 @@ def trained(data: dict[str, Path]) -> onnx.ModelProto:
     from onnx_lowrank.runtime import model_inputs
     from onnx_lowrank.training.executor import Network, write_back
     from onnx_lowrank.training.losses import Loss
-    from onnx_lowrank.training.train import Schedule, train
+    from onnx_lowrank.training.settings import Schedule
+    from onnx_lowrank.training.train import train
 
     torch.set_num_threads(1)
     model = untrained()

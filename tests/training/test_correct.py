@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from builders import initializers, run, text_model
 
-sys.path.insert(0, str(Path(__file__).parent))
-
 from onnx_lowrank import compress
-from onnx_lowrank.cli import main
 from onnx_lowrank.data import open_dataset
 from onnx_lowrank.errors import DataError, ModelError
 from onnx_lowrank.graph.check import check_model
-from onnx_lowrank.graph.io import load_model, save_model
 from onnx_lowrank.runtime import model_inputs
 from onnx_lowrank.training import correct as training
 
@@ -130,33 +124,3 @@ def test_what_cannot_be_is_said(residual_net) -> None:  # type: ignore[no-untype
     huge = open_dataset([{"image": np.full_like(IMAGES, 1e38)}], model_inputs(model))
     with pytest.raises(DataError, match="NaN or Inf in tensor"):
         training.correct(model, compressed, huge)
-
-
-def test_accuracy_comes_back_without_training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pytest.importorskip("torch", reason="torch is not installed: extra finetune")
-    from digits import accuracy, splits, trained
-
-    data = splits(tmp_path)
-    original = trained(data)
-    plan = ["conv1=spatial:R=1", "conv2=tucker2:R1=5,R2=6"]
-    compressed = compress(original, plan=plan, verification=False).model
-    save_model(original, tmp_path / "net.onnx")
-    save_model(compressed, tmp_path / "small.onnx")
-    files = [str(tmp_path / name) for name in ("net.onnx", "small.onnx")]
-    command = ["correct", *files, "--data", str(data["train-unlabelled"])]
-    monkeypatch.setattr(
-        sys, "argv", ["onnx-lowrank", *command, "-o", str(tmp_path / "out.onnx"), "--limit", "500"]
-    )
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 0
-    assert "scores" in capsys.readouterr().out
-    lost = accuracy(original, data["test"]) - accuracy(compressed, data["test"])
-    left = accuracy(original, data["test"]) - accuracy(
-        load_model(tmp_path / "out.onnx"), data["test"]
-    )
-    # Standard error of a share of 397 images: 0.025.
-    assert lost > 0.1
-    assert left < lost - 2 * 0.025

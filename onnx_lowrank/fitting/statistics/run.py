@@ -16,7 +16,7 @@ from onnx_lowrank.fitting.statistics.stored import StoredStatistics, read_statis
 from onnx_lowrank.graph.digest import model_digest
 from onnx_lowrank.layer_errors import LAYER_ERRORS, layer_reason
 from onnx_lowrank.runtime.engines import CPU, Engine
-from onnx_lowrank.types import Progress
+from onnx_lowrank.types import Progress, silent
 
 FORMAT = 2  # of the stored entries and of the arithmetic behind them; part of their keys
 
@@ -30,7 +30,7 @@ def calibrate(
     engine: Engine = CPU,
     cache_dir: Path | None = None,
     survey: Survey | None = None,
-    progress: Progress = lambda step, done, total: None,
+    progress: Progress = silent,
 ) -> StoredStatistics:
     """Accumulate the moments of the input patches of layers.
 

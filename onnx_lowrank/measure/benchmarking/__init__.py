@@ -1,6 +1,5 @@
 """Latency and throughput of whole models against each other."""
 
-from onnx_lowrank.measure.benchmarking.compare import benchmark
 from onnx_lowrank.measure.benchmarking.result import BenchReport, ContenderResult, SettingResult
 
-__all__ = ["BenchReport", "ContenderResult", "SettingResult", "benchmark"]
+__all__ = ["BenchReport", "ContenderResult", "SettingResult"]

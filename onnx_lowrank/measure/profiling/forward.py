@@ -1,129 +1,134 @@
-"""`profile`: where the time of a forward pass goes, layer by layer."""
+"""Where the time of a forward pass goes, layer by layer."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
 
 from onnx_lowrank.bounds import (
-    MOST_BATCH,
     MOST_REPEATS,
     MOST_WORKERS,
     check_count,
     check_number,
 )
-from onnx_lowrank.data import Preprocess
 from onnx_lowrank.errors import OnnxLowRankError
 from onnx_lowrank.graph.layers import find_layers
 from onnx_lowrank.graph.ops import is_op
 from onnx_lowrank.measure.profiling.result import UNATTRIBUTED, ModelProfile, ProfileReport, Row
-from onnx_lowrank.measure.workload import Workload, batch_of, make_feeds
-from onnx_lowrank.runtime import check_provider, require_provider
+from onnx_lowrank.measure.workload import Workload, batch_of
+from onnx_lowrank.runtime import Provider, check_provider, require_provider
 from onnx_lowrank.runtime.attribution import assign_rows, attribute
 from onnx_lowrank.runtime.bench import drift
-from onnx_lowrank.runtime.engines import onnxruntime_provider
 from onnx_lowrank.runtime.machine import NoiseMeter, describe_machine
 from onnx_lowrank.runtime.peak import measure_peak
 from onnx_lowrank.runtime.profile import Executed, Recorder, Recording
 from onnx_lowrank.runtime.statistics import Latency
-from onnx_lowrank.types import Feeds, ModelSource, Progress
+from onnx_lowrank.types import Feeds, Progress, silent
 
 MIN_RUNS = 2
 
 
-def profile(
-    model: ModelSource,
-    *,
-    compare: ModelSource | None = None,
-    engine: str = "cpu",
-    threads: int | None = None,
-    batch: int | None = None,
-    runs: int = 8,
-    data: Any = None,
-    preprocess: Preprocess | str | None = None,
-    input_shapes: Mapping[str, Sequence[int]] | None = None,
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> ProfileReport:
-    """Measure the time of every layer of a model with onnxruntime's own profiler.
+@dataclass(frozen=True, kw_only=True)
+class ProfileSettings:
+    """Where models are profiled, and how often they run.
 
-    Parameters
+    Attributes
     ----------
-    model : path, bytes or ModelProto
-        The model.
-    compare : path, bytes or ModelProto, optional
-        A model made from it, which is measured by turns with it.
-    engine : {"cpu", "cuda"}
-        Where to run.
+    provider : {"cpu", "cuda"}
+        Where onnxruntime runs them.
     threads : int, optional
         Intra-op threads; onnxruntime's own choice by default.
-    batch : int, optional
-        Samples at once; by default the number that the model fixes, or 1.
     runs : int
         Runs to take mean and standard deviation of, `MIN_RUNS` or more.
-    data, preprocess, input_shapes, seed
-        As of `onnx_lowrank.measure.benchmarking.benchmark`.
-    progress : callable, optional
-        Called with a sentence, the number of runs done, and their total.
 
     Raises
     ------
     OnnxLowRankError
-        `runs` is too small.
-    ProviderError
-        The engine is not onnxruntime, is missing or was not used.
-    ModelError, DataError
-        A model or its inputs cannot be read or run.
+        A number is out of range.
     """
-    check_number(
-        "runs",
-        runs,
-        f"a standard deviation needs {MIN_RUNS} or more, up to {MOST_REPEATS}",
-        OnnxLowRankError,
-        least=MIN_RUNS,
-        most=MOST_REPEATS,
-    )
-    check_count("threads", threads, OnnxLowRankError, most=MOST_WORKERS)
-    check_count("batch", batch, OnnxLowRankError, most=MOST_BATCH)
-    provider = onnxruntime_provider(engine, "a profile")
+
+    provider: Provider = "cpu"
+    threads: int | None = None
+    runs: int = 8
+
+    def __post_init__(self) -> None:
+        check_number(
+            "runs",
+            self.runs,
+            f"a standard deviation needs {MIN_RUNS} or more, up to {MOST_REPEATS}",
+            OnnxLowRankError,
+            least=MIN_RUNS,
+            most=MOST_REPEATS,
+        )
+        check_count("threads", self.threads, OnnxLowRankError, most=MOST_WORKERS)
+
+
+def require_profiler(provider: Provider) -> tuple[str, ...]:
+    """Make ready what is profiled on, before any work; return what of it a report says.
+
+    Raises
+    ------
+    ProviderError
+        It is missing or does not work.
+    """
     check_provider(provider)
-    notes = []
-    if provider == "cuda":
-        # CUDA reads this when it starts: the profiler would else see launches end, not kernels.
-        os.environ.setdefault("CUDA_LAUNCH_BLOCKING", "1")
-        notes.append("every kernel was waited for (CUDA_LAUNCH_BLOCKING=1), in all runs")
-        notes.append("on CUDA: TF32 off, cuDNN's algorithms by exhaustive search, one stream")
-        require_provider(provider)
-    show = progress or (lambda step, done, total: None)
-    show("reading the model", 0, runs)
-    sources = [model] if compare is None else [model, compare]
-    workloads = [
-        Workload.open(source).at_batch(batch, input_shapes=input_shapes, seed=seed)
-        for source in sources
-    ]
-    feeds = make_feeds(
-        workloads[0].model,
-        batch,
-        data=data,
-        preprocess=preprocess,
-        input_shapes=input_shapes,
-        seed=seed,
+    if provider != "cuda":
+        return ()
+    # CUDA reads this when it starts: the profiler would else see launches end, not kernels.
+    os.environ.setdefault("CUDA_LAUNCH_BLOCKING", "1")
+    require_provider(provider)
+    return (
+        "every kernel was waited for (CUDA_LAUNCH_BLOCKING=1), in all runs",
+        "on CUDA: TF32 off, cuDNN's algorithms by exhaustive search, one stream",
     )
+
+
+def profile_models(
+    workloads: Sequence[Workload],
+    feeds: Feeds,
+    settings: ProfileSettings,
+    *,
+    notes: Sequence[str] = (),
+    progress: Progress = silent,
+) -> ProfileReport:
+    """Measure the time of every layer of one model, or of two by turns.
+
+    Parameters
+    ----------
+    workloads : sequence of Workload
+        A model, and possibly one made from it.
+    feeds : mapping of str to ndarray
+        Inputs of one run.
+    settings : ProfileSettings
+        Where they run, and how often.
+    notes : sequence of str
+        What the report says of that, as of `require_profiler`.
+    progress : callable
+        Called with a sentence, the number of runs done, and their total.
+
+    Raises
+    ------
+    ProviderError
+        The provider was not used.
+    ModelError
+        A model cannot be run.
+    """
+    provider, threads, runs = settings.provider, settings.threads, settings.runs
     samples = batch_of(workloads[0].model, feeds)
     named = [name_nodes(workload.model) for workload in workloads]
     recorders = [Recorder(proto, feeds, provider=provider, threads=threads) for proto in named]
     meter = NoiseMeter(one_thread=threads == 1 and provider == "cpu")
     for run in range(runs):
-        show(f"run {run + 1}", run, runs)
+        progress(f"run {run + 1}", run, runs)
         for recorder in recorders:
             meter.start()
             recorder.run()
             meter.stop()
-    show("measuring the peak", runs, runs)
+    progress("measuring the peak", runs, runs)
     profiles: list[ModelProfile] = []
     for workload, proto, recorder in zip(workloads, named, recorders, strict=True):
         owners = [row.name for row in profiles[0].rows if row.layer] if profiles else []
@@ -131,7 +136,7 @@ def profile(
         profiles.append(_profile(workload.name, proto, recording, feeds, samples, owners))
     return ProfileReport(
         model=profiles[0],
-        compared=profiles[1] if compare is not None else None,
+        compared=profiles[1] if len(profiles) > 1 else None,
         provider=provider,
         threads=threads,
         batch=samples,

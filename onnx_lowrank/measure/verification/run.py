@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_lowrank.data import Batch, Dataset, random_dataset
+from onnx_lowrank.data.random import RANDOM_SAMPLES
 from onnx_lowrank.errors import DataError, ProviderError
 from onnx_lowrank.measure.score import OutputRows, Score
 from onnx_lowrank.measure.verification.classification import Classification
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     import onnx
 
     Model = onnx.ModelProto | str | os.PathLike[str]
-
-RANDOM_SAMPLES = 8
 
 
 def verify(

@@ -42,7 +42,7 @@ from onnx_lowrank.rewriting.passes.normalize import normalisation
 from onnx_lowrank.runtime import Provider, require_provider
 from onnx_lowrank.runtime.engines import onnxruntime_provider, open_engine
 from onnx_lowrank.training.gradients import layer_gradients
-from onnx_lowrank.types import ModelSource, Progress
+from onnx_lowrank.types import ModelSource, Progress, silent
 
 METRICS = tuple(NEEDS)
 
@@ -61,7 +61,7 @@ def sweep(
     jobs: int = 1,
     engine: str = "cpu",
     seed: int = 0,
-    progress: Progress = lambda step, done, total: None,
+    progress: Progress = silent,
 ) -> SweepReport:
     """Fit layers with a grid of schemes, ranks and metrics, and measure each on held-out data.
 

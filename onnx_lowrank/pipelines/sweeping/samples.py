@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import onnx
 
-from onnx_lowrank.data import Dataset, Preprocess, open_dataset
+from onnx_lowrank.data import DataOptions, Dataset, Preprocess
 from onnx_lowrank.errors import DataError
 from onnx_lowrank.fitting.statistics import Survey
-from onnx_lowrank.runtime import fix_shapes, model_inputs
+from onnx_lowrank.runtime import model_inputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,25 +51,25 @@ class SweepData:
 
         Labels of the latter are of use to `gradients` alone.
         """
-        inputs = fix_shapes(model_inputs(model), dict(self.input_shapes or {}))
-
-        def opened(source: Any, limit: int | None, labels: Any) -> Dataset:
-            return open_dataset(
-                source,
-                inputs,
-                preprocess=self.preprocess,
-                limit=limit,
-                labels_from=labels,
-                strict=self.strict,
-                seed=seed,
-            )
-
-        held_out = opened(self.held_out, self.limit, self.labels_from)
-        if self.calibration is None:
-            return (held_out,)
-        return held_out, opened(
-            self.calibration, self.calibration_limit, None if gradients else "none"
+        inputs = model_inputs(model)
+        held_out = DataOptions(
+            data=self.held_out,
+            preprocess=self.preprocess,
+            labels_from=self.labels_from,
+            strict=self.strict,
+            limit=self.limit,
+            input_shapes=self.input_shapes,
+            seed=seed,
         )
+        if self.calibration is None:
+            return (held_out.open(inputs),)
+        calibration = replace(
+            held_out,
+            data=self.calibration,
+            labels_from=None if gradients else "none",
+            limit=self.calibration_limit,
+        )
+        return held_out.open(inputs), calibration.open(inputs)
 
 
 def look(datasets: Sequence[Dataset]) -> list[Survey]:

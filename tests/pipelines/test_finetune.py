@@ -11,19 +11,20 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from builders import initializers, without
 
 torch = pytest.importorskip("torch", reason="torch is not installed: extra finetune")
 
-sys.path.insert(0, str(Path(__file__).parent))
+TESTS = Path(__file__).parents[1]
+sys.path[:0] = [str(TESTS), str(TESTS / "training")]
 
+from builders import initializers, without
 from digits import accuracy, splits, trained
 
 from onnx_lowrank import compress
 from onnx_lowrank.cli import main
 from onnx_lowrank.errors import DataError, ModelError, OutputError, ProviderError
 from onnx_lowrank.graph.io import save_model
-from onnx_lowrank.training.run import FinetuneResult, finetune
+from onnx_lowrank.pipelines.finetune import FinetuneResult, finetune
 
 PLAN = ["conv1=spatial:R=1", "conv2=tucker2:R1=4,R2=5"]
 

@@ -11,7 +11,8 @@ import onnx
 import pytest
 
 from onnx_lowrank.errors import DataError, ModelError, OnnxLowRankError, ProviderError
-from onnx_lowrank.measure.benchmarking import BenchReport, benchmark
+from onnx_lowrank.measure.benchmarking import BenchReport
+from onnx_lowrank.pipelines.benchmark import benchmark
 from onnx_lowrank.runtime import available_providers
 from onnx_lowrank.runtime.memory import _STATUS
 
