@@ -1,7 +1,7 @@
-"""Fits on the workers of a Dask cluster: problems go out, factors come back and are cached.
+"""Fits on the workers of a Dask cluster: tasks go out, factors come back and are cached.
 
-A worker needs this package and nothing else: no folder is shared. Its problem travels inside the
-task, so that the scheduler can hand it to another one when a worker dies.
+A worker needs this package and nothing else: no folder is shared. The statistics travel inside the
+task, so that the scheduler can hand it to another worker when one dies.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import onnx_lowrank
 from onnx_lowrank.cache import Cache
 from onnx_lowrank.errors import ClusterError, OnnxLowRankError, describe_error
 from onnx_lowrank.fitting.arrays import to_arrays
-from onnx_lowrank.fitting.parallel import LayerProblem, fit_each, unfitted
+from onnx_lowrank.fitting.parallel import LayerTask, fit_each, unfitted
 from onnx_lowrank.layer_errors import LAYER_ERRORS
 from onnx_lowrank.types import Progress
 
@@ -41,7 +41,7 @@ Arrays = dict[str, NDArray[Any]]
 
 def fit_on_cluster(
     scheduler: str,
-    problems: Sequence[LayerProblem],
+    tasks: Sequence[LayerTask],
     store: Cache,
     *,
     seed: int,
@@ -53,7 +53,7 @@ def fit_on_cluster(
     ----------
     scheduler : str
         Address of the scheduler, such as ``tcp://host:8786``.
-    problems : sequence of LayerProblem
+    tasks : sequence of LayerTask
         What to fit; one task for each layer.
     store : Cache
         Caches fits, those of a layer as soon as they come back.
@@ -68,7 +68,7 @@ def fit_on_cluster(
         Dask is not installed, the scheduler cannot be reached or has no worker, the workers have
         another version of this package, or a task ended several workers.
     """
-    missing = unfitted(problems, store, seed)
+    missing = unfitted(tasks, store, seed)
     if not missing:
         return
     step = "fitting candidates on the cluster"
@@ -124,17 +124,17 @@ async def _greet(scheduler: str) -> None:
 
 
 def _results(
-    client: Any, scheduler: str, problems: Sequence[LayerProblem], seed: int
+    client: Any, scheduler: str, tasks: Sequence[LayerTask], seed: int
 ) -> Iterator[list[tuple[str, Arrays]]]:
-    """Yield the fits of each problem as they come back, whichever is first."""
-    left = iter(problems)
+    """Yield the fits of each task as they come back, whichever is first."""
+    left = iter(tasks)
     running = 0
     finished: SimpleQueue[Any] = SimpleQueue()
     last_seen = time.monotonic()
     while True:
         threads = sum(client.ncores().values())
-        for problem in islice(left, max(_AHEAD * max(threads, 1) - running, 0)):
-            future = client.submit(_fit, _packed(problem), seed, pure=False)
+        for task in islice(left, max(_AHEAD * max(threads, 1) - running, 0)):
+            future = client.submit(_fit, _packed(task), seed, pure=False)
             future.add_done_callback(finished.put)
             running += 1
         if not running:
@@ -152,19 +152,19 @@ def _results(
             )
 
 
-def _packed(problem: LayerProblem) -> LayerProblem:
-    """Return the problem with its statistics in it, which a worker could not read from here."""
-    return replace(problem, statistics={problem.name: problem.statistics[problem.name]})
+def _packed(task: LayerTask) -> LayerTask:
+    """Return the task with its statistics in it, which a worker could not read from here."""
+    return replace(task, statistics={task.name: task.statistics[task.name]})
 
 
-def _fit(problem: LayerProblem, seed: int) -> list[tuple[str, Arrays]]:
+def _fit(task: LayerTask, seed: int) -> list[tuple[str, Arrays]]:
     """Return the key and the arrays of every fit that succeeds; runs on a worker.
 
     Those that fail are tried again where the search runs, which says why.
     """
-    schemes = list(zip(problem.keys(seed), problem.schemes, strict=True))
+    schemes = list(zip(task.keys(seed), task.schemes, strict=True))
     try:
-        fits = fit_each(problem.name, schemes, problem.fit_problem(), seed=seed, reasons=[])
+        fits = fit_each(task.name, schemes, task.fit_problem(), seed=seed, reasons=[])
         return [(key, to_arrays(fit)) for key, fit in fits]
     except LAYER_ERRORS:
         return []

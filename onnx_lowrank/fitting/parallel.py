@@ -25,7 +25,7 @@ from onnx_lowrank.types import Progress
 
 
 @dataclass(frozen=True, eq=False)
-class LayerProblem:
+class LayerTask:
     """A layer to be fitted by several schemes.
 
     Attributes
@@ -83,7 +83,7 @@ class LayerProblem:
 
 
 def fit_all(
-    problems: Sequence[LayerProblem], store: Cache, *, seed: int, jobs: int, progress: Progress
+    tasks: Sequence[LayerTask], store: Cache, *, seed: int, jobs: int, progress: Progress
 ) -> tuple[dict[str, tuple[LayerFit, ...]], dict[str, str]]:
     """Fit every scheme of every layer; what the store holds is not fitted again.
 
@@ -91,7 +91,7 @@ def fit_all(
 
     Parameters
     ----------
-    problems : sequence of LayerProblem
+    tasks : sequence of LayerTask
         What to fit.
     store : Cache
         Caches fits, each as soon as it is done.
@@ -110,20 +110,20 @@ def fit_all(
         Why layers have none, by name.
     """
     # The largest first, so that none is left for one process at the end.
-    missing = unfitted(problems, store, seed)
+    missing = unfitted(tasks, store, seed)
     ordered = sorted(missing, key=lambda p: p.weight.size * p.weight[0].size, reverse=True)
-    work = (delayed(_fit_layer)(problem, store, seed) for problem in ordered)
+    work = (delayed(_fit_layer)(task, store, seed) for task in ordered)
     runner = Parallel(n_jobs=jobs, return_as="generator_unordered")
-    stored = len(problems) - len(missing)
-    progress("fitting candidates", stored, len(problems))
+    stored = len(tasks) - len(missing)
+    progress("fitting candidates", stored, len(tasks))
     reasons: dict[str, str] = {}
     with without_interrupts():
         results = runner(work)
     for done, (name, reason) in enumerate(results, start=stored + 1):
-        progress("fitting candidates", done, len(problems))
+        progress("fitting candidates", done, len(tasks))
         if reason is not None:
             reasons[name] = reason
-    found = {p.name: tuple(_read(store, p, seed)) for p in problems}
+    found = {p.name: tuple(_read(store, p, seed)) for p in tasks}
     fits = {name: each for name, each in found.items() if each}
     lost = next((name for name in found if name not in fits and name not in reasons), None)
     if lost is not None:
@@ -134,28 +134,28 @@ def fit_all(
     return fits, {name: reasons[name] for name in found if name not in fits}
 
 
-def unfitted(problems: Sequence[LayerProblem], store: Cache, seed: int) -> tuple[LayerProblem, ...]:
-    """Return the problems with those of their schemes of which the store has no fit."""
+def unfitted(tasks: Sequence[LayerTask], store: Cache, seed: int) -> tuple[LayerTask, ...]:
+    """Return the tasks with those of their schemes of which the store has no fit."""
     found = []
-    for problem in problems:
-        pairs = zip(problem.keys(seed), problem.schemes, strict=True)
-        schemes = [s for key, s in pairs if _stored(store, key, problem, s) is None]
+    for task in tasks:
+        pairs = zip(task.keys(seed), task.schemes, strict=True)
+        schemes = [s for key, s in pairs if _stored(store, key, task, s) is None]
         if schemes:
-            found.append(replace(problem, schemes=tuple(schemes)))
+            found.append(replace(task, schemes=tuple(schemes)))
     return tuple(found)
 
 
-def _fit_layer(problem: LayerProblem, store: Cache, seed: int) -> tuple[str, str | None]:
+def _fit_layer(task: LayerTask, store: Cache, seed: int) -> tuple[str, str | None]:
     """Cache the fits of a layer in the store; return its name, and why some are not there."""
-    schemes = list(zip(problem.keys(seed), problem.schemes, strict=True))
+    schemes = list(zip(task.keys(seed), task.schemes, strict=True))
     reasons: list[str] = []
     try:
-        to_fit = problem.fit_problem()
+        to_fit = task.fit_problem()
     except LAYER_ERRORS as error:
-        return problem.name, layer_reason(error)
-    for key, fit in fit_each(problem.name, schemes, to_fit, seed=seed, reasons=reasons):
+        return task.name, layer_reason(error)
+    for key, fit in fit_each(task.name, schemes, to_fit, seed=seed, reasons=reasons):
         store.put_arrays(key, to_arrays(fit))
-    return problem.name, reasons[0] if reasons else None
+    return task.name, reasons[0] if reasons else None
 
 
 def fit_each(
@@ -181,12 +181,12 @@ def fit_each(
             reasons.append(layer_reason(error))
 
 
-def _read(store: Cache, problem: LayerProblem, seed: int) -> Iterator[LayerFit]:
-    for key, scheme in zip(problem.keys(seed), problem.schemes, strict=True):
-        fit = _stored(store, key, problem, scheme)
+def _read(store: Cache, task: LayerTask, seed: int) -> Iterator[LayerFit]:
+    for key, scheme in zip(task.keys(seed), task.schemes, strict=True):
+        fit = _stored(store, key, task, scheme)
         if fit is not None:
             yield fit
 
 
-def _stored(store: Cache, key: str, problem: LayerProblem, scheme: Scheme) -> LayerFit | None:
-    return store.arrays(key, partial(from_arrays, problem.name, scheme, problem.conv))
+def _stored(store: Cache, key: str, task: LayerTask, scheme: Scheme) -> LayerFit | None:
+    return store.arrays(key, partial(from_arrays, task.name, scheme, task.conv))

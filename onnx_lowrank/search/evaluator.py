@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx_lowrank.cache import key_of
 from onnx_lowrank.fitting.arrays import FORMAT, from_arrays, to_arrays
 from onnx_lowrank.fitting.model import Calibration, fit_model
-from onnx_lowrank.fitting.parallel import LayerProblem
+from onnx_lowrank.fitting.parallel import LayerTask
 from onnx_lowrank.fitting.statistics.jobs import Survey
 from onnx_lowrank.graph.digest import model_digest
 from onnx_lowrank.planning.latency import Timed
@@ -37,7 +37,7 @@ class Evaluator:
         What the search works with.
     options : mapping of str to sequence of Option
         By layer name; pick 0 keeps a layer, pick ``k`` is its option ``k - 1``.
-    problems : mapping of str to LayerProblem
+    tasks : mapping of str to LayerTask
         What they were fitted to.
     meter : QualityMeter
         Measures models on the samples of the search.
@@ -52,7 +52,7 @@ class Evaluator:
         self,
         context: SearchContext,
         options: Mapping[str, Sequence[Option]],
-        problems: Mapping[str, LayerProblem],
+        tasks: Mapping[str, LayerTask],
         meter: QualityMeter,
     ) -> None:
         self.explored: list[Explored] = []
@@ -64,8 +64,8 @@ class Evaluator:
             *("quality", model_digest(context.original), survey.digest, survey.labels),
             *(meter.digest, [form.name for form in context.forms]),
         )
-        self._digests = {name: problem.digest for name, problem in problems.items()}
-        self._convs = {name: problem.conv for name, problem in problems.items()}
+        self._digests = {name: task.digest for name, task in tasks.items()}
+        self._convs = {name: task.conv for name, task in tasks.items()}
         self._latencies: dict[Picks, Timed] = {}
         self._refits: dict[Picks, Chosen] = {}
 

@@ -10,7 +10,7 @@ from onnx_lowrank.bounds import SQNR_CAP_DB
 from onnx_lowrank.errors import PlanError
 from onnx_lowrank.fitting.cluster import fit_on_cluster
 from onnx_lowrank.fitting.layer import LayerFit
-from onnx_lowrank.fitting.parallel import LayerProblem, fit_all
+from onnx_lowrank.fitting.parallel import LayerTask, fit_all
 from onnx_lowrank.fitting.statistics import Sampling, calibrate
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.io import serialised_size
@@ -62,15 +62,15 @@ def search(context: SearchContext) -> SearchResult:
             "give min_sqnr, or leave max_drop out"
         )
     with context.seconds.step("statistics"):
-        problems = _problems(context, space, reasons)
+        tasks = _tasks(context, space, reasons)
     with context.seconds.step("fits"):
-        fits = _fits(context, problems, reasons)
+        fits = _fits(context, tasks, reasons)
     with context.seconds.step("timing layers"):
         options = timed_options(context, space, fits, reasons)
     if not options.by_layer:
         why = "no layer has a candidate that is measurably faster"
-        return _nothing(context, reasons, why if problems else "no layer can be approximated")
-    evaluator = Evaluator(context, options.by_layer, problems, meter)
+        return _nothing(context, reasons, why if tasks else "no layer can be approximated")
+    evaluator = Evaluator(context, options.by_layer, tasks, meter)
     with context.seconds.step("probes"):
         problem = build_problem(context, options, evaluator)
     with context.seconds.step("choosing"):
@@ -147,9 +147,9 @@ def _damages(
     return np.asarray(carried * errors**2)
 
 
-def _problems(
+def _tasks(
     context: SearchContext, space: SearchSpace, reasons: dict[str, str]
-) -> dict[str, LayerProblem]:
+) -> dict[str, LayerTask]:
     """Return what to fit; reasons are added for layers that the data do not suit."""
     fitted = {name: found for name, found in space.items() if found[1]}
     options = context.options
@@ -165,7 +165,7 @@ def _problems(
     reasons |= statistics.refused
     editor = GraphEditor(context.normalised)
     return {
-        name: LayerProblem(
+        name: LayerTask(
             name=name,
             weight=layer_weight(editor, layer),
             bias=layer_bias(editor, layer),
@@ -180,10 +180,10 @@ def _problems(
 
 
 def _fits(
-    context: SearchContext, problems: Mapping[str, LayerProblem], reasons: dict[str, str]
+    context: SearchContext, tasks: Mapping[str, LayerTask], reasons: dict[str, str]
 ) -> dict[str, tuple[LayerFit, ...]]:
     """Return the fits of every layer; reasons are added for layers without any."""
-    options, wanted = context.options, list(problems.values())
+    options, wanted = context.options, list(tasks.values())
     if options.cluster is not None:
         fit_on_cluster(
             options.cluster, wanted, context.store, seed=options.seed, progress=context.progress

@@ -12,7 +12,7 @@ from small_networks import low
 from onnx_lowrank.cache import Cache
 from onnx_lowrank.errors import CacheWarning
 from onnx_lowrank.fitting.arrays import to_arrays
-from onnx_lowrank.fitting.parallel import LayerProblem, fit_all
+from onnx_lowrank.fitting.parallel import LayerTask, fit_all
 from onnx_lowrank.metrics.moments import DenseMoments, LayerStatistics
 from onnx_lowrank.schemes import Scheme
 from onnx_lowrank.schemes.channel import Channel
@@ -21,7 +21,7 @@ from onnx_lowrank.schemes.one_block import Tucker2
 SCHEMES: tuple[Scheme, ...] = (Channel(2), Tucker2(2, 3), Channel(3))
 
 
-def problem(name: str, weight: Any) -> LayerProblem:
+def task(name: str, weight: Any) -> LayerTask:
     length = weight[0].size
     moments = DenseMoments(mean=np.zeros((1, length)), second=np.eye(length)[None])
     statistics = LayerStatistics(
@@ -32,7 +32,7 @@ def problem(name: str, weight: Any) -> LayerProblem:
         mean_intensity=0.1,
         moments=moments,
     )
-    return LayerProblem(name, weight.astype(np.float64), None, 1, {name: statistics}, name, SCHEMES)
+    return LayerTask(name, weight.astype(np.float64), None, 1, {name: statistics}, name, SCHEMES)
 
 
 def test_a_fit_that_fails_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,10 +44,10 @@ def test_a_fit_that_fails_is_left_out(tmp_path: Path, monkeypatch: pytest.Monkey
         raise np.linalg.LinAlgError("singular matrix")
 
     monkeypatch.setattr(Tucker2, "fit_in_covariance", failing)
-    problems = [problem("good", low(rng, 6, 4, 3, 3)), problem("broken", broken)]
+    tasks = [task("good", low(rng, 6, 4, 3, 3)), task("broken", broken)]
     steps: list[int] = []
     fits, failed = fit_all(
-        problems,
+        tasks,
         Cache(tmp_path),
         seed=0,
         jobs=1,
@@ -63,20 +63,20 @@ def test_a_fit_that_fails_is_left_out(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_a_kept_fit_of_other_shapes_is_made_again_and_said_once(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    problems = [problem(name, low(rng, 6, 4, 3, 3)) for name in ("one", "two")]
+    tasks = [task(name, low(rng, 6, 4, 3, 3)) for name in ("one", "two")]
     options: Any = {"seed": 0, "jobs": 1, "progress": lambda *_: None}
-    first, _ = fit_all(problems, Cache(tmp_path), **options)
-    narrow = problem("narrow", low(rng, 6, 3, 3, 3))
+    first, _ = fit_all(tasks, Cache(tmp_path), **options)
+    narrow = task("narrow", low(rng, 6, 3, 3, 3))
     others, _ = fit_all([narrow], Cache(tmp_path / "others"), **options)
     store = Cache(tmp_path)
-    for each in problems:
+    for each in tasks:
         keys = each.keys(0)
         store.put_arrays(keys[0], to_arrays(first[each.name][2]))  # of another rank
         store.put_arrays(keys[1], to_arrays(others["narrow"][1]))  # of another layer
     with pytest.warns(CacheWarning, match="damaged or of another version") as said:
-        again, failed = fit_all(problems, store, **options)
+        again, failed = fit_all(tasks, store, **options)
     assert (len(said), failed) == (1, {})
     for name, fits in first.items():
         for fit, new in zip(fits, again[name], strict=True):
             assert np.array_equal(fit.factors.reconstruct(), new.factors.reconstruct())
-    fit_all(problems, Cache(tmp_path), **options)  # and kept: a warning would be an error
+    fit_all(tasks, Cache(tmp_path), **options)  # and kept: a warning would be an error
