@@ -80,7 +80,8 @@ def run_constants(
             # Arrays are statistics and fits; latencies and evaluations are JSON.
             unshared = shutil.ignore_patterns("*.json")
             shutil.copytree(folder / "kept", cache, ignore=unshared)
-            rows.append({"settings": vars(each), "report": report(each, cache)})
+            numbers = {name: getattr(each, name) for name in others}
+            rows.append({"settings": numbers, "report": report(each, cache)})
             shutil.rmtree(cache)
     return {"rows": rows}
 

@@ -10,12 +10,12 @@ import onnx
 from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.errors import ModelError, PlanError
 from onnx_lowrank.graph.layers import Layer, find_layers
-from onnx_lowrank.planning.candidates import candidates
 from onnx_lowrank.planning.plan import applicable, kept_as_asked
 from onnx_lowrank.rewriting.form import Form
 from onnx_lowrank.rewriting.forms import STANDARD, check_written, forms_for
 from onnx_lowrank.schemes import SCHEMES, Scheme
 from onnx_lowrank.schemes.dense import DenseFactors
+from onnx_lowrank.search.candidate_schemes import candidate_schemes
 from onnx_lowrank.search.settings import SETTINGS, SearchSettings
 
 SearchSpace = dict[str, tuple[Layer, tuple[Scheme, ...]]]
@@ -75,7 +75,7 @@ def search_space(
     forms : sequence of Form
         Those that candidates may have: a layer that no scheme suits may have another one of them.
     settings : SearchSettings
-        From which share of the operations on a layer counts.
+        Which layers count, and what is tried on them.
 
     Returns
     -------
@@ -105,7 +105,7 @@ def search_space(
         elif spec.macs < least * macs and spec.params < least * params:
             share = 100 * spec.macs / macs
             reasons[layer.name] = f"it has only {share:.2g} % of the multiply-adds"
-        elif (schemes := candidates(spec)) or _other_forms(layer, spec, forms):
+        elif (schemes := candidate_schemes(spec, settings)) or _other_forms(layer, spec, forms):
             found[layer.name] = (layer, schemes)
         else:
             refusal = applicable(layer)[1]

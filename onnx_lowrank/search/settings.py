@@ -2,17 +2,65 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from onnx_lowrank.runtime.statistics import MIN_REPEATS
+
+
+@dataclass(frozen=True)
+class RankSteps:
+    """Ranks of a scheme that are tried.
+
+    Attributes
+    ----------
+    shares : tuple of float
+        Of the layer's multiply-adds, one for every step.
+    proportions : mapping of str to float
+        By how much the share of a rank in its limit is larger than those of the others, by name.
+    """
+
+    shares: tuple[float, ...]
+    proportions: Mapping[str, float] = field(default_factory=dict)
+
+
+SHARES = (0.75, 0.56, 0.42, 0.32, 0.24, 0.18, 0.13, 0.1, 0.07)
+RANK_STEPS: Mapping[str, tuple[RankSteps, ...]] = MappingProxyType(
+    {
+        "cp": (RankSteps(SHARES[3::2]),),
+        "spatial": (RankSteps(SHARES[:7]),),
+        "tucker2": (
+            RankSteps(SHARES[1:8], {"R1": 0.75, "R2": 1.25}),
+            RankSteps(SHARES[1:8:2], {"R1": 0.55, "R2": 1.45}),
+        ),
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSettings:
     """How long a search measures, how far it looks, and when it stops.
 
+    What numbers are worth, each at a lower and a higher value, is in models/RESULTS.md, "What the
+    constants of a search are worth"; which structures and ranks are tried, there in "VGG-16 by one
+    scheme in all layers" and in models/results/held_out.md.
+
     Attributes
     ----------
+    shares : tuple of float
+        Of a layer's multiply-adds, at which schemes are tried: each step cuts about a quarter.
+    rank_steps : mapping of str to tuple of RankSteps
+        By scheme, where a scheme's steps are others. At equal operations Tucker-2 loses less with
+        the larger rank at the outputs; CP takes ten times as long to fit as the others.
+    left_out : tuple of str
+        Schemes for those who ask for them: blocks of Tucker-2 lose more than it at equal
+        operations, and grouped convolutions run slower.
+    channel_blocks : tuple of int
+        Ranks are whole numbers of these, small ones of the first: the channel blocks of
+        onnxruntime's convolutions with AVX2 and AVX-512, which pad what does not fill one.
+    most_colours : int
+        Input channels up to which a colour transform is tried; with more there is little to mix.
     least_share : float
         Share of all multiply-adds and of all parameters: a layer below both is kept.
     cheaper_per_operation : float
@@ -51,6 +99,11 @@ class SearchSettings:
         Probability that the verdict agrees, at which a search goes on to what only refits allow.
     """
 
+    shares: tuple[float, ...] = SHARES
+    rank_steps: Mapping[str, tuple[RankSteps, ...]] = field(default_factory=lambda: RANK_STEPS)
+    left_out: tuple[str, ...] = ("bicluster-svd", "bicluster-outer")
+    channel_blocks: tuple[int, int] = (8, 16)
+    most_colours: int = 16
     least_share: float = 0.005
     cheaper_per_operation: float = 1.5
     layer_seconds: float = 0.1
