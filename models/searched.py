@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -196,6 +196,7 @@ def write_networks(data: dict[str, Any]) -> list[str]:
                 "within it" if report["passed"] else kept,
             )
         )
+    changed = _changed_sides(found["report"]["search"]["explored"] for found in data.values())
     columns = ("network, ops", "budget", "time (99 % interval)", "predicted", "MACs")
     columns = (*columns, "lost on unseen data", "expected", "verdict")
     said = "Time over the original's, one thread, batch 1; MACs times fewer. The verdict is on "
@@ -209,7 +210,27 @@ def write_networks(data: dict[str, Any]) -> list[str]:
         for machine, names in machines.items()
         for line in (machine if len(machines) == 1 else f"{'; '.join(names)}: {machine}", "")
     ]
-    return [said, "", *table(columns, rows), *where]
+    return [said, "", *table(columns, rows), changed, "", *where]
+
+
+def _changed_sides(searches: Iterable[Sequence[dict[str, Any]]]) -> str:
+    """Say how many samples changed sides, over what their margins predict, where ten or more did.
+
+    It is the source of what `onnx_lowrank.search.margins` takes this ratio to be.
+    """
+    ratios = []
+    for explored in searches:
+        for margins in filter(None, (each.get("margins") for each in explored)):
+            counted = margins["lost"] + margins["gained"]
+            if counted >= 10:
+                ratios.append(counted / (margins["expected_lost"] + margins["expected_gained"]))
+    if not ratios:
+        return "No model measured on the way changed the sides of ten samples."
+    return (
+        f"Samples that changed sides, over those that the margins predict, in {len(ratios)} models "
+        f"measured on the way: median {np.median(ratios):.2f}, {min(ratios):.2f} to "
+        f"{max(ratios):.2f}."
+    )
 
 
 def _lost(verdict: dict[str, Any], expected: dict[str, Any] | None) -> str:
