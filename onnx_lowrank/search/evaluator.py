@@ -155,10 +155,10 @@ class Evaluator:
 
     def noise(self, chosen: Chosen) -> float:
         """Return the noise alone, estimated from some of the samples."""
-        key = key_of("probe of parts", self._head, *map(_digest, chosen.values()))
+        samples = self._context.settings.probe_samples
+        key = key_of("probe of parts", samples, self._head, *map(_digest, chosen.values()))
         stored = self._context.store.data(key, float)
         if stored is None:
-            samples = self._context.settings.probe_samples
             stored = self._meter.noise(self._context.assemble(chosen), samples=samples)
             self._context.store.put_data(key, stored)
         return stored

@@ -11,8 +11,8 @@ from scipy.special import ndtr
 from onnx_lowrank.search.prediction import DRAWS, design_effect
 from onnx_lowrank.types import Array
 
-# How many times more samples change sides than margins predict, as a Gamma distribution of that mean
-# and shape: models/RESULTS.md, "all trained networks", has .60 to 1.33 where ten samples and more
+# How many times more samples change sides than margins predict, as a Gamma distribution of this
+# mean and shape: models/RESULTS.md, "all trained networks", has .60 to 1.33 where ten and more
 # changed; VGG-16 had up to 2.2, 5 of 72, as samples near a border tend to have the larger errors.
 MORE, SHAPE = 1.4, 4.0
 # Where too few samples are near a border, those at up to so many times that distance count, each as

@@ -207,7 +207,8 @@ def _plan(context: SearchContext, chosen: Chosen, reasons: Mapping[str, str]) ->
     decisions = []
     for layer in context.layers:
         if (candidate := chosen.get(layer.name)) is not None:
-            form = None if candidate.form is STANDARD else candidate.form.name
+            # Where another form was possible, replaying the plan must not depend on a default.
+            form = None if tuple(context.forms) == (STANDARD,) else candidate.form.name
             decisions.append(Decision(layer.name, candidate.fit.scheme, form=form))
         else:
             why = reasons.get(layer.name, "within the budget it is best left as it is")
