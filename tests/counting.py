@@ -18,21 +18,23 @@ from onnx_lowrank.search.candidate import Candidate
 from onnx_lowrank.search.latency_source import ELSEWHERE, Group
 from onnx_lowrank.search.latency_table import model_key
 from onnx_lowrank.search.search_space import search_space
+from onnx_lowrank.search.settings import SETTINGS, SearchSettings
 from onnx_lowrank.search.single_layer import replaced, single_layer_model
 from onnx_lowrank.search.synthetic import synthetic_fits
 
 
 def latencies(
-    model: onnx.ModelProto, input_shapes: Mapping[str, tuple[int, ...]] | None = None
+    model: onnx.ModelProto,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    settings: SearchSettings = SETTINGS,
 ) -> SavedLatencies:
     """Return latencies in proportion to multiply-adds; a third of them are of other nodes."""
     names = [layer.name for layer in find_layers(model)]
     prepared, _ = normalised(model, names)
     known = {}
     dense = 0.0
-    for name, (layer, schemes) in search_space(find_layers(prepared, input_shapes=input_shapes))[
-        0
-    ].items():
+    layers = find_layers(prepared, input_shapes=input_shapes)
+    for name, (layer, schemes) in search_space(layers, settings=settings)[0].items():
         spec = layer.spec
         assert spec is not None
         assert spec.macs is not None

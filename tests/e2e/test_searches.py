@@ -17,21 +17,27 @@ from onnx_lowrank import compress_to_budget, verify
 from onnx_lowrank.cli import main
 from onnx_lowrank.fitting.model import ModelFits, fit_model
 from onnx_lowrank.measure.verification import Tolerance
-from onnx_lowrank.planning import candidates
 from onnx_lowrank.planning.budget import Budget
 from onnx_lowrank.runtime import bench
 from onnx_lowrank.search import evaluator
-from onnx_lowrank.search.settings import SETTINGS
+from onnx_lowrank.search.settings import SETTINGS, RankSteps
 
 SPLIT = "a Split, a Concat, a residual, two outputs"
 LEAST = 12.0
-SHORT = replace(SETTINGS, layer_seconds=0.01, part_seconds=0.05, model_seconds=0.05)
+# Two ranks of each scheme, and little time for what is timed: the steps are all taken.
+SHORT = replace(
+    SETTINGS,
+    shares=(0.5, 0.2),
+    rank_steps={"cp": (), "tucker2": (RankSteps((0.2,)),)},
+    layer_seconds=0.01,
+    part_seconds=0.05,
+    model_seconds=0.05,
+)
 
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two ranks of each scheme, and little time for what is timed: the steps are all taken."""
-    monkeypatch.setattr(candidates, "SHARES", (0.5, 0.2))
+    """Blocks of runs are short too."""
     monkeypatch.setattr(bench, "BLOCK_SECONDS", 0.0005)
 
 
@@ -53,7 +59,7 @@ def test_a_search_ends_with_a_verdict_that_holds(
         Budget(min_sqnr_db=LEAST),
         data=network.data(40),
         input_shapes=network.sizes or None,
-        latency=latencies(model, network.sizes or None),
+        latency=latencies(model, network.sizes or None, SHORT),
         cache_dir=tmp_path,
         settings=SHORT,
     )

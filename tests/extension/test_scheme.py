@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,9 @@ from counting import latencies
 
 from onnx_lowrank import compress, compress_to_budget, inspect
 from onnx_lowrank.errors import SchemeError
-from onnx_lowrank.planning import candidates
 from onnx_lowrank.planning.budget import Budget
 from onnx_lowrank.schemes import SCHEMES, Factors, SchemeSpec
+from onnx_lowrank.search.settings import SETTINGS, RankSteps
 
 sys.path.insert(0, str(Path(__file__).parent))  # where processes that fit find the scheme
 
@@ -122,17 +122,17 @@ def test_percentages_and_shares_of_the_operations_are_its_own() -> None:
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_a_search_finds_it_where_it_is_the_best(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int
-) -> None:
+def test_a_search_finds_it_where_it_is_the_best(tmp_path: Path, jobs: int) -> None:
     # Fewer steps: among them are the ranks at which channel and spatial are exact here too.
-    monkeypatch.setattr(candidates, "SHARES", (0.42, 0.32, 0.24, 0.13))
+    steps = {"cp": (RankSteps((0.13,)),)}
+    settings = replace(SETTINGS, shares=(0.42, 0.32, 0.24, 0.13), rank_steps=steps)
     model = network()
     samples = np.random.default_rng(1).standard_normal((40, C, 12, 12)).astype(np.float32)
     data = [{"x": sample[None]} for sample in samples]
     # A machine whose time is its multiply-adds, of which a train of these ranks needs the fewest.
-    table = latencies(model)
-    options = {"data": data, "latency": table, "cache_dir": tmp_path, "jobs": jobs}
+    table = latencies(model, settings=settings)
+    options: dict[str, Any] = {"data": data, "latency": table, "cache_dir": tmp_path}
+    options |= {"jobs": jobs, "settings": settings}
     for _ in range(2):  # from its own fits, and from stored ones
         result = compress_to_budget(model, Budget(min_sqnr_db=35.0), **options)
         assert result.passed, result.failures
