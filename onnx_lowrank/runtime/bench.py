@@ -81,6 +81,7 @@ def measure(
     seconds: float,
     one_thread: bool,
     rng: np.random.Generator,
+    least_rounds: int = MIN_ROUNDS,
     progress: Progress = silent,
 ) -> tuple[tuple[Timing, ...], Noise]:
     """Time contenders against each other.
@@ -92,11 +93,14 @@ def measure(
     repeats : int
         How often everything is loaded anew, 2 or more.
     seconds : float
-        Time to spend on the runs of each contender, roughly; at least `MIN_ROUNDS` rounds are run.
+        Time to spend on the runs of each contender, roughly.
     one_thread : bool
         Whether runs keep exactly one processor busy.
     rng : numpy.random.Generator
         Draws the orders.
+    least_rounds : int
+        Rounds of each repeat that are run however long they take: a median of three leaves out one
+        that other work disturbed.
     progress : callable
         Called with a sentence, the number of repeats done, and their total.
 
@@ -117,7 +121,7 @@ def measure(
         if repeat == 0:
             longest = max(state.size_block() for state in states)
             rounds = round(seconds / repeats / longest)
-            rounds = min(max(rounds, MIN_ROUNDS), MAX_ROUNDS)
+            rounds = min(max(rounds, least_rounds), MAX_ROUNDS)
         collecting = gc.isenabled()
         gc.disable()  # a collection in the middle of a run is not the model's time
         try:

@@ -24,7 +24,8 @@ from onnx_lowrank.search.candidate import Candidate, Chosen, Option
 from onnx_lowrank.search.context import SearchContext
 from onnx_lowrank.search.prediction import Predictor
 from onnx_lowrank.search.problem import Picks, Problem
-from onnx_lowrank.search.quality import Quality, QualityMeter
+from onnx_lowrank.search.quality import Quality
+from onnx_lowrank.search.quality_meter import QualityMeter
 from onnx_lowrank.search.result import Explored
 
 

@@ -23,7 +23,8 @@ from onnx_lowrank.search.context import SearchContext
 from onnx_lowrank.search.evaluator import Evaluator
 from onnx_lowrank.search.options import Options, timed_options
 from onnx_lowrank.search.problem import Picks, Problem
-from onnx_lowrank.search.quality import Quality, QualityMeter
+from onnx_lowrank.search.quality import Quality
+from onnx_lowrank.search.quality_meter import QualityMeter
 from onnx_lowrank.search.result import LayerChoice, SearchResult
 from onnx_lowrank.search.search_space import SearchSpace, search_space
 from onnx_lowrank.search.sizes import freed

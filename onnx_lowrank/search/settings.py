@@ -72,7 +72,7 @@ class SearchSettings:
     narrow : float
         Half the interval of a ratio, relative, at which it is known well enough.
     most_repeats : int
-        Repeats after which a ratio is taken as it is: twice those that an interval needs.
+        Repeats after which a ratio is taken as it is: three times those that an interval needs.
     rough_repeats : int
         Repeats of a rough timing.
     clearly_slower : float
@@ -110,7 +110,7 @@ class SearchSettings:
     part_seconds: float = 1.0
     model_seconds: float = 4.0
     narrow: float = 0.05
-    most_repeats: int = 2 * MIN_REPEATS
+    most_repeats: int = 3 * MIN_REPEATS
     rough_repeats: int = 2
     clearly_slower: float = 1.15
     probe_error: float = 0.15

@@ -54,7 +54,8 @@ class Stopwatch:
         feeds : mapping of str to ndarray
             One input for all.
         seconds : float
-            Time for the runs of each, roughly, before a look at the intervals.
+            Most time for the runs of each, roughly, before a look at the intervals: a quarter of
+            it before the first.
         progress : callable
             Called with a sentence, the number of repeats done, and their total.
 
@@ -110,6 +111,7 @@ class Stopwatch:
         progress: Progress = silent,
     ) -> list[Timed]:
         most, narrow = self.settings.most_repeats, self.settings.narrow
+        spent = seconds / 4
         contenders = self._contenders(models)
         rng = np.random.default_rng(self.seed)
         logs: list[list[NDArray[np.float64]]] = [[] for _ in models]
@@ -119,7 +121,8 @@ class Stopwatch:
             timings, _ = measure(
                 [contenders[place] for place in (0, *wide)],
                 repeats=MIN_REPEATS,
-                seconds=seconds,
+                seconds=spent,
+                least_rounds=1,  # repeats are many, and an interval of signed ranks bears outliers
                 one_thread=keeps_one_core_busy(self.engine),
                 rng=rng,
                 progress=progress,
@@ -132,6 +135,7 @@ class Stopwatch:
             wide = [i for i in wide if intervals[i].high / intervals[i].low > 1 + 2 * narrow]
             if not wide or sum(map(len, logs[0])) >= most:
                 break
+            spent = min(2 * spent, seconds)
         dense = float(np.median(np.concatenate(base)))
         return [Timed(dense * i.ratio, i.ratio, i.low, i.high) for i in intervals]
 

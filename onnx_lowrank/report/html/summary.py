@@ -40,11 +40,10 @@ def summary(run: Run) -> list[Block]:
             out = (run.cost.get("uncounted") or {}).get(f"{key}s")
             left = f"; without {len(out)} of the layers, as theirs are unknown" if out else ""
             entries.append((title, f"{times(reduction)} fewer", f"{before} to {after}{left}"))
-    if run.data.get("file_bytes_new"):
-        sizes = [run.data[f"file_bytes{end}"] for end in ("", "_new")]
-        before, after = map(short_bytes, sizes)
-        ratio = times(sizes[0] / sizes[1])
-        entries.append(("File", f"{ratio} smaller", f"{before} to {after}"))
+    size, new = run.data.get("file_bytes"), run.data.get("file_bytes_new")
+    if size and new:
+        said = f"{short_bytes(size)} to {short_bytes(new)}"
+        entries.append(("File", f"{times(size / new)} smaller", said))
     if run.verdict:
         accuracy, samples = run.verdict["accuracy"], form(run.verdict["samples"], "{}")
         if accuracy:

@@ -12,7 +12,7 @@ from onnx_lowrank.measure.verification import Tolerance, verify
 from onnx_lowrank.measure.verification.classifier import class_outputs, holds_classes
 from onnx_lowrank.runtime import model_inputs
 from onnx_lowrank.runtime.engines import CPU
-from onnx_lowrank.search.quality import QualityMeter
+from onnx_lowrank.search.quality_meter import QualityMeter
 
 CLASSES = [(4,), (4, 1), (4, 1, 1), (4, 1, 1, 1), (1, 4), (1, 1, 4)]
 OTHERS = [(1,), (1, 1), (2, 2), (4, 2, 1), (0,)]

@@ -17,7 +17,8 @@ from onnx_lowrank.planning.budget import Budget
 from onnx_lowrank.runtime import model_inputs
 from onnx_lowrank.runtime.engines import CPU
 from onnx_lowrank.search.prediction import CountPredictor, MeanPredictor
-from onnx_lowrank.search.quality import Quality, QualityMeter
+from onnx_lowrank.search.quality import Quality
+from onnx_lowrank.search.quality_meter import QualityMeter
 
 NET = """
 <ir_version: 8, opset_import: ["" : 13]>
