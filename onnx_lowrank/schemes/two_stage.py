@@ -9,7 +9,7 @@ import numpy as np
 from onnx_lowrank.metrics.base import Metric
 from onnx_lowrank.schemes.base import Fit, Weight, check_finite, relative_error
 from onnx_lowrank.schemes.fits.covariance_problem import LayerProblem
-from onnx_lowrank.schemes.fits.reduced_rank import leading, reduced_rank
+from onnx_lowrank.schemes.fits.reduced_rank import reduced_rank
 from onnx_lowrank.schemes.structure import Arrays, Factors, Multilinear
 from onnx_lowrank.types import Array
 
@@ -87,22 +87,33 @@ def two_stage_in_covariance(problem: LayerProblem, rank: int) -> Fit:
     rank : int
         Channels per group between the stages.
     """
-    kept, bases, lost = [], [], []
+    basis_of = [vectors[:, :rank] for _, vectors in problem.directions]
+    kept = sum(float(values[rank:].sum()) for values, _ in problem.directions)
     scales = problem.scale.reshape(problem.group, -1)
-    for part, moment, scale in zip(
-        _groups(problem.weight, problem.group), problem.responses, scales, strict=True
-    ):
-        plain = reduced_rank(part, rank)[0]
-        # The truncated SVD of the weight as it is, in units of the scaled outputs.
-        away = np.eye(len(plain)) - scale[:, None] * (plain @ plain.T) / scale
-        lost.append(float(np.vdot(away @ moment, away)))
-        basis = leading(moment, rank)
-        kept.append(float(np.trace(moment) - np.vdot(basis, moment @ basis)))
-        bases.append(basis)
-    factors = _projected(problem.target.reshape(problem.weight.shape), bases)
+    lost = sum(
+        _lost_by_svd(problem, group, plain[:, :rank])
+        for group, plain in enumerate(problem.plain_directions)
+    )
+    factors = _projected(problem.target.reshape(problem.weight.shape), basis_of)
     factors = TwoStageFactors(factors.kernels, factors.outputs / scales[:, :, None])
-    start_error, error = (relative_error(sum(x), problem.norm) for x in (lost, kept))
+    start_error, error = (relative_error(x, problem.norm) for x in (lost, kept))
     return Fit(factors, max(start_error, error), error)
+
+
+def _lost_by_svd(problem: LayerProblem, group: int, plain: Array) -> float:
+    """Return the squared error of the truncated SVD of a group's weight, by its basis."""
+    scale = problem.scale.reshape(problem.group, -1)[group, :, None]
+    parts = (
+        each.reshape(problem.group, len(scale), -1) for each in (problem.target, problem.image)
+    )
+    target, image = (part[group] for part in parts)
+
+    def rest(rows: Array) -> Array:  # of rows in units of the scaled outputs
+        return rows - scale * (plain @ (plain.T @ (rows / scale)))
+
+    if len(target) > target.shape[1]:
+        return float(np.vdot(rest(target), rest(image)))
+    return float(np.vdot(rest(np.eye(len(target))), rest(problem.responses[group])))
 
 
 def _groups(weight: Weight, group: int) -> Array:

@@ -54,7 +54,7 @@ def tucker2_in_covariance(
             [
                 stage_start.leading_lines(
                     view,
-                    view.split(leading(problem.responses[0], k2).T @ problem.target)
+                    view.split(problem.leading_outputs(k2).T @ problem.target)
                     if whole
                     else _principal_rows(view.target[np.ix_(chosen, lines)], k2),
                     k1,

@@ -12,6 +12,12 @@ from scipy import linalg
 
 from onnx_lowrank.metrics.covariance import Covariance, RowCovariance
 from onnx_lowrank.schemes.fits.input_stage import InputStage
+from onnx_lowrank.schemes.fits.reduced_rank import (
+    leading,
+    principal,
+    principal_of_tall,
+    reduced_rank,
+)
 from onnx_lowrank.schemes.structure import Factors, Fit, relative_error
 from onnx_lowrank.types import Array
 
@@ -81,6 +87,42 @@ class LayerProblem:
         """``W Sigma W^T`` of every group, shape (group, F / group, F / group)."""
         image, target = (x.reshape(self.group, -1, x.shape[1]) for x in (self.image, self.target))
         return np.asarray(image @ target.swapaxes(1, 2))
+
+    @cached_property
+    def directions(self) -> tuple[tuple[Array, Array], ...]:
+        """Energies and principal directions of the responses of every group, the strongest first.
+
+        Shapes (n,) and (F / group, n), n the smaller side of the group's matrix. All ranks of all
+        schemes share them.
+        """
+        parts = self.target.reshape(self.group, -1, self.target.shape[1])
+        if parts.shape[1] <= parts.shape[2]:
+            return tuple(principal(moment) for moment in self.responses)
+        return tuple(
+            principal_of_tall(part, moment)
+            for part, moment in zip(parts, self._moments, strict=True)
+        )
+
+    def leading_outputs(self, rank: int) -> Array:
+        """Return the leading principal directions of a layer without groups, ``(F, rank)``."""
+        vectors = self.directions[0][1]
+        if rank <= vectors.shape[1]:
+            return vectors[:, :rank]
+        return leading(self.responses[0], rank)
+
+    @cached_property
+    def plain_directions(self) -> tuple[Array, ...]:
+        """Left singular vectors of the weight of every group, the strongest first."""
+        parts = self.weight.reshape(self.group, -1, self.target.shape[1])
+        return tuple(reduced_rank(part, min(part.shape))[0] for part in parts)
+
+    @property
+    def _moments(self) -> Array:
+        """Sigma of every group, shape (group, N, N)."""
+        if isinstance(self.metric, Covariance):
+            return self.metric.moment
+        rows = self.metric.rows
+        return (rows.T @ rows + self.metric.ridge * np.eye(rows.shape[1]))[None]
 
     @cached_property
     def sigma(self) -> Array:

@@ -73,6 +73,36 @@ def leading(gram: Matrix, rank: int) -> Matrix:
     return np.ascontiguousarray(vectors * np.where(signs == 0, 1.0, signs))
 
 
+def principal(gram: Matrix) -> tuple[Matrix, Matrix]:
+    """Return all eigenvalues, ``(n,)``, and eigenvectors, ``(n, n)``, as `leading` orders them."""
+    vectors = leading(gram, len(gram))
+    return np.maximum(np.einsum("ij,ij->j", vectors, gram @ vectors), 0.0), vectors
+
+
+def principal_of_tall(matrix: Matrix, moment: Matrix) -> tuple[Matrix, Matrix]:
+    """Return what `principal` returns of ``M S M^T``, from matrices of the size of S.
+
+    Parameters
+    ----------
+    matrix : ndarray, shape (F, N)
+        The map M, with more rows than columns.
+    moment : ndarray, shape (N, N)
+        The second moment S of its inputs.
+
+    Returns
+    -------
+    values : ndarray, shape (N,)
+        The other eigenvalues are zero.
+    vectors : ndarray, shape (F, N)
+        Orthonormal columns.
+    """
+    values, vectors = principal(moment)
+    responses = matrix @ (vectors * np.sqrt(values))  # M S^(1/2), turned
+    values, turns = principal(responses.T @ responses)
+    basis, triangle = np.linalg.qr(responses @ turns)
+    return values, basis * np.where(np.diag(triangle) < 0, -1.0, 1.0)
+
+
 def spectrum(matrix: Matrix) -> NDArray[np.float64]:
     """Return the squared singular values of a matrix, largest first.
 
