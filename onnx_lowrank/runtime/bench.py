@@ -164,7 +164,10 @@ class _State:
         self._runner = self._contender.load()
         self._load.append(time.perf_counter() - start)
         for _ in range(WARM_UP_RUNS):
+            start = time.perf_counter()
             self._runner.run()
+            if time.perf_counter() - start >= BLOCK_SECONDS:
+                break  # a block begins with a run that is not timed, which is enough then
         if self._outputs is None:
             self._outputs = self._runner.outputs()
 
@@ -176,6 +179,8 @@ class _State:
             start = time.perf_counter()
             self._runner.run()
             run = min(run, max(time.perf_counter() - start, 1e-9))
+            if run >= BLOCK_SECONDS:
+                break  # a block is of one run, whatever the others take
         self._runs = min(max(math.ceil(BLOCK_SECONDS / run), 1), MAX_BLOCK_RUNS)
         return run * (self._runs + 1)
 

@@ -144,7 +144,8 @@ class Stopwatch:
         timings, _ = measure(
             self._contenders([(model, feeds) for model in models]),
             repeats=self.settings.rough_repeats,
-            seconds=0.0,  # the fewest rounds
+            seconds=0.0,
+            least_rounds=1,
             one_thread=keeps_one_core_busy(self.engine),
             rng=np.random.default_rng(self.seed),
         )

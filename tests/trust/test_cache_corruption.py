@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from counts import Record
 from onnx import helper, numpy_helper
 
 from onnx_lowrank.cli import main
@@ -135,9 +136,7 @@ def damage(paths: Sequence[Path], rng: random.Random) -> str:
 
 
 def test_a_damaged_cache_changes_no_result(
-    place: Path,
-    search: Callable[..., tuple[bytes, str, str]],
-    capsys: pytest.CaptureFixture[str],
+    trust_record: Record, place: Path, search: Callable[..., tuple[bytes, str, str]]
 ) -> None:
     clean = place / "clean"
     model, plan, said = search(clean)
@@ -161,8 +160,8 @@ def test_a_damaged_cache_changes_no_result(
         notes = found[2].splitlines()
         assert len(notes) <= (0 if seed % 2 == 1 else 1), found[2]
         assert all(line.startswith("note: entries kept ") for line in notes)
-    with capsys.disabled():
-        print(f"\ncache: {tried.total()} faults injected {dict(tried)}; {len(entries)} entries")
+    kinds = dict(sorted(tried.items()))
+    trust_record("damaged entries of caches", {"tried": tried.total(), **kinds})
     assert tried.total() > int(SCALE * 2)
 
     for path in clean.rglob("*.*"):

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from counts import Record
 from onnx import helper, numpy_helper
 
 from onnx_lowrank.cli import main
@@ -228,7 +229,7 @@ def test_complete_documents_are_read(run: Callable[[str, bytes], int]) -> None:
 
 
 def test_mutants_end_in_a_result_or_in_one_line(
-    run: Callable[[str, bytes], int], capsys: pytest.CaptureFixture[str]
+    trust_record: Record, run: Callable[[str, bytes], int]
 ) -> None:
     # A report draws figures; plans and latencies are quick.
     counts = {"plan": 150, "latency": 130, **dict.fromkeys(KINDS, 22)}
@@ -243,7 +244,7 @@ def test_mutants_end_in_a_result_or_in_one_line(
             except BaseException as error:
                 raise AssertionError(f"{kind}, mutant {seed}: {content[:2000]!r}") from error
             tried[kind] += 1
-    with capsys.disabled():
-        print(f"\nJSON: {tried.total()} mutants tried, exit codes {dict(sorted(ended.items()))}")
+    codes = {f"exit code {code}": count for code, count in sorted(ended.items())}
+    trust_record("mutants of JSON", {"tried": tried.total(), **codes})
     assert tried.total() >= int(SCALE * 500)
     assert set(ended) == {0, 2}
