@@ -45,6 +45,8 @@ def latencies(
             [replaced(single, Candidate(fit, STANDARD)) for fit in fits],
             np.zeros(len(fits)),
             [STANDARD.name] * len(fits),
+            [fit.scheme.name for fit in fits],
+            np.ones(len(fits)),
         )
         ratios = [1.0, *((fit.scheme.macs(spec) or 0) / spec.macs for fit in fits)]
         seconds = 1e-10 * spec.macs

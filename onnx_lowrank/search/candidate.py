@@ -9,6 +9,7 @@ from onnx_lowrank.fitting.layer import LayerFit
 from onnx_lowrank.planning.latency import Timed
 from onnx_lowrank.rewriting.form import Form, Replacement
 from onnx_lowrank.rewriting.forms import STANDARD
+from onnx_lowrank.schemes import Scheme
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,12 +45,16 @@ Chosen = Mapping[str, Candidate]
 
 @dataclass(frozen=True, eq=False)
 class Option:
-    """A candidate that was timed.
+    """What a layer could become, timed; its fit may not be made yet.
 
     Attributes
     ----------
-    candidate : Candidate
-        What it is.
+    scheme : Scheme
+        A structure, or the layer as it is.
+    form : Form
+        How it is written.
+    error : float
+        Relative error of the layer's output: of its fit, or as fits at other ranks predict it.
     timed : Timed
         Its latency beside the layer's, alone; its seconds are those it adds to the layer's.
     macs, params : int
@@ -58,7 +63,9 @@ class Option:
         Added to the file of a model that no longer stores the layer's own weight.
     """
 
-    candidate: Candidate
+    scheme: Scheme
+    form: Form
+    error: float
     timed: Timed
     macs: int
     params: int

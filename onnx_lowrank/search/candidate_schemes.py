@@ -25,20 +25,19 @@ def candidate_schemes(conv: ConvSpec, settings: SearchSettings = SETTINGS) -> tu
     """
     if conv.macs is None:
         return ()
-    every = (RankSteps(settings.shares),)
     found: dict[str, Scheme] = {}
     for scheme in SCHEMES:
         if scheme.refusal(conv) is not None or scheme.name in settings.left_out:
             continue
         if scheme.name == "mono" and conv.in_channels > settings.most_colours:
             continue
-        for steps in settings.rank_steps.get(scheme.name, every):
-            for share in steps.shares:
-                each = _at_share(scheme, conv, steps.proportions, share)
-                if each is not None:
-                    each = _in_blocks(each, conv, settings.channel_blocks)
-                    if (each.macs(conv) or conv.macs) < conv.macs:
-                        found.setdefault(each.spec, each)
+        steps = settings.rank_steps.get(scheme.name, RankSteps(settings.shares))
+        for share in steps.shares:
+            each = _at_share(scheme, conv, steps.proportions, share)
+            if each is not None:
+                each = _in_blocks(each, conv, settings.channel_blocks)
+                if (each.macs(conv) or conv.macs) < conv.macs:
+                    found.setdefault(each.spec, each)
     return tuple(found.values())
 
 

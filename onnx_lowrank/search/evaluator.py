@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from onnx_lowrank.cache import key_of
 from onnx_lowrank.fitting.arrays import FORMAT, from_arrays, to_arrays
 from onnx_lowrank.fitting.model import Calibration, fit_model
-from onnx_lowrank.fitting.parallel import LayerTask
 from onnx_lowrank.fitting.statistics.jobs import Survey
 from onnx_lowrank.graph.digest import model_digest
 from onnx_lowrank.planning.latency import Timed
@@ -22,6 +21,7 @@ from onnx_lowrank.rewriting.form import Form
 from onnx_lowrank.schemes.dense import Dense
 from onnx_lowrank.search.candidate import Candidate, Chosen, Option
 from onnx_lowrank.search.context import SearchContext
+from onnx_lowrank.search.layer_fits import LayerFits
 from onnx_lowrank.search.prediction import Predictor
 from onnx_lowrank.search.problem import Picks, Problem
 from onnx_lowrank.search.quality import Quality
@@ -38,8 +38,8 @@ class Evaluator:
         What the search works with.
     options : mapping of str to sequence of Option
         By layer name; pick 0 keeps a layer, pick ``k`` is its option ``k - 1``.
-    tasks : mapping of str to LayerTask
-        What they were fitted to.
+    fits : LayerFits
+        Makes the fits of what is chosen.
     meter : QualityMeter
         Measures models on the samples of the search.
 
@@ -53,20 +53,19 @@ class Evaluator:
         self,
         context: SearchContext,
         options: Mapping[str, Sequence[Option]],
-        tasks: Mapping[str, LayerTask],
+        fits: LayerFits,
         meter: QualityMeter,
     ) -> None:
         self.explored: list[Explored] = []
         self._context = context
         self._options = options
+        self._fits = fits
         self._meter = meter
         survey = Survey.of(context.samples.search)
         self._head = key_of(
             *("quality", model_digest(context.original), survey.digest, survey.labels),
             *(meter.digest, [form.name for form in context.forms]),
         )
-        self._digests = {name: task.digest for name, task in tasks.items()}
-        self._convs = {name: task.conv for name, task in tasks.items()}
         self._latencies: dict[Picks, Timed] = {}
         self._refits: dict[Picks, Chosen] = {}
 
@@ -77,15 +76,31 @@ class Evaluator:
 
     def of_form(self, name: str, form: Form) -> NDArray[np.float64]:
         """Return 1 for the options of a layer that have a form, 0 for others and for the layer."""
-        return np.array([0.0, *(o.candidate.form is form for o in self._options[name])])
+        return np.array([0.0, *(o.form is form for o in self._options[name])])
 
     def chosen(self, picks: Picks) -> Chosen:
-        """Return the candidates of some picks, fitted to the layers' inputs in the original."""
-        return {
-            name: options[pick - 1].candidate
-            for (name, options), pick in zip(self._options.items(), picks, strict=True)
+        """Return the candidates of some picks, fitted to the layers' inputs in the original.
+
+        A layer whose fit fails stays as it is.
+        """
+        options = {
+            name: tried[pick - 1]
+            for (name, tried), pick in zip(self._options.items(), picks, strict=True)
             if pick
         }
+        return self.candidates(options)
+
+    def candidates(self, options: Mapping[str, Option]) -> Chosen:
+        """Return options, by layer name, with their fits."""
+        schemes = {n: [o.scheme] for n, o in options.items() if not isinstance(o.scheme, Dense)}
+        self._fits.make(schemes)
+        found = {}
+        for name, option in options.items():
+            made = self._fits.of(name).get(option.scheme.spec)
+            fit = made if name in schemes else self._fits.dense(name)
+            if fit is not None:
+                found[name] = Candidate(fit, option.form)
+        return found
 
     def refitted(self, picks: Picks) -> Chosen:
         """Return the same, refitted from below to the inputs in the compressed network."""
@@ -97,11 +112,12 @@ class Evaluator:
     def _refit(self, picks: Picks) -> Chosen:
         context, chosen = self._context, self.chosen(picks)
         fits = {name: c.fit for name, c in chosen.items() if not isinstance(c.fit.scheme, Dense)}
-        parts = [f"{name} {fit.scheme.spec} {self._digests[name]}" for name, fit in fits.items()]
+        tasks = self._fits.tasks
+        parts = [f"{name} {fit.scheme.spec} {tasks[name].digest}" for name, fit in fits.items()]
         head = key_of("asymmetric, from symmetric", FORMAT, context.options.seed, *parts)
         stored = {
             name: context.store.arrays(
-                key_of(head, name), partial(from_arrays, name, fit.scheme, self._convs[name])
+                key_of(head, name), partial(from_arrays, name, fit.scheme, tasks[name].conv)
             )
             for name, fit in fits.items()
         }

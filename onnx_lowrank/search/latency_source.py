@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -37,12 +37,25 @@ class Group:
     forms : sequence of str
         The names of their forms: a candidate only beats others of its own form, whose tensors have
         the same layout.
+    schemes : sequence of str
+        The names of their schemes.
+    macs : ndarray
+        Their multiply-adds: candidates of one scheme and form differ in ranks alone.
     """
 
     dense: onnx.ModelProto
     candidates: Sequence[onnx.ModelProto]
     errors: NDArray[np.float64]
     forms: Sequence[str]
+    schemes: Sequence[str]
+    macs: NDArray[np.float64]
+
+    def alike(self) -> Iterator[NDArray[np.int64]]:
+        """Yield the places of candidates of one scheme and form, the fewest operations first."""
+        kinds = list(zip(self.schemes, self.forms, strict=True))
+        for kind in dict.fromkeys(kinds):
+            places = np.array([place for place, each in enumerate(kinds) if each == kind])
+            yield places[np.argsort(self.macs[places], kind="stable")]
 
     def keys(self, settings: str) -> list[str]:
         """Return the key of the layer and those of the candidates, under some settings."""
@@ -155,8 +168,9 @@ class MeasuredHere:
     def candidates(self, groups: Sequence[Group], *, progress: Progress) -> Timings:
         """Time the candidates of every layer beside it.
 
-        All are timed roughly first; those that another one beats in error and clearly in latency
-        are left out of the measurement proper.
+        Of each scheme and form some are timed roughly first, and what the others take is
+        interpolated over their operations; those that another one beats in error and clearly in
+        latency are left out of the measurement proper.
         """
         found = []
         for done, group in enumerate(groups):
@@ -176,6 +190,10 @@ class MeasuredHere:
         dense, *keys = group.keys(self._where)
         models = {dense: group.dense, **dict(zip(keys, group.candidates, strict=True))}
 
+        some = np.zeros(len(keys), bool)
+        for places in group.alike():
+            some[_spread(places, self.stopwatch.settings.rough_ranks)] = True
+
         def roughly(wanted: Sequence[str]) -> dict[str, Timed]:
             ratios = self.stopwatch.rough([models[key] for key in wanted], feeds)
             return {k: Timed(0.0, r, r, r) for k, r in zip(wanted, ratios.tolist(), strict=True)}
@@ -186,8 +204,14 @@ class MeasuredHere:
             )
             return dict(zip(wanted, timed, strict=True))
 
-        rough = self._cached("rough", [dense, *keys], roughly)
-        ratios = np.array([each.ratio for each in rough[1:]])
+        first = [key for key, one in zip(keys, some, strict=True) if one]
+        rough = self._cached("rough", [dense, *first], roughly)
+        ratios = np.full(len(keys), np.nan)
+        ratios[some] = [each.ratio for each in rough[1:]]
+        for places in group.alike():
+            timed = places[some[places]]
+            work = np.log(group.macs)
+            ratios[places] = np.exp(np.interp(work[places], work[timed], np.log(ratios[timed])))
         forms = np.array(group.forms)
         clear = self.stopwatch.settings.clearly_slower
         chosen = [
@@ -200,10 +224,10 @@ class MeasuredHere:
                 & (forms == forms[place])
             )
         ]
-        first, *timed = self._cached(
+        own, *found = self._cached(
             "latency", [dense, *(keys[place] for place in chosen)], precisely
         )
-        return first, dict(zip(chosen, timed, strict=True))
+        return own, dict(zip(chosen, found, strict=True))
 
     def in_network(
         self,
@@ -285,3 +309,8 @@ class MeasuredHere:
             return found
 
         return table.measured(keys, storing)
+
+
+def _spread(places: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Return so many of some places, from the first to the last, or all of them."""
+    return places[np.unique(np.linspace(0, len(places) - 1, count).round().astype(np.int64))]

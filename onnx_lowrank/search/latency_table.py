@@ -144,7 +144,9 @@ def _time_candidates(
         single = single_layer_model(prepared, layer, batch=samples)
         models = [replaced(single, Candidate(fit, STANDARD)) for fit in fits[name]]
         unknown, forms = np.full(len(models), np.nan), [STANDARD.name] * len(models)
-        groups.append(Group(single, models, unknown, forms))
+        names = [fit.scheme.name for fit in fits[name]]
+        macs = np.array([float(fit.scheme.macs(layer.spec) or 1) for fit in fits[name]])
+        groups.append(Group(single, models, unknown, forms, names, macs))
     times = MeasuredHere(stopwatch, store).candidates(groups, progress=progress)
     timings, known = {}, {}
     for (name, tried), group, (dense, timed) in zip(fits.items(), groups, times, strict=True):

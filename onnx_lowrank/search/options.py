@@ -9,9 +9,7 @@ from functools import partial
 import numpy as np
 import onnx
 
-from onnx_lowrank.fitting.layer import LayerFit, exact_fit
-from onnx_lowrank.graph.edit import GraphEditor
-from onnx_lowrank.graph.layers import Layer, layer_bias, layer_weight
+from onnx_lowrank.graph.layers import Layer
 from onnx_lowrank.layer_errors import LAYER_ERRORS, layer_reason
 from onnx_lowrank.measure.workload import batch_of
 from onnx_lowrank.planning.latency import Timed
@@ -19,13 +17,16 @@ from onnx_lowrank.rewriting.forms import STANDARD, forms_for
 from onnx_lowrank.schemes.dense import DenseFactors
 from onnx_lowrank.search.candidate import Candidate, Option
 from onnx_lowrank.search.context import SearchContext
+from onnx_lowrank.search.error_curve import predicted_errors
 from onnx_lowrank.search.knapsack import Conflict
 from onnx_lowrank.search.latency_source import Group, InNetwork
+from onnx_lowrank.search.layer_fits import LayerFits
 from onnx_lowrank.search.neighbours import Edge, Sides, Sizes, conflicts, edges
 from onnx_lowrank.search.problem import worth_trying
 from onnx_lowrank.search.search_space import SearchSpace
 from onnx_lowrank.search.single_layer import replaced, single_layer_model
 from onnx_lowrank.search.sizes import added_bytes
+from onnx_lowrank.search.synthetic import synthetic_fits
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,19 +50,31 @@ class Options:
 
 @dataclass(frozen=True, eq=False)
 class _Layer:
-    """A layer and its candidates as models of their own."""
+    """A layer, its candidates and their errors, and all as models of their own.
+
+    A candidate whose fit is not made yet has random values: its speed does not depend on them.
+    """
 
     layer: Layer
     candidates: list[Candidate]
+    errors: list[float]
     single: onnx.ModelProto
     models: list[onnx.ModelProto]
 
     @property
     def group(self) -> Group:
         """What is timed."""
-        errors = np.array([each.fit.error for each in self.candidates])
-        forms = [each.form.name for each in self.candidates]
-        return Group(self.single, self.models, errors, forms)
+        spec = self.layer.spec
+        assert spec is not None
+        schemes = [each.fit.scheme for each in self.candidates]
+        return Group(
+            self.single,
+            self.models,
+            np.array(self.errors),
+            [each.form.name for each in self.candidates],
+            [scheme.name for scheme in schemes],
+            np.array([float(scheme.macs(spec) or 1) for scheme in schemes]),
+        )
 
     @property
     def ends(self) -> tuple[Sizes, Sizes]:
@@ -79,7 +92,9 @@ class _Layer:
         assert spec is not None
         scheme = candidate.fit.scheme
         return Option(
-            candidate,
+            scheme,
+            candidate.form,
+            self.errors[place],
             timed,
             macs=scheme.macs(spec) or 0,
             params=scheme.params(spec),
@@ -90,7 +105,7 @@ class _Layer:
 def timed_options(
     context: SearchContext,
     space: SearchSpace,
-    fits: Mapping[str, Sequence[LayerFit]],
+    fits: LayerFits,
     reasons: dict[str, str],
 ) -> Options:
     """Time the candidates of all layers, in all forms; reasons are added for layers without any.
@@ -101,8 +116,8 @@ def timed_options(
         What the search works with.
     space : SearchSpace
         The layers worth a search.
-    fits : mapping of str to sequence of LayerFit
-        By layer name.
+    fits : LayerFits
+        Those that are made; what others lose is predicted from them.
     reasons : dict of str to str
         Why layers are kept, by name.
     """
@@ -138,7 +153,7 @@ def timed_options(
         ]
         found[each.layer.name] = tuple(
             replace(o, timed=replace(o.timed, seconds=o.timed.seconds + reorders))
-            if o.candidate.form.plain
+            if o.form.plain
             else o
             for o in options
         )
@@ -153,30 +168,33 @@ def timed_options(
 def _candidates(
     context: SearchContext,
     space: SearchSpace,
-    fits: Mapping[str, Sequence[LayerFit]],
+    fits: LayerFits,
     reasons: dict[str, str],
 ) -> list[_Layer]:
     """Return the layers with their candidates as models; reasons are added for those that fail."""
     batch = batch_of(context.original, context.feeds())
-    editor = GraphEditor(context.normalised)
     found = []
-    for name, (layer, _) in space.items():
+    for name, (layer, schemes) in space.items():
         spec = layer.spec
         assert spec is not None
-        tried = fits.get(name, ())
-        macs = [fit.scheme.macs(spec) or 0 for fit in tried]
+        made = fits.of(name)
+        predicted = predicted_errors(schemes, spec, {key: fit.error for key, fit in made.items()})
+        tried = [scheme for scheme in schemes if scheme.spec in predicted]
         chosen = worth_trying(
-            macs, [fit.error for fit in tried], slack=context.settings.cheaper_per_operation
+            [scheme.macs(spec) or 0 for scheme in tried],
+            [predicted[scheme.spec] for scheme in tried],
+            slack=context.settings.cheaper_per_operation,
         )
         serving = partial(forms_for, conv=spec, dtype=layer.dtype, forms=context.forms)
-        candidates = [
-            Candidate(tried[place], form)
-            for place in chosen
-            for form in serving(type(tried[place].factors))
-        ]
+        candidates, errors = [], []
+        for scheme in (tried[place] for place in chosen):
+            fit = made.get(scheme.spec) or synthetic_fits(name, scheme, spec)[0]
+            for form in serving(type(fit.factors)):
+                candidates.append(Candidate(fit, form))
+                errors.append(predicted[scheme.spec])
         if forms := [form for form in serving(DenseFactors) if form is not STANDARD]:
-            weight, bias = layer_weight(editor, layer), layer_bias(editor, layer)
-            candidates += [Candidate(exact_fit(name, weight, bias), form) for form in forms]
+            candidates += [Candidate(fits.dense(name), form) for form in forms]
+            errors += [0.0] * len(forms)
         if not candidates:
             continue
         try:
@@ -185,7 +203,7 @@ def _candidates(
         except LAYER_ERRORS as error:
             reasons[name] = layer_reason(error)
             continue
-        found.append(_Layer(layer, candidates, single, models))
+        found.append(_Layer(layer, candidates, errors, single, models))
     return found
 
 
@@ -208,7 +226,7 @@ def _sides(
     """
     found = {}
     for layer in layers:
-        forms = [option.candidate.form.plain for option in options.get(layer.name, ())]
+        forms = [option.form.plain for option in options.get(layer.name, ())]
         own = [not reordered for reordered in ends.get(layer.name, (True, True))]
         read, written = (np.array([end, *(end or plain for plain in forms)]) for end in own)
         found[layer.name] = (read, written)

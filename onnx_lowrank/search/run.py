@@ -8,9 +8,7 @@ import numpy as np
 
 from onnx_lowrank.bounds import SQNR_CAP_DB
 from onnx_lowrank.errors import PlanError
-from onnx_lowrank.fitting.cluster import fit_on_cluster
-from onnx_lowrank.fitting.layer import LayerFit
-from onnx_lowrank.fitting.parallel import LayerTask, fit_all
+from onnx_lowrank.fitting.parallel import LayerTask
 from onnx_lowrank.fitting.statistics import Sampling, calibrate
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.io import serialised_size
@@ -18,9 +16,12 @@ from onnx_lowrank.graph.layers import find_layers, layer_bias, layer_weight
 from onnx_lowrank.planning.latency import Timed
 from onnx_lowrank.planning.plan import Decision, Plan
 from onnx_lowrank.rewriting.forms import STANDARD
+from onnx_lowrank.schemes import Scheme
 from onnx_lowrank.search.candidate import Chosen, Option
 from onnx_lowrank.search.context import SearchContext
+from onnx_lowrank.search.error_curve import fitted_first
 from onnx_lowrank.search.evaluator import Evaluator
+from onnx_lowrank.search.layer_fits import LayerFits
 from onnx_lowrank.search.options import Options, timed_options
 from onnx_lowrank.search.problem import Picks, Problem
 from onnx_lowrank.search.quality import Quality
@@ -64,14 +65,15 @@ def search(context: SearchContext) -> SearchResult:
         )
     with context.seconds.step("statistics"):
         tasks = _tasks(context, space, reasons)
-    with context.seconds.step("fits"):
-        fits = _fits(context, tasks, reasons)
+    fits = LayerFits(context, tasks)
+    fits.make(_fitted_first(context, tasks))
+    reasons |= fits.failed
     with context.seconds.step("timing layers"):
         options = timed_options(context, space, fits, reasons)
     if not options.by_layer:
         why = "no layer has a candidate that is measurably faster"
         return _nothing(context, reasons, why if tasks else "no layer can be approximated")
-    evaluator = Evaluator(context, options.by_layer, tasks, meter)
+    evaluator = Evaluator(context, options.by_layer, fits, meter)
     with context.seconds.step("probes"):
         problem = build_problem(context, options, evaluator)
     with context.seconds.step("choosing"):
@@ -81,7 +83,7 @@ def search(context: SearchContext) -> SearchResult:
     return SearchResult(
         plan=_plan(context, chosen, reasons),
         chosen=chosen,
-        layers=_choices(options.by_layer, found.picks),
+        layers=_choices(options.by_layer, found.picks, chosen),
         explored=tuple(evaluator.explored),
         quality=quality,
         latency=found.timed,
@@ -138,14 +140,15 @@ def _damages(
     context: SearchContext, evaluator: Evaluator, name: str, tried: Sequence[Option]
 ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """Return the predicted noise of each option, as that of a probe carries through."""
-    errors = np.array([0.0, *(option.candidate.fit.error for option in tried)])
-    inexact = [option.candidate for option in tried if option.candidate.fit.error > 0]
-    if not inexact:
-        return errors
-    away = [abs(np.log(max(c.fit.error, 1e-9) / context.settings.probe_error)) for c in inexact]
-    probe = inexact[int(np.argmin(away))]
-    carried = evaluator.noise({name: probe}) / max(probe.fit.error**2, 1e-12)
-    return np.asarray(carried * errors**2)
+    errors = np.array([0.0, *(option.error for option in tried)])
+    inexact = [option for option in tried if option.error > 0]
+    away = [abs(np.log(max(o.error, 1e-9) / context.settings.probe_error)) for o in inexact]
+    for place in np.argsort(away, kind="stable"):
+        probe = evaluator.candidates({name: inexact[place]})
+        if probe:
+            carried = evaluator.noise(probe) / max(probe[name].fit.error ** 2, 1e-12)
+            return np.asarray(carried * errors**2)
+    return errors
 
 
 def _tasks(
@@ -180,20 +183,17 @@ def _tasks(
     }
 
 
-def _fits(
-    context: SearchContext, tasks: Mapping[str, LayerTask], reasons: dict[str, str]
-) -> dict[str, tuple[LayerFit, ...]]:
-    """Return the fits of every layer; reasons are added for layers without any."""
-    options, wanted = context.options, list(tasks.values())
-    if options.cluster is not None:
-        fit_on_cluster(
-            options.cluster, wanted, context.store, seed=options.seed, progress=context.progress
-        )
-    fits, failed = fit_all(
-        wanted, context.store, seed=options.seed, jobs=options.jobs, progress=context.progress
-    )
-    reasons |= failed
-    return fits
+def _fitted_first(
+    context: SearchContext, tasks: Mapping[str, LayerTask]
+) -> dict[str, tuple[Scheme, ...]]:
+    """Return the schemes of every layer whose fits predict what the others lose."""
+    found = {}
+    for layer in context.layers:
+        if layer.name in tasks:
+            assert layer.spec is not None
+            schemes = tasks[layer.name].schemes
+            found[layer.name] = fitted_first(schemes, layer.spec, context.settings)
+    return found
 
 
 def _nothing(context: SearchContext, reasons: Mapping[str, str], why: str) -> SearchResult:
@@ -217,21 +217,23 @@ def _plan(context: SearchContext, chosen: Chosen, reasons: Mapping[str, str]) ->
     return Plan(tuple(decisions))
 
 
-def _choices(options: Mapping[str, Sequence[Option]], picks: Picks) -> tuple[LayerChoice, ...]:
+def _choices(
+    options: Mapping[str, Sequence[Option]], picks: Picks, chosen: Chosen
+) -> tuple[LayerChoice, ...]:
     """Return the candidates that were chosen, with their latencies beside the layers."""
-    chosen = [
-        (name, tried[pick - 1])
+    timed = {
+        name: tried[pick - 1].timed
         for (name, tried), pick in zip(options.items(), picks, strict=True)
         if pick
-    ]
+    }
     return tuple(
         LayerChoice(
             name=name,
-            scheme=option.candidate.spec,
-            error=option.candidate.fit.error,
-            ratio=option.timed.ratio,
-            low=option.timed.low,
-            high=option.timed.high,
+            scheme=candidate.spec,
+            error=candidate.fit.error,
+            ratio=timed[name].ratio,
+            low=timed[name].low,
+            high=timed[name].high,
         )
-        for name, option in chosen
+        for name, candidate in chosen.items()
     )

@@ -17,23 +17,23 @@ class RankSteps:
     ----------
     shares : tuple of float
         Of the layer's multiply-adds, one for every step.
+    fitted : tuple of float
+        Those that are fitted before anything is chosen: what the others lose is predicted.
     proportions : mapping of str to float
         By how much the share of a rank in its limit is larger than those of the others, by name.
     """
 
     shares: tuple[float, ...]
+    fitted: tuple[float, ...] = (0.24, 0.1)
     proportions: Mapping[str, float] = field(default_factory=dict)
 
 
 SHARES = (0.75, 0.56, 0.42, 0.32, 0.24, 0.18, 0.13, 0.1, 0.07)
-RANK_STEPS: Mapping[str, tuple[RankSteps, ...]] = MappingProxyType(
+RANK_STEPS: Mapping[str, RankSteps] = MappingProxyType(
     {
-        "cp": (RankSteps(SHARES[3::2]),),
-        "spatial": (RankSteps(SHARES[:7]),),
-        "tucker2": (
-            RankSteps(SHARES[1:8], {"R1": 0.75, "R2": 1.25}),
-            RankSteps(SHARES[1:8:2], {"R1": 0.55, "R2": 1.45}),
-        ),
+        "cp": RankSteps(SHARES[3::2], fitted=(0.18, 0.1)),
+        "spatial": RankSteps(SHARES[:7], fitted=(0.24, 0.13)),
+        "tucker2": RankSteps(SHARES[1:8], proportions={"R1": 0.75, "R2": 1.25}),
     }
 )
 
@@ -50,9 +50,11 @@ class SearchSettings:
     ----------
     shares : tuple of float
         Of a layer's multiply-adds, at which schemes are tried: each step cuts about a quarter.
-    rank_steps : mapping of str to tuple of RankSteps
+    rank_steps : mapping of str to RankSteps
         By scheme, where a scheme's steps are others. At equal operations Tucker-2 loses less with
         the larger rank at the outputs; CP takes ten times as long to fit as the others.
+    small_patch : int
+        Entries of a patch up to which a layer is fitted at all ranks, and not at some first.
     left_out : tuple of str
         Schemes for those who ask for them: blocks of Tucker-2 lose more than it at equal
         operations, and grouped convolutions run slower.
@@ -73,6 +75,8 @@ class SearchSettings:
         Half the interval of a ratio, relative, at which it is known well enough.
     most_repeats : int
         Repeats after which a ratio is taken as it is: three times those that an interval needs.
+    rough_ranks : int
+        Of a scheme and form on a layer, so many ranks are timed roughly.
     rough_repeats : int
         Repeats of a rough timing.
     clearly_slower : float
@@ -100,7 +104,8 @@ class SearchSettings:
     """
 
     shares: tuple[float, ...] = SHARES
-    rank_steps: Mapping[str, tuple[RankSteps, ...]] = field(default_factory=lambda: RANK_STEPS)
+    rank_steps: Mapping[str, RankSteps] = field(default_factory=lambda: RANK_STEPS)
+    small_patch: int = 1152
     left_out: tuple[str, ...] = ("bicluster-svd", "bicluster-outer")
     channel_blocks: tuple[int, int] = (8, 16)
     most_colours: int = 16
@@ -111,6 +116,7 @@ class SearchSettings:
     model_seconds: float = 4.0
     narrow: float = 0.05
     most_repeats: int = 3 * MIN_REPEATS
+    rough_ranks: int = 3
     rough_repeats: int = 2
     clearly_slower: float = 1.15
     probe_error: float = 0.15

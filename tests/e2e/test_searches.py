@@ -28,7 +28,7 @@ LEAST = 12.0
 SHORT = replace(
     SETTINGS,
     shares=(0.5, 0.2),
-    rank_steps={"cp": (), "tucker2": (RankSteps((0.2,)),)},
+    rank_steps={"cp": RankSteps(()), "tucker2": RankSteps((0.2,))},
     layer_seconds=0.01,
     part_seconds=0.05,
     model_seconds=0.05,

@@ -124,7 +124,7 @@ def test_percentages_and_shares_of_the_operations_are_its_own() -> None:
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_search_finds_it_where_it_is_the_best(tmp_path: Path, jobs: int) -> None:
     # Fewer steps: among them are the ranks at which channel and spatial are exact here too.
-    steps = {"cp": (RankSteps((0.13,)),)}
+    steps = {"cp": RankSteps((0.13,))}
     settings = replace(SETTINGS, shares=(0.42, 0.32, 0.24, 0.13), rank_steps=steps)
     model = network()
     samples = np.random.default_rng(1).standard_normal((40, C, 12, 12)).astype(np.float32)

@@ -129,7 +129,7 @@ def spatial_in_covariance(
     starts = []
     for column in column_first:
         view = problem.columns if column else problem.rows
-        stage = InputStage.whole(stage_start.leading_lines(view, view.target, rank))
+        stage = InputStage.whole(stage_start.leading_target_lines(view, rank))
         start = Part(np.arange(f), stage, Free(np.zeros((f, rank, view.taps))))
         error = fit_part(view, start, steps=0)[1] if len(column_first) > 1 else 0.0
         starts.append((error, column, view, start))

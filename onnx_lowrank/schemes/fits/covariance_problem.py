@@ -184,11 +184,14 @@ class View:
         The layer.
     order : ndarray of int64, shape (C', P')
         Where in a patch the entry of a line and a tap is.
+    roots, known : dict
+        What was computed of it, to be looked up: see `root` and `stage_start`.
     """
 
     problem: LayerProblem
     order: Indices
     roots: dict[bytes, Array] = field(default_factory=dict)
+    known: dict[str, Array] = field(default_factory=dict)
 
     @property
     def lines(self) -> int:

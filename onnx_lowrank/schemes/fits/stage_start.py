@@ -32,12 +32,28 @@ def leading_lines(view: View, rows: Array, rank: int, lines: Indices | None = No
         The lines that the rows are over; all if not given.
     """
     root = view.root(np.arange(view.lines) if lines is None else lines)
+    basis = leading(_gram_of_lines(view, rows, root), rank).astype(np.float64)
+    found = linalg.solve_triangular(root, basis, lower=True, trans=1, check_finite=False)
+    return np.asarray(found.T)
+
+
+def leading_target_lines(view: View, rank: int) -> Array:
+    """Return `leading_lines` of the target, of which all ranks share a decomposition."""
+    root = view.root(np.arange(view.lines))
+    if "lines" not in view.known:
+        gram = _gram_of_lines(view, view.target, root)
+        view.known["lines"] = leading(gram, view.lines).astype(np.float64)
+    basis = view.known["lines"][:, :rank]
+    found = linalg.solve_triangular(root, basis, lower=True, trans=1, check_finite=False)
+    return np.asarray(found.T)
+
+
+def _gram_of_lines(view: View, rows: Array, root: Array) -> Reals:
+    """Return the Gram matrix of lines under the stand-in, ``(n, n)``, of rows ``(m, n, P')``."""
     whitened = rows @ linalg.cholesky(view.over_taps, lower=True)
     flat: Reals = np.ascontiguousarray(whitened.swapaxes(1, 2), view.problem.working.dtype)
     flat = flat.reshape(-1, len(root)) @ root.astype(flat.dtype)
-    basis = leading(flat.T @ flat, rank).astype(np.float64)
-    found = linalg.solve_triangular(root, basis, lower=True, trans=1, check_finite=False)
-    return np.asarray(found.T)
+    return np.asarray(flat.T @ flat)
 
 
 def leading_terms(view: View, outputs: Indices, clusters: Indices, rank: int) -> cp_als.CPTerms:
