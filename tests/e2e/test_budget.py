@@ -113,9 +113,7 @@ def test_candidates_of_all_forms_are_in_one_search(
         cache_dir=tmp_path,
     )
     forms = {name: each.form.name for name, each in found.search.chosen.items()}
-    assert found.compressed.plan.forms == {
-        name: None if form == "standard" else form for name, form in forms.items()
-    }
+    assert found.compressed.plan.forms == forms
     nodes = {node.domain for node in found.compressed.model.graph.node}
     assert ("onnx_lowrank" in nodes) == ("portable" in forms.values())
     # The plan gives the same model again.
