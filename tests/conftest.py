@@ -20,6 +20,7 @@ from onnx_lowrank.cli import main
 sys.path.insert(0, str(Path(__file__).parent))
 pytest.register_assert_rewrite("conformance")
 
+LONGEST = ("tests/trust/test_mutants.py", "tests/custom_ops/test_cpp.py")
 Build = Callable[..., onnx.ModelProto]
 
 
@@ -32,6 +33,11 @@ def pytest_configure(config: pytest.Config) -> None:
     """Hand the scale to the modules of `tests/trust`, in worker processes too."""
     if scale := config.getoption("--trust-scale"):
         os.environ["ONNX_LOWRANK_TRUST_SCALE"] = str(scale)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes minutes: at the end, one worker would be left alone with it."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
