@@ -129,6 +129,18 @@ def test_a_bare_import_is_cheap() -> None:
     assert result.stdout.strip() == "[]"
 
 
+def test_the_help_is_cheap() -> None:
+    code = (
+        "import sys; from onnx_lowrank.cli import commands; "
+        "heavy = 'numpy scipy onnx onnxruntime sklearn torch rich.table'.split(); "
+        "print([m for m in heavy if m in sys.modules])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"
+
+
 # Who may print or take the terminal library: the gate, the last line of a failure, the bar of
 # progress, and the child process that answers with JSON.
 PRINTERS = {"report/console.py", "cli/__init__.py", "cli/commands.py", "runtime/memory.py"}

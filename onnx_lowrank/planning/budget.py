@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from onnx_lowrank.bounds import SQNR_CAP_DB, SQNR_REMEDY, check_number
 from onnx_lowrank.errors import PlanError
-from onnx_lowrank.planning.cost import Cost
+
+if TYPE_CHECKING:  # the command line reads this module before it knows what it is asked for
+    from onnx_lowrank.planning.cost import Cost
 
 Objective = Literal["latency", "macs", "params"]
 
