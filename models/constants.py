@@ -23,13 +23,16 @@ from onnx_lowrank.search.settings import SETTINGS, SearchSettings
 
 # Values tried of each constant, lower and higher than it.
 OTHERS: dict[str, tuple[float, float]] = {
+    "small_patch": (0, 4608),
+    "most_colours": (4, 64),
     "least_share": (0.0025, 0.01),
     "cheaper_per_operation": (1.2, 2.0),
     "layer_seconds": (0.05, 0.2),
     "part_seconds": (0.5, 2.0),
     "model_seconds": (2.0, 8.0),
     "narrow": (0.025, 0.1),
-    "most_repeats": (8, 32),
+    "most_repeats": (8, 48),
+    "rough_ranks": (2, 9),
     "rough_repeats": (1, 4),
     "clearly_slower": (1.05, 1.3),
     "probe_error": (0.075, 0.3),

@@ -87,14 +87,14 @@ def two_stage_in_covariance(problem: LayerProblem, rank: int) -> Fit:
     rank : int
         Channels per group between the stages.
     """
-    basis_of = [vectors[:, :rank] for _, vectors in problem.directions]
+    bases = [vectors[:, :rank] for _, vectors in problem.directions]
     kept = sum(float(values[rank:].sum()) for values, _ in problem.directions)
     scales = problem.scale.reshape(problem.group, -1)
     lost = sum(
         _lost_by_svd(problem, group, plain[:, :rank])
         for group, plain in enumerate(problem.plain_directions)
     )
-    factors = _projected(problem.target.reshape(problem.weight.shape), basis_of)
+    factors = _projected(problem.target.reshape(problem.weight.shape), bases)
     factors = TwoStageFactors(factors.kernels, factors.outputs / scales[:, :, None])
     start_error, error = (relative_error(x, problem.norm) for x in (lost, kept))
     return Fit(factors, max(start_error, error), error)

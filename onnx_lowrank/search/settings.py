@@ -42,9 +42,10 @@ RANK_STEPS: Mapping[str, RankSteps] = MappingProxyType(
 class SearchSettings:
     """How long a search measures, how far it looks, and when it stops.
 
-    What numbers are worth, each at a lower and a higher value, is in models/RESULTS.md, "What the
-    constants of a search are worth"; which structures and ranks are tried, there in "VGG-16 by one
-    scheme in all layers" and in models/results/held_out.md.
+    What the numbers are worth, each at a lower and a higher value, is what `models/results.py run
+    constants` measures, for the section of that name in models/RESULTS.md. Which structures and
+    ranks are tried comes from its section "VGG-16 by one scheme in all layers" and from
+    models/results/held_out.md.
 
     Attributes
     ----------
