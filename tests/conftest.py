@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import os
+
+if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
+    # Threads that spin for their part of a product would take the cores from the other workers.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import signal
 import sys
 from collections.abc import Callable, Iterator

@@ -33,15 +33,12 @@ class FitProblem:
         Gives the bias, shape (F,) or None, that goes with a fitted weight.
     group : int
         Groups of the layer.
-    start : Factors, optional
-        Of a like problem, to begin at.
     """
 
     weight: Weight
     metric: Metric
     bias: Callable[[Weight], Bias | None]
     group: int = 1
-    start: Factors | None = None
 
 
 @dataclass(frozen=True)
@@ -133,7 +130,6 @@ def fit_layer_by_schemes(
         metric=problem.metric,
         rng=layer_rng(seed, layer),
         group=problem.group,
-        start=problem.start,
     )
     start = time.perf_counter()
     for scheme in schemes:

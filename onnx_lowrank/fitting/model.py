@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Literal, get_args
 
 import numpy as np
@@ -112,7 +111,6 @@ def fit_model(
     *,
     calibration: Calibration | None = None,
     seed: int = 0,
-    starts: Mapping[str, LayerFit] = MappingProxyType({}),
     progress: Progress = silent,
 ) -> ModelFits:
     """Fit every layer that a plan replaces.
@@ -130,9 +128,6 @@ def fit_model(
         Data for another metric; the Frobenius norm is minimised if not given.
     seed : int
         Fixes every random choice.
-    starts : mapping of str to LayerFit, optional
-        By layer name: fits to other data, which these may begin at, and which stand where a
-        layer's own fit fails.
     progress : callable
         Called with a sentence, the number of layers done, and their total.
 
@@ -180,7 +175,6 @@ def fit_model(
             )
         for done, (name, scheme) in enumerate(chosen.items()):
             progress(f"fitting {name} as {scheme.spec}", done, len(chosen))
-            start = starts.get(name)
             try:
                 weight, bias = layer_weight(editor, layers[name]), layer_bias(editor, layers[name])
                 if isinstance(scheme, Dense):
@@ -197,14 +191,11 @@ def fit_model(
                     statistics=statistics.get(name),
                     gradients=gradients.get(name),
                 )
-                problem = replace(problem, start=None if start is None else start.factors)
                 fit = fit_layer(name, scheme, problem, seed=seed)
             except LAYER_ERRORS as error:
                 if name in named:
                     raise of_layer(name, error) from error
                 failed[name] = layer_reason(error)
-                if start is not None:
-                    fits[name] = start
             else:
                 fits[name] = fit if calibration is None else replace(fit, metric=calibration.metric)
     return ModelFits(fits, failed)

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.linalg import blas
 
 from onnx_lowrank.metrics.moments import DenseMoments, LayerStatistics, RowMoments
 from onnx_lowrank.metrics.shrinkage import ImageMoments
 from onnx_lowrank.types import Array
 
+SINGLE_FROM = 1024  # entries of a patch from which products are summed in blocks of float32
+
 
 class MomentAccumulator:
     """Sums up the patches of one layer, in float64.
 
     A product of two float32 numbers is exact in float64, so only the additions round: a moment of
-    n patches is off by at most ``n * 2^-53`` of ``E|x|^2``, as much as any float64 sum.
+    n patches is off by at most ``n * 2^-53`` of ``E|x|^2``, as much as any float64 sum. Of patches
+    of `SINGLE_FROM` entries and more, blocks of about as many patches as entries are summed in
+    float32, and these sums in float64: an entry is off by no more than ``b * 2^-24`` of
+    ``E|x_i x_j|``, b the patches of a block, and by about the root of b in place of b, which the
+    shrinkage of so large moments exceeds by far.
 
     Parameters
     ----------
@@ -40,6 +47,8 @@ class MomentAccumulator:
         self._noise = ImageMoments(groups, length)
         self._sum = np.zeros((groups, length))
         self._second = np.zeros((matrices, length, length))
+        self._single = length >= SINGLE_FROM
+        self._waiting: list[list[NDArray[np.float32]]] = [[] for _ in range(matrices)]
         self._original_sum = np.zeros((groups, length))
         outputs = 0 if self._weight is None else self._weight.shape[1]
         self._drift = np.zeros((matrices, outputs, length))
@@ -95,6 +104,8 @@ class MomentAccumulator:
         # One library for all products: numpy's has threads of its own, which would wait for work
         # on the cores that this one needs.
         fewer = len(x) < self._length
+        if self._single:
+            return self._add_single(group, scale, x)
         triangle = blas.dsyrk(1, x.T, trans=fewer, lower=1)
         if self._dense:
             # The lower triangle of the transpose, which is what BLAS sees, is the upper one.
@@ -103,11 +114,31 @@ class MomentAccumulator:
                 blas.dsyrk(scale, x.T, beta=1, c=matrix, lower=1, overwrite_c=1)
             else:
                 matrix += scale * triangle
-        diagonal = triangle.diagonal()
-        return 2 * float(np.sum(triangle**2)) - float(np.sum(diagonal**2))
+        return _squared_norm(triangle)
+
+    def _add_single(self, group: int, scale: float, x: Array) -> float:
+        """Do the same in blocks of float32 rows, which are summed in float64."""
+        rows = x.astype(np.float32)
+        triangle = blas.ssyrk(1, rows.T, trans=len(rows) < self._length, lower=1)
+        if self._dense:
+            waiting = self._waiting[group]
+            waiting.append(np.float32(np.sqrt(scale)) * rows)
+            if sum(map(len, waiting)) >= self._length:
+                self._flush(group)
+        return _squared_norm(triangle)
+
+    def _flush(self, group: int) -> None:
+        """Add the float32 rows that wait to their matrix."""
+        if self._waiting[group]:
+            block = np.concatenate(self._waiting[group])
+            # The lower triangle of the transpose, which is what BLAS sees, is the upper one.
+            self._second[group].T[:] += blas.ssyrk(1, block.T, lower=1)
+            self._waiting[group].clear()
 
     def result(self) -> LayerStatistics:
         """Return the statistics of at least one image; the accumulator is spent then."""
+        for group in range(len(self._waiting)):
+            self._flush(group)
         mean = self._sum / self._positions
         asymmetric = self._weight is not None
         moments: DenseMoments | RowMoments
@@ -147,6 +178,12 @@ class MomentAccumulator:
             mean_intensity=of_mean,
             moments=moments,
         )
+
+
+def _squared_norm(triangle: NDArray[np.floating]) -> float:
+    """Return the squared norm of a symmetric matrix, of which one triangle is given."""
+    diagonal = triangle.diagonal()
+    return 2 * float(np.sum(triangle**2)) - float(np.sum(diagonal**2))
 
 
 def _mirror(matrix: Array, block: int = 512) -> None:

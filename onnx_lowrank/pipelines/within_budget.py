@@ -20,7 +20,7 @@ from onnx_lowrank.fitting.cluster import check_scheduler
 from onnx_lowrank.graph.gate import read_model
 from onnx_lowrank.graph.layers import find_layers
 from onnx_lowrank.measure.score import Score
-from onnx_lowrank.measure.verification import Tolerance
+from onnx_lowrank.measure.verification import Tolerance, VerifyReport
 from onnx_lowrank.measure.verification import verify as verify_models
 from onnx_lowrank.measure.workload import make_feeds
 from onnx_lowrank.pipelines.budget_result import BudgetResult
@@ -207,16 +207,18 @@ def compress_to_budget(
     progress("rewriting", 0, 1)
     replacements = {name: candidate.replacement for name, candidate in found.chosen.items()}
     rewritten, changed = rewrite(original, replacements, forms=forms, input_shapes=input_shapes)
-    progress("verifying on samples that the search did not see", 0, 1)
-    with seconds.step("verdict"):
-        report = verify_models(
-            original,
-            rewritten,
-            verdict,
-            engines=None if here.name == "cpu" else (here.with_threads(None),),
-            tolerance=_tolerance(budget, verdict),
-            score=score,
-        )
+    report: VerifyReport | None = None
+    if found.chosen:  # there is no verdict on the original
+        progress("verifying on samples that the search did not see", 0, 1)
+        with seconds.step("verdict"):
+            report = verify_models(
+                original,
+                rewritten,
+                verdict,
+                engines=None if here.name == "cpu" else (here.with_threads(None),),
+                tolerance=_tolerance(budget, verdict),
+                score=score,
+            )
     costs = CostReport(found.plan, plan_costs(layers, found.plan))
     sizes = FileBytes.of(model, original, rewritten)
     result = CompressResult(
@@ -240,15 +242,17 @@ def compress_to_budget(
         source=source_path(model),
     )
     missed = budget.missed(costs.total, sizes.after)
-    failures = (*found.failures, *report.failures, *missed)
-    if found.latency.high >= 1:
+    failures = (*found.failures, *(report.failures if report else ()), *missed)
+    if found.chosen and found.latency.high >= 1:
         why = f"it is not faster: it takes {found.latency.ratio:.3f} of the time"
         if table is not None:
             why = f"it is not faster for certain: up to {found.latency.high:.3f} of the time"
         if budget.objective != "latency":
             why += f"; a search for few {budget.objective} asks for a faster model too"
         failures = (*failures, why)
-    expected = None if found.predictor is None else found.predictor.predict(report.samples)
+    expected = None
+    if found.predictor is not None and report is not None:
+        expected = found.predictor.predict(report.samples)
     return BudgetResult(result, found, failures, table, expected, missed)
 
 

@@ -1,8 +1,8 @@
-"""How long candidates take beside their layer: measured once, kept by structure, or on file."""
+"""How long candidates take beside their layer, and tables of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -37,6 +37,10 @@ class Timed:
         """Whether the candidate is faster beyond doubt."""
         return self.high < 1
 
+    def times(self, factor: float) -> Timed:
+        """Return a latency so many times as long."""
+        return Timed(*(factor * value for value in self.to_list()))
+
     def to_list(self) -> list[float]:
         """Return the figures, ready for JSON."""
         return [self.seconds, self.ratio, self.low, self.high]
@@ -49,28 +53,6 @@ class Timed:
         if not (0 <= timed.seconds < inf and 0 < timed.low <= timed.ratio <= timed.high < inf):
             raise ValueError(f"{row} is no latency with its ratio and interval")
         return timed
-
-
-Timer = Callable[[Sequence[str]], Mapping[str, Timed]]
-"""Times the structures of these keys, all beside the dense layer of the first."""
-
-
-class LatencyTable:
-    """Measured latencies by key; a key tells structure, sizes, threads, provider and versions."""
-
-    def __init__(self) -> None:
-        self.known: dict[str, Timed] = {}
-
-    def measured(self, keys: Sequence[str], timer: Timer) -> list[Timed]:
-        """Return the latencies of `keys`, the dense layer first; the missing ones are timed now.
-
-        All of a layer are timed together where any is missing: only ratios of one interleaved run
-        count.
-        """
-        missing = [key for key in dict.fromkeys(keys[1:]) if key not in self.known]
-        if missing or keys[0] not in self.known:
-            self.known.update(timer([keys[0], *missing]))
-        return [self.known[key] for key in keys]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -91,7 +91,7 @@ def measure(
     contenders : sequence of Contender
         What to time; names need not differ.
     repeats : int
-        How often everything is loaded anew, 2 or more.
+        How often everything is loaded anew; of one, nothing is known of what that changes.
     seconds : float
         Time to spend on the runs of each contender, roughly.
     one_thread : bool
@@ -109,8 +109,8 @@ def measure(
     ModelError
         A model cannot be loaded or run, or an output is finite in one run and not in another.
     """
-    if repeats < 2:
-        raise ValueError("repeats must be 2 or more")
+    if repeats < 1:
+        raise ValueError("repeats must be 1 or more")
     states = [_State(contender) for contender in contenders]
     meter = NoiseMeter(one_thread=one_thread)
     rounds = 0
@@ -141,8 +141,16 @@ def measure(
 
 
 def drift(medians: Seconds) -> float:
-    """Return by how much the medians of the first and the second half differ, relatively."""
+    """Return by how much the medians of the first and the second half differ, relatively.
+
+    Parameters
+    ----------
+    medians : ndarray, shape (repeats, rounds), float64
+        Of blocks; of one repeat, 0 is returned.
+    """
     half = len(medians) // 2
+    if half == 0:
+        return 0.0
     first, second = np.median(medians[:half]), np.median(medians[half:])
     return float(abs(second / first - 1))
 

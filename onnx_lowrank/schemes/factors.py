@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_lowrank.schemes.structure import Arrays, Factors, Multilinear, Weight
+from onnx_lowrank.schemes.structure import Arrays, Factors, Multilinear, OutputMap, Weight
 from onnx_lowrank.schemes.two_stage import TwoStageFactors
 from onnx_lowrank.types import Array
 
@@ -104,6 +104,10 @@ class BlockTucker2Factors(Factors):
         )
         return scatter_blocks(blocks, self.input_clusters, self.output_clusters, tuple(kernel))
 
+    def output_map(self) -> OutputMap | None:
+        """Return the last 1x1 stage of one block."""
+        return _output_map(self)
+
     def multilinear(self) -> Multilinear:
         """Return all blocks side by side."""
         cores = self.cores.reshape(*self.cores.shape[:4], -1)
@@ -149,6 +153,10 @@ class BlockCPFactors(Factors):
         terms = (self.inputs[..., None] * kernels[..., None, :]).reshape(g, h, k, -1)
         blocks = (self.outputs @ terms).reshape(g, h, -1, self.inputs.shape[3], kernels.shape[3])
         return scatter_blocks(blocks, self.input_clusters, self.output_clusters, tuple(kernel))
+
+    def output_map(self) -> OutputMap | None:
+        """Return the last 1x1 stage of one block."""
+        return _output_map(self)
 
     def multilinear(self) -> Multilinear:
         """Return all blocks side by side."""
@@ -200,6 +208,18 @@ class SpatialFactors(Factors):
         f, x2, y2, c, x1, y1 = product.shape
         return product.transpose(0, 3, 1, 4, 2, 5).reshape(f, c, x2 * x1, y2 * y1)
 
+    def output_map(self) -> OutputMap:
+        """Return the second Conv, of which every tap has channels of its own."""
+        second = self.second
+        size = second[0].size
+        channels = np.eye(size).reshape(size, *second.shape[1:])
+        inputs = SpatialFactors(self.first, channels).reconstruct()
+        return OutputMap(
+            second.reshape(len(second), size),
+            inputs,
+            lambda outputs: replace(self, second=outputs.reshape(second.shape)),
+        )
+
     def multilinear(self) -> Multilinear:
         """Return the kernel's rows and columns apart."""
         first, second = self.first, self.second
@@ -213,6 +233,22 @@ class SpatialFactors(Factors):
 
         subscripts = ("kcx", "fky", "fcxy") if column_first else ("kcy", "fkx", "fcxy")
         return Multilinear(subscripts, arrays, lambda w: w, lambda w: w, rebuild)
+
+
+def _output_map(factors: BlockTucker2Factors | BlockCPFactors) -> OutputMap | None:
+    if len(factors.input_clusters) > 1 or len(factors.output_clusters) > 1:
+        return None
+    rank = factors.outputs.shape[-1]
+    channels = np.arange(rank, dtype=np.int64)[None]
+    inputs = replace(factors, output_clusters=channels, outputs=np.eye(rank)[None, None])
+    order = factors.output_clusters[0]
+    weight = np.empty(factors.outputs.shape[2:])
+    weight[order] = factors.outputs[0, 0]
+    return OutputMap(
+        weight,
+        inputs.reconstruct(),
+        lambda outputs: replace(factors, outputs=outputs[order][None, None]),
+    )
 
 
 def _both_ways(

@@ -35,6 +35,10 @@ class Factors(ABC):
         None if there is none: a fit is then no better than the scheme itself makes it.
         """
 
+    def output_map(self) -> OutputMap | None:
+        """Return the last stage, where every output sees all that the stages before it give."""
+        return None
+
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the arrays by their names."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
@@ -45,6 +49,25 @@ class Factors(ABC):
         A layer in float32 loses about this many times 6e-8 to it.
         """
         return None
+
+
+@dataclass(frozen=True, eq=False)
+class OutputMap:
+    """The last stage of a structure as a matrix: ``W~ = weight @ inputs``.
+
+    Attributes
+    ----------
+    weight : ndarray, shape (F, M)
+        The last stage.
+    inputs : ndarray, shape (M, C, *kernel)
+        What it maps, as weights of a layer of its own.
+    rebuild : callable
+        Gives the factors with another last stage, shape (F, M).
+    """
+
+    weight: Array
+    inputs: Weight
+    rebuild: Callable[[Array], Factors]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from onnx_lowrank.metrics.base import Metric
 from onnx_lowrank.schemes.base import Fit, Weight, check_finite, relative_error
 from onnx_lowrank.schemes.fits.covariance_problem import LayerProblem
 from onnx_lowrank.schemes.fits.reduced_rank import reduced_rank
-from onnx_lowrank.schemes.structure import Arrays, Factors, Multilinear
+from onnx_lowrank.schemes.structure import Arrays, Factors, Multilinear, OutputMap
 from onnx_lowrank.types import Array
 
 
@@ -34,6 +34,14 @@ class TwoStageFactors(Factors):
         group, rank, *rest = self.kernels.shape
         dense = self.outputs @ self.kernels.reshape(group, rank, -1)
         return np.asarray(dense.reshape(-1, *rest))
+
+    def output_map(self) -> OutputMap | None:
+        """Return the 1x1 stage of a layer without groups."""
+        if len(self.outputs) > 1:
+            return None
+        return OutputMap(
+            self.outputs[0], self.kernels[0], lambda outputs: replace(self, outputs=outputs[None])
+        )
 
     def multilinear(self) -> Multilinear:
         """Return all groups side by side."""

@@ -49,6 +49,8 @@ class Option:
 
     Attributes
     ----------
+    place : int
+        Of the candidate among those of the layer.
     scheme : Scheme
         A structure, or the layer as it is.
     form : Form
@@ -56,17 +58,21 @@ class Option:
     error : float
         Relative error of the layer's output: of its fit, or as fits at other ranks predict it.
     timed : Timed
-        Its latency beside the layer's, alone; its seconds are those it adds to the layer's.
+        Its latency beside the layer's, alone.
+    seconds : float
+        What it adds to the time of the model; less than 0 where it saves.
     macs, params : int
         Of all its nodes.
     added_bytes : int
         Added to the file of a model that no longer stores the layer's own weight.
     """
 
+    place: int
     scheme: Scheme
     form: Form
     error: float
     timed: Timed
+    seconds: float
     macs: int
     params: int
     added_bytes: int = 0

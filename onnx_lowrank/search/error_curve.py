@@ -3,9 +3,8 @@
 Over the share of the multiply-adds that is left, the errors of all schemes on one layer fall
 alike: how steeply depends on the layer. Schemes whose fit is a formula are fitted at all ranks,
 which gives the curve; the ratio of another scheme's errors to it is close to a power of the share,
-found from fits at two ranks. Layers with small patches are fitted at all ranks, which takes little.
-On VGG-16 what is predicted so is off by 2 to 3 % of the error in the median, depending on the
-scheme, by 12 % in one of ten, and by 20 % at most.
+which depends on the scheme more than on the layer: a fit at one rank tells the rest. Layers with
+small patches are fitted at all ranks, which takes little.
 """
 
 from __future__ import annotations
@@ -50,7 +49,10 @@ def fitted_first(
 
 
 def predicted_errors(
-    schemes: Sequence[Scheme], conv: ConvSpec, known: Mapping[str, float]
+    schemes: Sequence[Scheme],
+    conv: ConvSpec,
+    known: Mapping[str, float],
+    settings: SearchSettings = SETTINGS,
 ) -> dict[str, float]:
     """Return the relative errors of a layer's schemes, by specification.
 
@@ -62,6 +64,8 @@ def predicted_errors(
         The layer; its multiply-adds are known.
     known : mapping of str to float
         Errors of fits, by specification.
+    settings : SearchSettings
+        How the ratio to a closed form goes, where one fit alone is known.
 
     Returns
     -------
@@ -79,7 +83,11 @@ def predicted_errors(
         ratios = np.log([max(known[scheme.spec], LEAST) for scheme in made]) - curve(shares)
         order = np.argsort(shares)
         x = np.log(_shares(each, conv))
-        values = np.exp(np.minimum(curve(x) + _line(x, shares[order], ratios[order]), 0.0))
+        ratio = _line(x, shares[order], ratios[order])
+        if len(made) == 1:
+            steps = settings.rank_steps.get(each[0].name, RankSteps(settings.shares))
+            ratio = ratio + steps.slope * (x - shares[0])
+        values = np.exp(np.minimum(curve(x) + ratio, 0.0))
         for scheme, value in zip(each, values.tolist(), strict=True):
             errors[scheme.spec] = known.get(scheme.spec, value)
     return errors

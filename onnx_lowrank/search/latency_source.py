@@ -11,8 +11,9 @@ import onnx
 from numpy.typing import NDArray
 
 from onnx_lowrank.cache import Cache, key_of
-from onnx_lowrank.planning.latency import LatencyTable, Timed, Timer
+from onnx_lowrank.planning.latency import Timed
 from onnx_lowrank.runtime.layout import idle_model, reordered_ends, reordering_model
+from onnx_lowrank.runtime.statistics import MIN_REPEATS
 from onnx_lowrank.search.settings import SETTINGS
 from onnx_lowrank.search.single_layer import layer_feeds, structure
 from onnx_lowrank.search.timing import Stopwatch
@@ -30,41 +31,36 @@ class Group:
     ----------
     dense : onnx.ModelProto
         The layer.
-    candidates : sequence of onnx.ModelProto
-        What could replace it.
-    errors : ndarray
-        The candidates' errors; NaN where they are unknown, which beats nothing.
-    forms : sequence of str
-        The names of their forms: a candidate only beats others of its own form, whose tensors have
-        the same layout.
-    schemes : sequence of str
-        The names of their schemes.
+    kinds : sequence of (str, str)
+        Scheme and form of each candidate, by name: those of one kind differ in ranks alone.
     macs : ndarray
-        Their multiply-adds: candidates of one scheme and form differ in ranks alone.
+        Their multiply-adds.
+    build : callable
+        Gives the model of a candidate by its place; it takes longer than many candidates are worth.
+    screen : str
+        The scheme to time before the others: where it gains nothing, they are not timed.
     """
 
     dense: onnx.ModelProto
-    candidates: Sequence[onnx.ModelProto]
-    errors: NDArray[np.float64]
-    forms: Sequence[str]
-    schemes: Sequence[str]
+    kinds: Sequence[tuple[str, str]]
     macs: NDArray[np.float64]
+    build: Callable[[int], onnx.ModelProto]
+    screen: str = ""
 
-    def alike(self) -> Iterator[NDArray[np.int64]]:
-        """Yield the places of candidates of one scheme and form, the fewest operations first."""
-        kinds = list(zip(self.schemes, self.forms, strict=True))
-        for kind in dict.fromkeys(kinds):
-            places = np.array([place for place, each in enumerate(kinds) if each == kind])
-            yield places[np.argsort(self.macs[places], kind="stable")]
+    def alike(self) -> Iterator[tuple[str, NDArray[np.int64]]]:
+        """Yield each kind's scheme, and its places, the fewest operations first."""
+        for kind in dict.fromkeys(self.kinds):
+            places = np.array([place for place, each in enumerate(self.kinds) if each == kind])
+            yield kind[0], places[np.argsort(self.macs[places], kind="stable")]
 
-    def keys(self, settings: str) -> list[str]:
-        """Return the key of the layer and those of the candidates, under some settings."""
+    def key(self, settings: str, model: onnx.ModelProto | None = None) -> str:
+        """Return the key of a candidate's model under some settings; without one, of the layer."""
         dense = key_of("latency", settings, structure(self.dense))
-        return [dense, *(key_of(dense, structure(model)) for model in self.candidates)]
+        return dense if model is None else key_of(dense, structure(model))
 
 
-Timings = list[tuple[Timed, dict[int, Timed]]]
-"""For every layer its own latency, and those of the candidates that are worth it, by place."""
+Timings = tuple[Timed, dict[int, Timed]]
+"""A layer's own latency, and those of its candidates, by place."""
 
 
 @dataclass(frozen=True)
@@ -98,14 +94,18 @@ class LatencySource(Protocol):
         """Samples at once; None is the number that the model fixes, or 1."""
         ...
 
-    def candidates(self, groups: Sequence[Group], *, progress: Progress) -> Timings:
-        """Return the latencies of layers and of candidates beside them.
+    def roughly(self, groups: Sequence[Group], *, progress: Progress) -> list[Timings]:
+        """Return about what layers and their candidates take, those that may be faster.
 
         Raises
         ------
         PlanError
             A layer's latency is unknown.
         """
+        ...
+
+    def precisely(self, group: Group, places: Sequence[int]) -> dict[int, Timed]:
+        """Return what some candidates of a layer take, where it can be known better."""
         ...
 
     def in_network(
@@ -124,14 +124,19 @@ class LatencySource(Protocol):
         feeds : mapping of str to ndarray
             Their inputs.
         layers : sequence of (onnx.ModelProto, Timed)
-            Layers as models of their own, and what `candidates` said of them.
+            Layers as models of their own, and what `roughly` said of them.
         sizes : sequence of tuple of int
             Tensors ``(N, C, H, W)`` whose layout may change; none where no form has another.
         """
         ...
 
     def models(
-        self, models: Sequence[onnx.ModelProto], feeds: Feeds, predicted: Sequence[float]
+        self,
+        models: Sequence[onnx.ModelProto],
+        feeds: Feeds,
+        predicted: Sequence[float],
+        *,
+        precisely: bool,
     ) -> list[Timed]:
         """Return the latencies of whole models beside the first, the original.
 
@@ -143,6 +148,8 @@ class LatencySource(Protocol):
             Their inputs.
         predicted : sequence of float
             For each the latency over the original's, as the sum of the layers says.
+        precisely : bool
+            Whether the intervals are to be those of sessions loaded anew.
         """
         ...
 
@@ -165,18 +172,17 @@ class MeasuredHere:
     store: Cache
     batch: int | None = None
 
-    def candidates(self, groups: Sequence[Group], *, progress: Progress) -> Timings:
-        """Time the candidates of every layer beside it.
+    def roughly(self, groups: Sequence[Group], *, progress: Progress) -> list[Timings]:
+        """Time some candidates of every layer beside it, in little time.
 
-        Of each scheme and form some are timed roughly first, and what the others take is
-        interpolated over their operations; those that another one beats in error and clearly in
-        latency are left out of the measurement proper.
+        Of each scheme and form those of most and of fewest operations are timed, and what the
+        others take is interpolated.
         """
         found = []
         for done, group in enumerate(groups):
-            progress("timing candidates", done, len(groups))
-            found.append(self._layer(group))
-        progress("timing candidates", len(groups), len(groups))
+            progress("timing candidates roughly", done, len(groups))
+            found.append(self._roughly(group))
+        progress("timing candidates roughly", len(groups), len(groups))
         return found
 
     @property
@@ -185,49 +191,58 @@ class MeasuredHere:
         engine, settings = self.stopwatch.engine.settings, self.stopwatch.settings
         return engine if settings == SETTINGS else f"{engine} {settings}"
 
-    def _layer(self, group: Group) -> tuple[Timed, dict[int, Timed]]:
-        feeds = layer_feeds(group.dense, seed=self.stopwatch.seed)
-        dense, *keys = group.keys(self._where)
-        models = {dense: group.dense, **dict(zip(keys, group.candidates, strict=True))}
+    def _roughly(self, group: Group) -> Timings:
+        settings = self.stopwatch.settings
+        kinds = list(group.alike())
+        first = [places for scheme, places in kinds if scheme == group.screen]
+        others = [places for scheme, places in kinds if scheme != group.screen]
+        found: dict[int, float] = {}
+        dense = None
+        for screened in (first, others):
+            ends = sorted({int(place) for places in screened for place in places[[0, -1]]})
+            if ends:
+                dense, timed = self._timed("rough", group, ends, settings.rough_rounds)
+                found |= {place: each.ratio for place, each in timed.items()}
+            if found and min(found.values()) >= 1:
+                break  # what is cheapest to fit, and has least to run, gains nothing
+        if dense is None:
+            dense, _ = self._timed("rough", group, [], settings.rough_rounds)
+        clear = settings.clearly_slower
+        for _, places in kinds:
+            if int(places[0]) in found:
+                work = np.log(group.macs[places])
+                logs = np.log([found[int(place)] for place in places[[0, -1]]])
+                ratios = np.exp(np.interp(work, work[[0, -1]], logs))
+                found |= dict(zip(places.tolist(), ratios.tolist(), strict=True))
+        return dense, {
+            place: Timed(dense.seconds * ratio, ratio, ratio / clear, ratio * clear)
+            for place, ratio in found.items()
+            if ratio < 1
+        }
 
-        some = np.zeros(len(keys), bool)
-        for places in group.alike():
-            some[_spread(places, self.stopwatch.settings.rough_ranks)] = True
+    def precisely(self, group: Group, places: Sequence[int]) -> dict[int, Timed]:
+        """Time candidates in turns with the layer."""
+        return self._timed("latency", group, places, MIN_REPEATS)[1]
 
-        def roughly(wanted: Sequence[str]) -> dict[str, Timed]:
-            ratios = self.stopwatch.rough([models[key] for key in wanted], feeds)
-            return {k: Timed(0.0, r, r, r) for k, r in zip(wanted, ratios.tolist(), strict=True)}
-
-        def precisely(wanted: Sequence[str]) -> dict[str, Timed]:
-            timed = self.stopwatch.compare(
-                [models[k] for k in wanted], feeds, seconds=self.stopwatch.settings.layer_seconds
+    def _timed(self, kind: str, group: Group, places: Sequence[int], rounds: int) -> Timings:
+        """Return latencies from the store, or measured together where any is missing."""
+        models = [group.dense, *map(group.build, places)]
+        where = self._where
+        keys = [group.key(where), *(group.key(where, model) for model in models[1:])]
+        keys = [key_of(kind, key) for key in keys]
+        known = {key: self.store.data(key, Timed.from_list) for key in keys}
+        missing = [i for i, key in enumerate(keys[1:], start=1) if known[key] is None]
+        if missing or known[keys[0]] is None:
+            feeds = layer_feeds(group.dense, seed=self.stopwatch.seed)
+            timed = self.stopwatch.in_turns(
+                [models[i] for i in (0, *missing)], [feeds] * (1 + len(missing)), rounds=rounds
             )
-            return dict(zip(wanted, timed, strict=True))
-
-        first = [key for key, one in zip(keys, some, strict=True) if one]
-        rough = self._cached("rough", [dense, *first], roughly)
-        ratios = np.full(len(keys), np.nan)
-        ratios[some] = [each.ratio for each in rough[1:]]
-        for places in group.alike():
-            timed = places[some[places]]
-            work = np.log(group.macs)
-            ratios[places] = np.exp(np.interp(work[places], work[timed], np.log(ratios[timed])))
-        forms = np.array(group.forms)
-        clear = self.stopwatch.settings.clearly_slower
-        chosen = [
-            place
-            for place in range(len(keys))
-            if ratios[place] < clear
-            and not np.any(
-                (ratios * clear <= ratios[place])
-                & (group.errors <= group.errors[place])
-                & (forms == forms[place])
-            )
-        ]
-        own, *found = self._cached(
-            "latency", [dense, *(keys[place] for place in chosen)], precisely
-        )
-        return own, dict(zip(chosen, found, strict=True))
+            for i, each in zip((0, *missing), timed, strict=True):
+                known[keys[i]] = each
+                self.store.put_data(keys[i], each.to_list())
+        dense, *found = (known[key] for key in keys)
+        assert dense is not None
+        return dense, {p: each for p, each in zip(places, found, strict=True) if each is not None}
 
     def in_network(
         self,
@@ -246,9 +261,7 @@ class MeasuredHere:
         seconds = self._seconds(
             key,
             count,
-            lambda: self.stopwatch.side_by_side(
-                networks, feeds, singles, seconds=self.stopwatch.settings.part_seconds
-            ),
+            lambda: self._in_turns([(network, feeds) for network in networks], singles),
         )
         within = tuple(seconds[len(networks) :])
         blocked = self.stopwatch.engine.reorders and bool(sizes)
@@ -267,7 +280,7 @@ class MeasuredHere:
         found = self._seconds(
             key,
             len(models),
-            lambda: self.stopwatch.beside(models, seconds=self.stopwatch.settings.layer_seconds),
+            lambda: self._in_turns([], models),
         )
         scale = seconds / found[0]
         there_and_back = zip(found[1::2], found[2::2], strict=True)
@@ -277,11 +290,19 @@ class MeasuredHere:
         }
 
     def models(
-        self, models: Sequence[onnx.ModelProto], feeds: Feeds, predicted: Sequence[float]
+        self,
+        models: Sequence[onnx.ModelProto],
+        feeds: Feeds,
+        predicted: Sequence[float],
+        *,
+        precisely: bool,
     ) -> list[Timed]:
         """Time whole models."""
         del predicted
-        return self.stopwatch.compare(models, feeds, seconds=self.stopwatch.settings.model_seconds)
+        if precisely:
+            return self.stopwatch.compare(models, feeds)
+        rounds = self.stopwatch.settings.part_rounds
+        return self.stopwatch.in_turns(models, [feeds] * len(models), rounds=rounds)
 
     def _seconds(self, key: str, count: int, timing: Callable[[], list[Timed]]) -> list[float]:
         def decode(rows: Any) -> list[Timed]:
@@ -295,22 +316,15 @@ class MeasuredHere:
             self.store.put_data(key, [each.to_list() for each in timed])
         return [each.seconds for each in timed]
 
-    def _cached(self, kind: str, keys: Sequence[str], timer: Timer) -> list[Timed]:
-        """Return the latencies of `keys`, from the store or the timer."""
-        table = LatencyTable()
-        for key in keys:
-            if (timed := self.store.data(key_of(kind, key), Timed.from_list)) is not None:
-                table.known[key] = timed
+    def _in_turns(
+        self, networks: Sequence[tuple[onnx.ModelProto, Feeds]], parts: Sequence[onnx.ModelProto]
+    ) -> list[Timed]:
+        """Time whole models and models of one input in turns.
 
-        def storing(wanted: Sequence[str]) -> Mapping[str, Timed]:
-            found = timer(wanted)
-            for key, each in found.items():
-                self.store.put_data(key_of(kind, key), each.to_list())
-            return found
-
-        return table.measured(keys, storing)
-
-
-def _spread(places: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Return so many of some places, from the first to the last, or all of them."""
-    return places[np.unique(np.linspace(0, len(places) - 1, count).round().astype(np.int64))]
+        The machine may have been faster when one layer was timed with its candidates than when
+        another was; what share of the model each takes shows only beside it.
+        """
+        watch = self.stopwatch
+        pairs = [*networks, *((part, layer_feeds(part, seed=watch.seed)) for part in parts)]
+        models, feeds = zip(*pairs, strict=True)
+        return watch.in_turns(models, feeds, rounds=watch.settings.part_rounds)

@@ -15,7 +15,7 @@ from onnx_lowrank.data import DataOptions
 from onnx_lowrank.errors import ModelError
 from onnx_lowrank.fitting.layer import LayerFit
 from onnx_lowrank.graph.gate import open_model
-from onnx_lowrank.graph.layers import find_layers
+from onnx_lowrank.graph.layers import Layer, find_layers
 from onnx_lowrank.measure.workload import batch_of, make_feeds
 from onnx_lowrank.planning.latency import SavedLatencies, Timed
 from onnx_lowrank.rewriting.forms import STANDARD
@@ -141,24 +141,34 @@ def _time_candidates(
     for name, (layer, schemes) in found.items():
         assert layer.spec is not None
         fits[name] = [fit for each in schemes for fit in synthetic_fits(name, each, layer.spec)]
-        single = single_layer_model(prepared, layer, batch=samples)
-        models = [replaced(single, Candidate(fit, STANDARD)) for fit in fits[name]]
-        unknown, forms = np.full(len(models), np.nan), [STANDARD.name] * len(models)
-        names = [fit.scheme.name for fit in fits[name]]
-        macs = np.array([float(fit.scheme.macs(layer.spec) or 1) for fit in fits[name]])
-        groups.append(Group(single, models, unknown, forms, names, macs))
-    times = MeasuredHere(stopwatch, store).candidates(groups, progress=progress)
+        groups.append(_group(prepared, layer, fits[name], samples))
+    here = MeasuredHere(stopwatch, store)
+    rough = here.roughly(groups, progress=progress)
     timings, known = {}, {}
-    for (name, tried), group, (dense, timed) in zip(fits.items(), groups, times, strict=True):
-        spec = found[name][0].spec
-        assert spec is not None
-        assert spec.macs is not None
-        shares = [(fit.scheme.macs(spec) or 0) / spec.macs for fit in tried]
+    for done, (name, tried) in enumerate(fits.items()):
+        progress("timing candidates", done, len(fits))
+        group, (dense, may_pay) = groups[done], rough[done]
+        timed = here.precisely(group, sorted(may_pay))
+        shares = (group.macs / (found[name][0].macs or 1)).tolist()
         timings[name] = _Timings(tried, shares, dense, timed)
-        keys = group.keys(ELSEWHERE)
-        known[keys[0]] = dense
-        known.update({keys[1 + place]: each for place, each in timed.items()})
+        known[group.key(ELSEWHERE)] = dense
+        for place, each in timed.items():
+            known[group.key(ELSEWHERE, group.build(place))] = each
     return timings, known
+
+
+def _group(
+    prepared: onnx.ModelProto, layer: Layer, fits: Sequence[LayerFit], samples: int
+) -> Group:
+    """Return all structures that fits of a layer may have as models."""
+    single, spec = single_layer_model(prepared, layer, batch=samples), layer.spec
+    assert spec is not None
+    return Group(
+        single,
+        [(fit.scheme.name, STANDARD.name) for fit in fits],
+        np.array([float(fit.scheme.macs(spec) or 1) for fit in fits]),
+        lambda place: replaced(single, Candidate(fits[place], STANDARD)),
+    )
 
 
 def _time_assembled(
@@ -181,8 +191,6 @@ def _time_assembled(
         models.append(replace_layers(prepared, replacements, input_shapes=input_shapes)[0])
         seconds = [(layers[n].dense.seconds, layers[n].timed[p].seconds) for n, p in chosen.items()]
         saved.append(sum(dense - candidate for dense, candidate in seconds))
-    original_timed, *timed = stopwatch.compare(
-        models, feeds, seconds=stopwatch.settings.model_seconds
-    )
+    original_timed, *timed = stopwatch.compare(models, feeds)
     predicted = [1 - each / original_timed.seconds for each in saved]
     return original_timed, tuple(zip(predicted, timed, strict=True))

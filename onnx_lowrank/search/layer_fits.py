@@ -11,6 +11,8 @@ from onnx_lowrank.fitting.parallel import LayerTask, fit_all
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.layers import layer_bias, layer_weight
 from onnx_lowrank.schemes import Scheme
+from onnx_lowrank.schemes.dense import Dense
+from onnx_lowrank.search.candidate import Candidate, Option
 from onnx_lowrank.search.context import SearchContext
 
 
@@ -81,3 +83,15 @@ class LayerFits:
         layer = self._layers[name]
         weight, bias = layer_weight(self._editor, layer), layer_bias(self._editor, layer)
         return exact_fit(name, weight, bias)
+
+    def candidates(self, options: Mapping[str, Option]) -> dict[str, Candidate]:
+        """Return options with their fits, by layer name; a layer whose fit fails is left out."""
+        schemes = {n: [o.scheme] for n, o in options.items() if not isinstance(o.scheme, Dense)}
+        self.make(schemes)
+        found = {}
+        for name, option in options.items():
+            made = self.of(name).get(option.scheme.spec)
+            fit = made if name in schemes else self.dense(name)
+            if fit is not None:
+                found[name] = Candidate(fit, option.form)
+        return found

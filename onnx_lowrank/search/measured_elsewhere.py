@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import onnx
 
@@ -30,10 +30,8 @@ class MeasuredElsewhere:
         """Samples at once, as there."""
         return self.table.batch
 
-    def candidates(self, groups: Sequence[Group], *, progress: Progress) -> Timings:
-        """Return what the table says, savings scaled to those of models.
-
-        Candidates that are not in the table are left out.
+    def roughly(self, groups: Sequence[Group], *, progress: Progress) -> list[Timings]:
+        """Return what the table says of the candidates that are in it, and pay.
 
         Raises
         ------
@@ -43,22 +41,22 @@ class MeasuredElsewhere:
         del progress
         return [self._layer(group) for group in groups]
 
-    def _layer(self, group: Group) -> tuple[Timed, dict[int, Timed]]:
-        table = self.table
-        layer, *keys = group.keys(ELSEWHERE)
-        if layer not in table.known:
+    def precisely(self, group: Group, places: Sequence[int]) -> dict[int, Timed]:
+        """Return nothing: what `roughly` gives was timed precisely there."""
+        del group, places
+        return {}
+
+    def _layer(self, group: Group) -> Timings:
+        known, layer = self.table.known, group.key(ELSEWHERE)
+        if layer not in known:
             raise PlanError(
-                f"the latencies of {table.name} lack the layer "
+                f"the latencies of {self.table.name} lack the layer "
                 f"'{group.dense.graph.node[0].name}': they are of another model, input shape or "
                 "opset; make them anew from this model"
             )
-        dense = table.known[layer]
-        found = {}
-        for place, key in enumerate(keys):
-            if (timed := table.known.get(key)) is not None:
-                saved = table.scale * (dense.seconds - timed.seconds)
-                found[place] = replace(timed, seconds=dense.seconds - saved)
-        return dense, found
+        keys = [group.key(ELSEWHERE, group.build(place)) for place in range(len(group.kinds))]
+        timed = {place: known[key] for place, key in enumerate(keys) if key in known}
+        return known[layer], {place: each for place, each in timed.items() if each.pays}
 
     def in_network(
         self,
@@ -67,15 +65,20 @@ class MeasuredElsewhere:
         layers: Sequence[tuple[onnx.ModelProto, Timed]],
         sizes: Sequence[Sizes],
     ) -> InNetwork:
-        """Return the table's latency of the whole model, and the layers' own."""
+        """Return the table's latency of the whole model, and of the layers as models show it."""
         del networks, feeds, sizes
         original = self.table.whole.seconds
-        seconds = tuple(timed.seconds for _, timed in layers)
+        seconds = tuple(self.table.scale * timed.seconds for _, timed in layers)
         return InNetwork(original, original, seconds, ((False, False),) * len(seconds))
 
     def models(
-        self, models: Sequence[onnx.ModelProto], feeds: Feeds, predicted: Sequence[float]
+        self,
+        models: Sequence[onnx.ModelProto],
+        feeds: Feeds,
+        predicted: Sequence[float],
+        *,
+        precisely: bool,
     ) -> list[Timed]:
         """Return what was predicted, with the interval that the table's whole models suggest."""
-        del models, feeds
+        del models, feeds, precisely
         return [self.table.forecast(ratio) for ratio in predicted]

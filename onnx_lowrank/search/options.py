@@ -1,32 +1,26 @@
-"""The candidates of every layer, timed: those that pay, and what neighbours cost each other."""
+"""What a search chooses from: every layer's candidates with errors and latencies."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 
 import numpy as np
-import onnx
 
 from onnx_lowrank.graph.layers import Layer
-from onnx_lowrank.layer_errors import LAYER_ERRORS, layer_reason
-from onnx_lowrank.measure.workload import batch_of
-from onnx_lowrank.planning.latency import Timed
-from onnx_lowrank.rewriting.forms import STANDARD, forms_for
-from onnx_lowrank.schemes.dense import DenseFactors
-from onnx_lowrank.search.candidate import Candidate, Option
+from onnx_lowrank.schemes import Scheme
+from onnx_lowrank.schemes.dense import Dense
+from onnx_lowrank.search.candidate import Option
 from onnx_lowrank.search.context import SearchContext
 from onnx_lowrank.search.error_curve import predicted_errors
 from onnx_lowrank.search.knapsack import Conflict
-from onnx_lowrank.search.latency_source import Group, InNetwork
+from onnx_lowrank.search.latency_source import InNetwork
 from onnx_lowrank.search.layer_fits import LayerFits
-from onnx_lowrank.search.neighbours import Edge, Sides, Sizes, conflicts, edges
-from onnx_lowrank.search.problem import worth_trying
+from onnx_lowrank.search.neighbours import Sides, conflicts
 from onnx_lowrank.search.search_space import SearchSpace
-from onnx_lowrank.search.single_layer import replaced, single_layer_model
+from onnx_lowrank.search.settings import SearchSettings
 from onnx_lowrank.search.sizes import added_bytes
-from onnx_lowrank.search.synthetic import synthetic_fits
+from onnx_lowrank.search.timed_layers import TimedLayer, TimedLayers
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,182 +30,115 @@ class Options:
     Attributes
     ----------
     by_layer : dict of str to tuple of Option
-        The candidates of each layer that pay; those of a layer are not empty.
+        The candidates of each layer that may pay; those of a layer are not empty.
     in_network : InNetwork
-        What the model, its layers and changes of layout take; None where nothing was timed.
+        What the model, its layers and changes of layout take.
     conflicts : tuple of Conflict
         What neighbours cost each other, in seconds; layers by their place in `by_layer`.
     """
 
     by_layer: dict[str, tuple[Option, ...]]
-    in_network: InNetwork | None = None
+    in_network: InNetwork
     conflicts: tuple[Conflict, ...] = ()
 
 
-@dataclass(frozen=True, eq=False)
-class _Layer:
-    """A layer, its candidates and their errors, and all as models of their own.
-
-    A candidate whose fit is not made yet has random values: its speed does not depend on them.
-    """
-
-    layer: Layer
-    candidates: list[Candidate]
-    errors: list[float]
-    single: onnx.ModelProto
-    models: list[onnx.ModelProto]
-
-    @property
-    def group(self) -> Group:
-        """What is timed."""
-        spec = self.layer.spec
-        assert spec is not None
-        schemes = [each.fit.scheme for each in self.candidates]
-        return Group(
-            self.single,
-            self.models,
-            np.array(self.errors),
-            [each.form.name for each in self.candidates],
-            [scheme.name for scheme in schemes],
-            np.array([float(scheme.macs(spec) or 1) for scheme in schemes]),
-        )
-
-    @property
-    def ends(self) -> tuple[Sizes, Sizes]:
-        """Sizes of the layer's input and output."""
-        graph = self.single.graph
-        first, last = (
-            tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
-            for value in (graph.input[0], graph.output[0])
-        )
-        return first, last
-
-    def option(self, place: int, timed: Timed) -> Option:
-        """Return a candidate as an option."""
-        candidate, spec = self.candidates[place], self.layer.spec
-        assert spec is not None
-        scheme = candidate.fit.scheme
-        return Option(
-            scheme,
-            candidate.form,
-            self.errors[place],
-            timed,
-            macs=scheme.macs(spec) or 0,
-            params=scheme.params(spec),
-            added_bytes=added_bytes(self.single, self.models[place], self.layer.weight),
-        )
-
-
-def timed_options(
-    context: SearchContext,
-    space: SearchSpace,
-    fits: LayerFits,
-    reasons: dict[str, str],
+def find_options(
+    context: SearchContext, space: SearchSpace, timed: TimedLayers, fits: LayerFits
 ) -> Options:
-    """Time the candidates of all layers, in all forms; reasons are added for layers without any.
+    """Return the candidates that may pay, with their errors.
 
     Parameters
     ----------
     context : SearchContext
         What the search works with.
     space : SearchSpace
-        The layers worth a search.
+        The schemes of the layers.
+    timed : TimedLayers
+        What candidates take.
     fits : LayerFits
         Those that are made; what others lose is predicted from them.
-    reasons : dict of str to str
-        Why layers are kept, by name.
     """
-    layers = _candidates(context, space, fits, reasons)
-    if not layers:
-        return Options({})
-    times = context.latencies.candidates([each.group for each in layers], progress=context.progress)
-    plain = any(c.form.plain for each in layers for c in each.candidates)
-    between = _edges(context) if plain else ()
-    sizes = [edge.shape for edge in between]
-    sizes += [shape for each in layers for shape in each.ends if plain and len(shape) == 4]
-    bare = [context.assemble({})] if any(form.passes() for form in context.forms) else []
-    context.progress("timing layers beside the model", 0, 1)
-    network = context.latencies.in_network(
-        [context.original, *bare],
-        context.feeds(),
-        [(each.single, dense) for each, (dense, _) in zip(layers, times, strict=True)],
-        sizes,
-    )
+    network = timed.in_network
     found: dict[str, tuple[Option, ...]] = {}
-    for place, (each, (dense, timed)) in enumerate(zip(layers, times, strict=True)):
-        scale = network.layers[place] / dense.seconds
+    ends: dict[str, tuple[bool, bool]] = {}
+    for place, (name, layer) in enumerate(timed.layers.items()):
+        errors = _errors(layer, space[name][1], fits, context.settings)
         # What a plain form saves beside the layer alone, it pays again where neighbours differ.
         reorders = sum(
             network.reorders.get(shape, 0.0)
-            for shape, reordered in zip(each.ends, network.ends[place], strict=True)
+            for shape, reordered in zip(layer.ends, network.ends[place], strict=True)
             if reordered
         )
         options = [
-            each.option(k, replace(one, seconds=scale * (one.seconds - dense.seconds)))
-            for k, one in timed.items()
-            if one.pays
+            _option(context, layer, each, errors[each], network.layers[place], reorders)
+            for each in _undominated(layer, errors)
         ]
-        found[each.layer.name] = tuple(
-            replace(o, timed=replace(o.timed, seconds=o.timed.seconds + reorders))
-            if o.form.plain
-            else o
-            for o in options
-        )
-        if not options:
-            reasons[each.layer.name] = "no candidate is measurably faster"
-    ends = {each.layer.name: network.ends[place] for place, each in enumerate(layers)}
-    found = {name: options for name, options in found.items() if options}
-    paid = conflicts(between, _sides(context.layers, found, ends), list(found), network.reorders)
+        if options:
+            found[name] = tuple(options)
+        ends[name] = network.ends[place]
+    sides = _sides(context.layers, found, ends)
+    paid = conflicts(timed.edges, sides, list(found), network.reorders)
     return Options(found, network, paid)
 
 
-def _candidates(
-    context: SearchContext,
-    space: SearchSpace,
-    fits: LayerFits,
-    reasons: dict[str, str],
-) -> list[_Layer]:
-    """Return the layers with their candidates as models; reasons are added for those that fail."""
-    batch = batch_of(context.original, context.feeds())
-    found = []
-    for name, (layer, schemes) in space.items():
-        spec = layer.spec
-        assert spec is not None
-        made = fits.of(name)
-        predicted = predicted_errors(schemes, spec, {key: fit.error for key, fit in made.items()})
-        tried = [scheme for scheme in schemes if scheme.spec in predicted]
-        chosen = worth_trying(
-            [scheme.macs(spec) or 0 for scheme in tried],
-            [predicted[scheme.spec] for scheme in tried],
-            slack=context.settings.cheaper_per_operation,
-        )
-        serving = partial(forms_for, conv=spec, dtype=layer.dtype, forms=context.forms)
-        candidates, errors = [], []
-        for scheme in (tried[place] for place in chosen):
-            fit = made.get(scheme.spec) or synthetic_fits(name, scheme, spec)[0]
-            for form in serving(type(fit.factors)):
-                candidates.append(Candidate(fit, form))
-                errors.append(predicted[scheme.spec])
-        if forms := [form for form in serving(DenseFactors) if form is not STANDARD]:
-            candidates += [Candidate(fits.dense(name), form) for form in forms]
-            errors += [0.0] * len(forms)
-        if not candidates:
-            continue
-        try:
-            single = single_layer_model(context.normalised, layer, batch=batch)
-            models = [replaced(single, each) for each in candidates]
-        except LAYER_ERRORS as error:
-            reasons[name] = layer_reason(error)
-            continue
-        found.append(_Layer(layer, candidates, errors, single, models))
+def _errors(
+    layer: TimedLayer, schemes: Sequence[Scheme], fits: LayerFits, settings: SearchSettings
+) -> dict[int, float]:
+    """Return the errors of a layer's candidates that may be faster, by place, where known."""
+    spec = layer.layer.spec
+    assert spec is not None
+    made = {key: fit.error for key, fit in fits.of(layer.layer.name).items()}
+    predicted = predicted_errors(schemes, spec, made, settings)
+    found = {}
+    for place in sorted(layer.timed):
+        scheme = layer.candidates[place][0]
+        error = 0.0 if isinstance(scheme, Dense) else predicted.get(scheme.spec)
+        if error is not None:
+            found[place] = error
     return found
 
 
-def _edges(context: SearchContext) -> tuple[Edge, ...]:
-    """Return the tensors between Convs, or a Conv and something else."""
-    convs = [layer for layer in context.layers if layer.op == "Conv"]
-    shapes = {name: value.shape for name, value in context.feeds().items()}
-    return edges(context.normalised, convs, shapes)
+def _undominated(layer: TimedLayer, errors: Mapping[int, float]) -> list[int]:
+    """Return the candidates that no other one of their form clearly beats."""
+    ratios = {place: layer.timed[place] for place in errors}
+
+    def beaten(place: int) -> bool:
+        return any(
+            layer.candidates[other][1] is layer.candidates[place][1]
+            and errors[other] <= errors[place]
+            and timed.high <= ratios[place].low
+            for other, timed in ratios.items()
+            if other != place
+        )
+
+    return [place for place in errors if not beaten(place)]
+
+
+def _option(
+    context: SearchContext,
+    layer: TimedLayer,
+    place: int,
+    error: float,
+    seconds: float,
+    reorders: float,
+) -> Option:
+    scheme, form = layer.candidates[place]
+    timed, spec = layer.timed[place], layer.layer.spec
+    assert spec is not None
+    size = 0
+    if context.budget.size_mb is not None:
+        size = added_bytes(layer.group.dense, layer.group.build(place), layer.layer.weight)
+    return Option(
+        place,
+        scheme,
+        form,
+        error,
+        timed,
+        seconds=seconds * (timed.ratio - 1) + (reorders if form.plain else 0.0),
+        macs=scheme.macs(spec) or 0,
+        params=scheme.params(spec),
+        added_bytes=size,
+    )
 
 
 def _sides(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from onnx_lowrank.planning.budget import Budget, Objective
@@ -159,16 +158,3 @@ def fastest(
         conflicts=problem.conflicts if objective == "latency" else (),
     )
     return choice.picks if choice else None
-
-
-def worth_trying(macs: Sequence[float], errors: Sequence[float], *, slack: float) -> list[int]:
-    """Return the candidates not beaten in error by another with `slack` times fewer multiply-adds.
-
-    Operations say what is hopeless, not what is fast: a structure may run at twice the speed of
-    another with as many.
-    """
-    beaten = [
-        any(m * slack <= mine and e <= error for m, e in zip(macs, errors, strict=True))
-        for mine, error in zip(macs, errors, strict=True)
-    ]
-    return [i for i, is_beaten in enumerate(beaten) if not is_beaten]

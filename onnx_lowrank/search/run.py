@@ -4,39 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from onnx_lowrank.bounds import SQNR_CAP_DB
 from onnx_lowrank.errors import PlanError
 from onnx_lowrank.fitting.parallel import LayerTask
 from onnx_lowrank.fitting.statistics import Sampling, calibrate
 from onnx_lowrank.graph.edit import GraphEditor
-from onnx_lowrank.graph.io import serialised_size
-from onnx_lowrank.graph.layers import find_layers, layer_bias, layer_weight
+from onnx_lowrank.graph.layers import layer_bias, layer_weight
 from onnx_lowrank.planning.latency import Timed
 from onnx_lowrank.planning.plan import Decision, Plan
 from onnx_lowrank.rewriting.forms import STANDARD
 from onnx_lowrank.schemes import Scheme
+from onnx_lowrank.search.build_problem import build_problem
 from onnx_lowrank.search.candidate import Chosen, Option
+from onnx_lowrank.search.chosen_quality import ChosenQuality
 from onnx_lowrank.search.context import SearchContext
 from onnx_lowrank.search.error_curve import fitted_first
 from onnx_lowrank.search.evaluator import Evaluator
+from onnx_lowrank.search.frontier import timed_on_frontier
 from onnx_lowrank.search.layer_fits import LayerFits
-from onnx_lowrank.search.options import Options, timed_options
+from onnx_lowrank.search.options import Options, find_options
+from onnx_lowrank.search.probes import carried_noise
 from onnx_lowrank.search.problem import Picks, Problem
 from onnx_lowrank.search.quality import Quality
 from onnx_lowrank.search.quality_meter import QualityMeter
 from onnx_lowrank.search.result import LayerChoice, SearchResult
-from onnx_lowrank.search.search_space import SearchSpace, search_space
-from onnx_lowrank.search.sizes import freed
+from onnx_lowrank.search.search_space import search_space
 from onnx_lowrank.search.strategies import choose_picks
+from onnx_lowrank.search.timed_layers import TimedLayers, timed_layers
 
 
 def search(context: SearchContext) -> SearchResult:
     """Find the plan of least cost within a budget.
 
-    Candidates of every layer are fitted to the samples' inputs and timed in all forms; a knapsack
-    chooses among them, and whole models correct it.
+    What layers could become is timed roughly, in all forms; what may pay is fitted to the samples'
+    inputs; a knapsack chooses, of which the best are timed precisely, and whole models correct it.
 
     Raises
     ------
@@ -50,6 +51,12 @@ def search(context: SearchContext) -> SearchResult:
     )
     if not space:
         return _nothing(context, reasons, "no layer can be approximated")
+    with context.seconds.step("timing layers"):
+        timed = timed_layers(context, space, reasons)
+    if timed is None:
+        return _nothing(context, reasons, "no layer has a candidate that is faster")
+    if (why := _out_of_reach(context, timed)) is not None:
+        return _nothing(context, reasons, why)
     context.progress("measuring the original", 0, 1)
     with context.seconds.step("whole models"):
         meter = QualityMeter(
@@ -64,98 +71,67 @@ def search(context: SearchContext) -> SearchResult:
             "give min_sqnr, or leave max_drop out"
         )
     with context.seconds.step("statistics"):
-        tasks = _tasks(context, space, reasons)
+        tasks = _tasks(context, timed, reasons)
     fits = LayerFits(context, tasks)
     fits.make(_fitted_first(context, tasks))
     reasons |= fits.failed
+    losses = ChosenQuality(context, meter)
+    first = find_options(context, space, timed, fits)
+    with context.seconds.step("probes"):
+        carried = carried_noise(context, first.by_layer, fits, losses)
+
+    def chooser(timed: TimedLayers) -> tuple[Options, Problem] | None:
+        options = find_options(context, space, timed, fits)
+        return (options, build_problem(context, options, carried)) if options.by_layer else None
+
     with context.seconds.step("timing layers"):
-        options = timed_options(context, space, fits, reasons)
-    if not options.by_layer:
+        chosen_from = timed_on_frontier(context, timed, chooser)
+    if chosen_from is None:
         why = "no layer has a candidate that is measurably faster"
         return _nothing(context, reasons, why if tasks else "no layer can be approximated")
-    evaluator = Evaluator(context, options.by_layer, fits, meter)
-    with context.seconds.step("probes"):
-        problem = build_problem(context, options, evaluator)
+    options, problem = chosen_from
+    evaluator = Evaluator(context, options.by_layer, fits, losses)
     with context.seconds.step("choosing"):
         found = choose_picks(context, evaluator, problem)
+        if not any(found.picks):
+            why = "within the budget every layer is best left as it is"
+            return _nothing(context, reasons, "; ".join(found.failures) or why)
+        latency = evaluator.latency(found.problem, found.picks, precisely=True)
         chosen, quality = evaluator.best(found.picks)
-        predictor = evaluator.predictor(chosen)
+        predictor = losses.predictor(chosen)
     return SearchResult(
         plan=_plan(context, chosen, reasons),
         chosen=chosen,
         layers=_choices(options.by_layer, found.picks, chosen),
         explored=tuple(evaluator.explored),
         quality=quality,
-        latency=found.timed,
+        latency=latency,
         predicted_ratio=found.predicted,
         failures=found.failures,
         predictor=predictor,
     )
 
 
-def build_problem(context: SearchContext, options: Options, evaluator: Evaluator) -> Problem:
-    """Return all options in numbers; damages from how a probe of each layer carries through.
+def _out_of_reach(context: SearchContext, timed: TimedLayers) -> str | None:
+    """Return in a clause why no candidates can be fast enough, or None where some may be.
 
-    Parameters
-    ----------
-    context : SearchContext
-        What the search works with.
-    options : Options
-        Some for every layer.
-    evaluator : Evaluator
-        Measures the probes.
+    The fewest operations that are tried of every layer are timed, whatever they lose.
     """
-    specs = {layer.name: layer.spec for layer in context.layers}
-    original = find_layers(context.original, input_shapes=context.input_shapes)
-    gone = freed(original, tuple(options.by_layer))
-    damage, latency, macs, params, sizes = [], [], [], [], []
-    for done, (name, tried) in enumerate(options.by_layer.items()):
-        context.progress("probing layers", done, len(options.by_layer))
-        damage.append(_damages(context, evaluator, name, tried))
-        spec = specs[name]
-        assert spec is not None
-        latency.append(np.array([0.0, *(o.timed.seconds for o in tried)]))
-        macs.append(np.array([0.0, *(o.macs - (spec.macs or 0) for o in tried)]))
-        params.append(np.array([0.0, *(float(o.params - gone.params[done]) for o in tried)]))
-        sizes.append(np.array([0.0, *(float(o.added_bytes - gone.bytes[done]) for o in tried)]))
-    assert options.in_network is not None
-    return Problem(
-        damage=tuple(damage),
-        latency=tuple(latency),
-        macs=tuple(macs),
-        params=tuple(params),
-        bytes=tuple(sizes),
-        base_latency=options.in_network.original,
-        base_macs=float(sum(layer.macs or 0 for layer in original)),
-        base_params=float(gone.base_params),
-        base_bytes=float(serialised_size(context.original)),
-        shared_params=gone.shared_params,
-        shared_bytes=gone.shared_bytes,
-        saved_latency=options.in_network.original - options.in_network.bare,
-        conflicts=options.conflicts,
-    )
-
-
-def _damages(
-    context: SearchContext, evaluator: Evaluator, name: str, tried: Sequence[Option]
-) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Return the predicted noise of each option, as that of a probe carries through."""
-    errors = np.array([0.0, *(option.error for option in tried)])
-    inexact = [option for option in tried if option.error > 0]
-    away = [abs(np.log(max(o.error, 1e-9) / context.settings.probe_error)) for o in inexact]
-    for place in np.argsort(away, kind="stable"):
-        probe = evaluator.candidates({name: inexact[place]})
-        if probe:
-            carried = evaluator.noise(probe) / max(probe[name].fit.error ** 2, 1e-12)
-            return np.asarray(carried * errors**2)
-    return errors
+    least, settings = timed.least_ratio, context.settings
+    says = f"with the fewest operations tried of every layer it would take {least:.2f} of the time"
+    if least > 1 - settings.least_gain:
+        return f"nothing pays here: {says}"
+    wanted = context.budget.min_speedup
+    if wanted is not None and least * wanted > settings.clearly_slower:
+        return f"{wanted:g} times as fast is out of reach: {says}"
+    return None
 
 
 def _tasks(
-    context: SearchContext, space: SearchSpace, reasons: dict[str, str]
+    context: SearchContext, timed: TimedLayers, reasons: dict[str, str]
 ) -> dict[str, LayerTask]:
     """Return what to fit; reasons are added for layers that the data do not suit."""
-    fitted = {name: found for name, found in space.items() if found[1]}
+    fitted = {name: (x.layer, x.schemes) for name, x in timed.layers.items() if x.schemes}
     options = context.options
     statistics = calibrate(
         context.normalised,

@@ -72,15 +72,20 @@ def _meet_speed(context: SearchContext, evaluator: Evaluator, problem: Problem) 
         problem, picks, failures = _choose(context, evaluator, problem)
         if picks in [each.picks for each in reached]:
             break
-        reached.append(Reached(problem, picks, evaluator.latency(problem, picks), failures))
-        speed = 1 / (wanted * reached[-1].timed.ratio)
-        if failures or 1 <= speed <= context.settings.fast_enough:
+        timed = evaluator.latency(problem, picks)
+        near = 1 <= 1 / (wanted * timed.ratio) <= context.settings.fast_enough
+        if failures or near:
+            timed = evaluator.latency(problem, picks, precisely=True)
+        reached.append(Reached(problem, picks, timed, failures))
+        if failures or (near and timed.ratio * wanted <= 1):
             break
         problem = _as_measured(evaluator, problem, picks)
     # The slowest that is fast enough loses least; where none is, the fastest comes nearest.
-    enough = [each for each in reached if each.timed.ratio * wanted <= 1]
-    if enough:
-        return max(enough, key=lambda each: each.timed.ratio)
+    for each in sorted(reached, key=lambda each: -each.timed.ratio):
+        if each.timed.ratio * wanted <= 1:
+            timed = evaluator.latency(each.problem, each.picks, precisely=True)
+            if timed.ratio * wanted <= 1:
+                return replace(each, timed=timed)
     found = min(reached, key=lambda each: each.timed.ratio)
     slow = f"it is {1 / found.timed.ratio:.2f} times as fast, not {wanted:g} times"
     return replace(found, failures=(*found.failures, slow))
@@ -139,7 +144,19 @@ def _spend_loss(
         return smallest, ("the targets cannot be met by any candidates; this is the nearest",)
     if not budget.limits_quality:
         return start, ()
-    if any(start) and not evaluator.accepts(problem, start):
+    if not any(start) and budget.objective == "latency":
+        least = context.settings.least_gain
+        worth = replace(targets, latency=(1 - least) * problem.base_latency)
+        smallest_gain = least_damage(problem, worth)
+        if smallest_gain is None:
+            return start, (f"nothing pays here: no candidates save {100 * least:g} % of the time",)
+        if not evaluator.accepts(problem, smallest_gain):
+            if evaluator.accepts_refitted(problem, smallest_gain):
+                return smallest_gain, ()
+            why = f"what saves {100 * least:g} % of the time loses more than the budget allows"
+            return start, (f"nothing pays here: {why}",)
+        start = smallest_gain
+    elif any(start) and not evaluator.accepts(problem, start):
         missed = ("what the targets ask for loses more than the budget allows",)
         return start, () if evaluator.accepts_refitted(problem, start) else missed
     found = spend_damage(
@@ -162,11 +179,11 @@ def _spend_refits(context: SearchContext, evaluator: Evaluator, found: Reached) 
     if found.failures or not any(picks):
         return found
     problem = _as_measured(evaluator, found.problem, picks)
-    before = evaluator.quality(evaluator.chosen(picks))
+    before = evaluator.losses.quality(evaluator.chosen(picks))
     chosen, quality = evaluator.best(picks)
     if quality != before:
         evaluator.note(problem, picks, quality)
-    if evaluator.chance(chosen) < settings.refit_probability:
+    if evaluator.losses.chance(chosen) < settings.refit_probability:
         return found
     more = before.noise / max(quality.noise, np.finfo(float).tiny)
     if budget.min_sqnr_db is not None:
@@ -174,7 +191,8 @@ def _spend_refits(context: SearchContext, evaluator: Evaluator, found: Reached) 
 
     def accepted(picks: Picks) -> bool:
         passed = evaluator.accepts_refitted(problem, picks)
-        return passed and evaluator.chance(evaluator.best(picks)[0]) >= settings.refit_probability
+        chance = evaluator.losses.chance(evaluator.best(picks)[0]) if passed else 0.0
+        return chance >= settings.refit_probability
 
     targets = Targets.of(budget, problem)
     damages = Damages.of(problem, picks, settings)
@@ -184,8 +202,9 @@ def _spend_refits(context: SearchContext, evaluator: Evaluator, found: Reached) 
         replace(damages, first=max(more, settings.close) * damages.start or damages.first),
         settings=replace(settings, most_evaluations=settings.most_refits),
     )
-    timed = evaluator.latency(problem, spent)
-    slow = budget.min_speedup is not None and timed.ratio * budget.min_speedup > 1
+    wanted = budget.min_speedup
+    timed = evaluator.latency(problem, spent, precisely=wanted is not None)
+    slow = wanted is not None and timed.ratio * wanted > 1
     if slow or (budget.objective == "latency" and timed.ratio >= found.timed.ratio):
         return found
     return Reached(problem, spent, timed, found.failures)

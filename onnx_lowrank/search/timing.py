@@ -15,7 +15,6 @@ from onnx_lowrank.runtime.bench import Contender, measure
 from onnx_lowrank.runtime.engines import CPU, Engine, keeps_one_core_busy
 from onnx_lowrank.runtime.statistics import MIN_REPEATS, log_ratios, ratio_interval
 from onnx_lowrank.search.settings import SETTINGS, SearchSettings
-from onnx_lowrank.search.single_layer import layer_feeds
 from onnx_lowrank.types import Feeds, Progress, silent
 
 
@@ -42,7 +41,6 @@ class Stopwatch:
         models: Sequence[onnx.ModelProto],
         feeds: Feeds,
         *,
-        seconds: float,
         progress: Progress = silent,
     ) -> list[Timed]:
         """Time models against the first, until every ratio is known well enough.
@@ -53,9 +51,6 @@ class Stopwatch:
             The first is the reference.
         feeds : mapping of str to ndarray
             One input for all.
-        seconds : float
-            Most time for the runs of each, roughly, before a look at the intervals: a quarter of
-            it before the first.
         progress : callable
             Called with a sentence, the number of repeats done, and their total.
 
@@ -64,55 +59,9 @@ class Stopwatch:
         list of Timed
             In the order of `models`; the first one's ratio is 1.
         """
-        return self._compare([(model, feeds) for model in models], seconds, progress)
-
-    def side_by_side(
-        self,
-        networks: Sequence[onnx.ModelProto],
-        feeds: Feeds,
-        parts: Sequence[onnx.ModelProto],
-        *,
-        seconds: float,
-    ) -> list[Timed]:
-        """Time whole models and layers, as models of their own, in one interleaved run.
-
-        The machine may have been faster when one layer was timed with its candidates than when
-        another was; what share of the model each takes shows only beside it.
-
-        Parameters
-        ----------
-        networks : sequence of onnx.ModelProto
-            The model, to whose latency every ratio is, and others of the same inputs.
-        feeds : mapping of str to ndarray
-            Their input.
-        parts : sequence of onnx.ModelProto
-            Its layers.
-        seconds : float
-            Time for the runs of each, roughly.
-
-        Returns
-        -------
-        list of Timed
-            Of `networks`, then of `parts`.
-        """
-        models = [(network, feeds) for network in networks]
-        models += [(part, layer_feeds(part, seed=self.seed)) for part in parts]
-        return self._compare(models, seconds)
-
-    def beside(self, parts: Sequence[onnx.ModelProto], *, seconds: float) -> list[Timed]:
-        """Time models of one input each against the first."""
-        models = [(part, layer_feeds(part, seed=self.seed)) for part in parts]
-        return self._compare(models, seconds)
-
-    def _compare(
-        self,
-        models: Sequence[tuple[onnx.ModelProto, Feeds]],
-        seconds: float,
-        progress: Progress = silent,
-    ) -> list[Timed]:
         most, narrow = self.settings.most_repeats, self.settings.narrow
-        spent = seconds / 4
-        contenders = self._contenders(models)
+        spent = self.settings.model_seconds / 16
+        contenders = self._contenders([(model, feeds) for model in models])
         rng = np.random.default_rng(self.seed)
         logs: list[list[NDArray[np.float64]]] = [[] for _ in models]
         base: list[NDArray[np.float64]] = []
@@ -135,23 +84,55 @@ class Stopwatch:
             wide = [i for i in wide if intervals[i].high / intervals[i].low > 1 + 2 * narrow]
             if not wide or sum(map(len, logs[0])) >= most:
                 break
-            spent = min(2 * spent, seconds)
+            spent = min(4 * spent, self.settings.model_seconds)
         dense = float(np.median(np.concatenate(base)))
         return [Timed(dense * i.ratio, i.ratio, i.low, i.high) for i in intervals]
 
-    def rough(self, models: Sequence[onnx.ModelProto], feeds: Feeds) -> NDArray[np.float64]:
-        """Return roughly the latency of each model over the first one's, in little time."""
-        timings, _ = measure(
-            self._contenders([(model, feeds) for model in models]),
-            repeats=self.settings.rough_repeats,
+    def in_turns(
+        self,
+        models: Sequence[onnx.ModelProto],
+        feeds: Sequence[Feeds],
+        *,
+        rounds: int,
+    ) -> list[Timed]:
+        """Load models once and time them in turns: quicker than `compare`, and less certain.
+
+        Parameters
+        ----------
+        models : sequence of onnx.ModelProto
+            The first is the reference.
+        feeds : sequence of mapping of str to ndarray
+            The input of each.
+        rounds : int
+            How often each has its turn.
+
+        Returns
+        -------
+        list of Timed
+            In the order of `models`. The interval tells nothing of what loading a model anew
+            changes; of few rounds it is `clearly_slower` either way.
+        """
+        (reference, *others), _ = measure(
+            self._contenders(list(zip(models, feeds, strict=True))),
+            repeats=1,
             seconds=0.0,
-            least_rounds=1,
+            least_rounds=rounds,
             one_thread=keeps_one_core_busy(self.engine),
             rng=np.random.default_rng(self.seed),
         )
-        reference = timings[0].block_medians
-        logs = [log_ratios(timing.block_medians, reference).mean() for timing in timings]
-        return np.asarray(np.exp(logs))
+        base = reference.block_medians[0]
+        dense, clear = float(np.median(base)), self.settings.clearly_slower
+        found = [Timed(dense, 1.0, 1.0, 1.0)]
+        for other in others:
+            logs = np.log(other.block_medians[0]) - np.log(base)
+            if rounds >= MIN_REPEATS:
+                interval = ratio_interval(logs)
+                low, ratio, high = interval.low, interval.ratio, interval.high
+            else:
+                ratio = float(np.exp(np.median(logs)))
+                low, high = ratio / clear, ratio * clear
+            found.append(Timed(dense * ratio, ratio, low, high))
+        return found
 
     def _contenders(self, models: Sequence[tuple[onnx.ModelProto, Feeds]]) -> list[Contender]:
         return [

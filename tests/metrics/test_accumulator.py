@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.covariance import ledoit_wolf_shrinkage
 
-from onnx_lowrank.metrics.accumulator import MomentAccumulator
+from onnx_lowrank.metrics.accumulator import SINGLE_FROM, MomentAccumulator
 from onnx_lowrank.metrics.moments import DenseMoments, LayerStatistics, RowMoments
 from onnx_lowrank.metrics.shrinkage import shrinkage_intensity
 
@@ -101,7 +101,22 @@ def test_blocks_of_a_wide_matrix_are_mirrored() -> None:
     x = draw([7, 7], 1, 1100)
     second = accumulate(x, [1, 1]).moments.second[0]
     np.testing.assert_array_equal(second, second.T)
-    assert np.linalg.eigvalsh(second)[0] > -1100 * EPS * np.trace(second)
+    # 14 patches are summed in a block of float32.
+    assert np.linalg.eigvalsh(second)[0] > -14 * 2.0**-24 * np.trace(second)
+
+
+@pytest.mark.parametrize("asymmetric", [False, True])
+def test_blocks_of_float32_are_as_near_as_their_rounding(asymmetric: bool) -> None:
+    counts, weights = [600, 700, 5], [600, 1400, 5]  # the first block is of two images
+    images, originals = draw(counts, 1, SINGLE_FROM), draw(counts, 1, SINGLE_FROM, seed=1)
+    found = accumulate(images, weights, originals=originals if asymmetric else None)
+    assert isinstance(found.moments, DenseMoments)
+    rows = np.concatenate([x[0] for x in images])
+    each = np.repeat(np.divide(weights, counts) / sum(weights), counts)[:, None]
+    exact, size = (each * rows).T @ rows, (each * np.abs(rows)).T @ np.abs(rows)
+    # Rows and their scales are rounded, then 1300 products summed.
+    assert np.all(np.abs(found.moments.second[0] - exact) <= (1300 + 5) * 2.0**-24 * size)
+    assert np.abs(found.moments.second[0] - exact).max() > 0
 
 
 @pytest.mark.parametrize("asymmetric", [False, True])

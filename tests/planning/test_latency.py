@@ -1,33 +1,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 
 from onnx_lowrank.errors import PlanError
-from onnx_lowrank.planning.latency import LatencyTable, SavedLatencies, Timed
-
-
-class Timer:
-    """Counts what it is asked for."""
-
-    def __init__(self) -> None:
-        self.asked: list[list[str]] = []
-
-    def __call__(self, keys: Sequence[str]) -> Mapping[str, Timed]:
-        self.asked.append(list(keys))
-        return {key: Timed(0.1 * len(key), 0.5, 0.4, 0.6) for key in keys}
-
-
-def test_only_what_is_missing_is_timed_and_always_beside_the_dense_layer() -> None:
-    table, timer = LatencyTable(), Timer()
-    table.measured(["dense", "a", "b"], timer)
-    table.measured(["dense", "a", "b"], timer)
-    table.measured(["dense", "a", "c"], timer)
-    assert timer.asked == [["dense", "a", "b"], ["dense", "c"]]
-
+from onnx_lowrank.planning.latency import SavedLatencies, Timed
 
 MACHINE = {
     "cpu": "some CPU",

@@ -45,11 +45,19 @@ def errors(layer: ConvSpec, schemes: tuple[Scheme, ...]) -> dict[str, float]:
     return {each.spec: fit.error for each, fit in zip(schemes, fits, strict=True)}
 
 
-def test_ranks_between_and_beyond_are_predicted() -> None:
+@pytest.mark.parametrize(
+    ("fitted", "median", "most"),
+    # Of one fit the ratio to a closed form goes as in VGG-16, which this layer is only like.
+    [((0.13,), 0.15, 0.5), ((0.24, 0.1), 0.08, 0.4)],
+)
+def test_ranks_between_and_beyond_are_predicted(
+    fitted: tuple[float, ...], median: float, most: float
+) -> None:
     layer = conv(64)
     schemes = candidate_schemes(layer)
     found = errors(layer, schemes)
-    first = fitted_first(schemes, layer, LARGE)
+    steps = {n: replace(each, fitted=fitted) for n, each in SETTINGS.rank_steps.items()}
+    first = fitted_first(schemes, layer, replace(LARGE, rank_steps=steps))
     predicted = predicted_errors(schemes, layer, {each.spec: found[each.spec] for each in first})
     assert predicted.keys() == found.keys()
     off = [
@@ -58,9 +66,8 @@ def test_ranks_between_and_beyond_are_predicted() -> None:
         if each not in first
     ]
     assert len(off) > 5
-    # Twice to three times what the layers of VGG-16 have, of which the module tells.
-    assert np.median(off) < 0.08
-    assert max(off) < 0.4
+    assert np.median(off) < median
+    assert max(off) < most
 
 
 def test_formulas_and_small_layers_are_fitted_at_all_ranks() -> None:

@@ -88,7 +88,7 @@ def no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object, **kwargs: object) -> None:
         raise AssertionError("a model was timed on this machine")
 
-    for way in ("compare", "rough", "side_by_side", "beside"):
+    for way in ("compare", "in_turns"):
         monkeypatch.setattr(Stopwatch, way, refuse)
 
 

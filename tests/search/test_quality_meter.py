@@ -65,7 +65,7 @@ def test_figures_agree_with_their_definitions(last: str) -> None:
 def test_a_probe_takes_some_batches_from_all_over() -> None:
     weight, other, x = case(0.1)
     model = net(weight, "Identity")
-    found = QualityMeter(model, data(model, x, None)).noise(net(other, "Identity"))
+    found = QualityMeter(model, data(model, x, None)).noise(net(other, "Identity"), samples=32)
     # 43 batches of 7: every 9th is 35 samples.
     chosen = np.concatenate([np.arange(first, first + 7) for first in range(0, 300, 63)])
     a, b = x[chosen] @ weight, x[chosen] @ other

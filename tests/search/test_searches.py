@@ -82,9 +82,14 @@ class Clock(MeasuredElsewhere):
         self.ratio = ratio or (lambda model, predicted: predicted)
 
     def models(
-        self, models: Sequence[onnx.ModelProto], feeds: Any, predicted: Sequence[float]
+        self,
+        models: Sequence[onnx.ModelProto],
+        feeds: Any,
+        predicted: Sequence[float],
+        *,
+        precisely: bool,
     ) -> list[Timed]:
-        found = super().models(models, feeds, predicted)
+        found = super().models(models, feeds, predicted, precisely=precisely)
         ratios = [self.ratio(*each) for each in zip(models, predicted, strict=True)]
         return [replace(each, ratio=ratio) for each, ratio in zip(found, ratios, strict=True)]
 
@@ -115,7 +120,7 @@ def search(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("least", "faster"), [(12, False), (15, True), (20, False)])
+@pytest.mark.parametrize(("least", "faster"), [(12, False), (16, True), (20, False)])
 def test_a_search_goes_on_to_what_only_refits_allow(
     tmp_path: Path, least: float, faster: bool
 ) -> None:
@@ -158,7 +163,7 @@ def test_where_other_samples_may_disagree_the_search_stays(tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_of_fewer_operations_what_measures_too_slow_is_not_taken(tmp_path: Path) -> None:
-    budget: dict[str, Any] = {"min_sqnr_db": 15, "min_speedup": 1.1, "objective": "macs"}
+    budget: dict[str, Any] = {"min_sqnr_db": 17, "min_speedup": 1.1, "objective": "macs"}
     before = search(tmp_path, settings=ONCE, **budget)
     wider = search(tmp_path, **budget)
     assert wider.search.layers != before.search.layers  # refits allow more

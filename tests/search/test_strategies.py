@@ -12,7 +12,6 @@ from onnx_lowrank.search.problem import (
     Targets,
     fastest,
     least_damage,
-    worth_trying,
 )
 from onnx_lowrank.search.settings import SETTINGS
 from onnx_lowrank.search.strategies import Damages, spend_damage
@@ -91,13 +90,6 @@ def test_targets_are_met_with_the_least_damage() -> None:
     assert tighter is not None
     assert given.predicted_damage(tighter) > given.predicted_damage(picks)
     assert least_damage(given, Targets(latency=0.05 * given.base_latency)) is None
-
-
-def test_hopeless_candidates_are_not_tried() -> None:
-    macs = [10.0, 10.0, 20.0, 8.0]
-    errors = [0.1, 0.2, 0.15, 0.5]
-    # The third has twice the first's operations and more error; the second as many: it may be fast.
-    assert worth_trying(macs, errors, slack=1.5) == [0, 1, 3]
 
 
 def test_neighbours_take_one_layout_where_a_change_of_it_costs_more_than_it_saves() -> None:

@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnx
@@ -22,8 +22,17 @@ from onnx_lowrank.layer_errors import LAYER_ERRORS, layer_reason
 from onnx_lowrank.metrics.accumulator import MomentAccumulator
 from onnx_lowrank.metrics.patches import choose_positions, extract_patches, output_size
 from onnx_lowrank.runtime import Provider, Session, open_session
+from onnx_lowrank.types import Array
 
 Images = NDArray[Any]
+
+
+class Sums(Protocol):
+    """Sums over the patches of one layer, image by image."""
+
+    def add(self, patches: Array, *, positions: int, original: Array | None = None) -> None:
+        """Add one image, as of `MomentAccumulator.add`."""
+        ...
 
 
 def open_with_outputs(
@@ -141,7 +150,7 @@ def collect(
 
 
 def add_batch(
-    accumulator: MomentAccumulator,
+    accumulator: Sums,
     job: Job,
     activations: Sequence[Images],
     passes: Passes,
@@ -172,7 +181,7 @@ def add_batch(
 
 
 def _add(
-    accumulator: MomentAccumulator,
+    accumulator: Sums,
     conv: ConvSpec,
     images: Sequence[Images],
     most: int,

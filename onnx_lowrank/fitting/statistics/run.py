@@ -18,7 +18,7 @@ from onnx_lowrank.layer_errors import LAYER_ERRORS, layer_reason
 from onnx_lowrank.runtime.engines import CPU, Engine
 from onnx_lowrank.types import Progress, silent
 
-FORMAT = 2  # of the stored entries and of the arithmetic behind them; part of their keys
+FORMAT = 3  # of the stored entries and of the arithmetic behind them; part of their keys
 
 
 def calibrate(

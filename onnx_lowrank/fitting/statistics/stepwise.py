@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from onnx_lowrank.data import Dataset
 from onnx_lowrank.errors import DataError
-from onnx_lowrank.fitting.statistics.collect import add_batch, by_image, rows_of, sized
+from onnx_lowrank.fitting.statistics.collect import Sums, add_batch, by_image, rows_of, sized
 from onnx_lowrank.fitting.statistics.jobs import SAMPLING, Job, Passes, Sampling, Survey, find_jobs
 from onnx_lowrank.graph.extract import extract_region, find_region
 from onnx_lowrank.metrics.accumulator import MomentAccumulator
@@ -24,6 +24,7 @@ from onnx_lowrank.runtime import Session, open_session
 from onnx_lowrank.runtime.engines import CPU, Engine
 
 Tensor = NDArray[Any]
+S = TypeVar("S", bound=Sums)
 
 
 @dataclass
@@ -115,6 +116,27 @@ class StepwiseStatistics:
         DataError
             NaN or Inf in an activation, one without an axis of images, or a layer too large.
         """
+
+        def moments(job: Job) -> MomentAccumulator:
+            return MomentAccumulator(
+                job.conv.group,
+                job.length,
+                dense=self._passes.dense(job),
+                weight=None if compressed is None else weight,
+            )
+
+        return self.fill(name, compressed, moments).result()
+
+    def fill(self, name: str, compressed: onnx.ModelProto | None, make: Callable[[Job], S]) -> S:
+        """Return sums over the patches of the next layer.
+
+        Parameters
+        ----------
+        name, compressed
+            As of `next`, which raises the same.
+        make : callable
+            Makes the empty sums of a job whose sizes are known.
+        """
         assert name == self._waiting[0], f"{name} is asked for before {self._waiting[0]}"
         self._waiting.pop(0)
         job = self._jobs[name]
@@ -125,9 +147,14 @@ class StepwiseStatistics:
         sides = [s for s in (self._original, self._compressed) if s is not None]
         for side in sides:
             self._advance(side, job.tensor)
-        found = self._statistics(job, weight, sides)
+        found = self._filled(job, sides, make)
         self._forget(sides)
         return found
+
+    def skip(self, name: str) -> None:
+        """Pass over the next layer."""
+        assert name == self._waiting[0], f"{name} is skipped before {self._waiting[0]}"
+        self._waiting.pop(0)
 
     def _advance(self, side: _Side, tensor: str) -> None:
         """Compute a tensor of a side for all batches, where it is not known yet."""
@@ -153,9 +180,7 @@ class StepwiseStatistics:
             np.save(files[-1], found, allow_pickle=False)
         side.files[tensor] = tuple(files)
 
-    def _statistics(
-        self, job: Job, weight: NDArray[np.float64], sides: Sequence[_Side]
-    ) -> LayerStatistics:
+    def _filled(self, job: Job, sides: Sequence[_Side], make: Callable[[Job], S]) -> S:
         sums = None
         done = 0
         for number, batch in enumerate(self._dataset):
@@ -170,16 +195,11 @@ class StepwiseStatistics:
             if sums is None:
                 job = sized(job, images[0].shape)
                 self._passes.check(job)
-                sums = MomentAccumulator(
-                    job.conv.group,
-                    job.length,
-                    dense=self._passes.dense(job),
-                    weight=weight if len(sides) > 1 else None,
-                )
+                sums = make(job)
             add_batch(sums, job, images, self._passes, samples=batch.samples, first=done)
             done += batch.samples
         assert sums is not None, "a data set has a batch"
-        return sums.result()
+        return sums
 
     def _forget(self, sides: Sequence[_Side]) -> None:
         """Delete the files that no later layer follows from."""

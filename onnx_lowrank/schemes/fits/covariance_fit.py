@@ -16,7 +16,6 @@ from onnx_lowrank.schemes.factors import (
 )
 from onnx_lowrank.schemes.fits import stage_start
 from onnx_lowrank.schemes.fits.covariance_problem import Indices, LayerProblem
-from onnx_lowrank.schemes.fits.cp_als import CPTerms
 from onnx_lowrank.schemes.fits.input_stage import InputStage
 from onnx_lowrank.schemes.fits.output_stage import Free, LowRank, Outer
 from onnx_lowrank.schemes.fits.reduced_rank import leading
@@ -91,9 +90,7 @@ def cp_in_covariance(
     parts: list[Part] = []
     total = 0.0
     for chosen in outputs:
-        terms = _given_terms(problem, clusters, len(parts), rank)
-        if terms is None:
-            terms = stage_start.leading_terms(view, chosen, inputs, rank)
+        terms = stage_start.leading_terms(view, chosen, inputs, rank)
         start = Outer(
             terms.outputs.transpose(1, 0, 2).reshape(len(chosen), -1),
             terms.kernels.reshape(-1, view.taps),
@@ -164,27 +161,6 @@ def monochromatic_in_covariance(
         total += error
     factors = MonochromaticFactors(colours, filters.reshape(-1, *problem.kernel), start.colour_of)
     return factors, relative_error(total, problem.norm)
-
-
-def _given_terms(
-    problem: LayerProblem, clusters: Clusters, which: int, rank: int
-) -> CPTerms | None:
-    """Return the terms of a cluster of outputs that a problem gives as a start, if it does."""
-    given = problem.start
-    if not isinstance(given, BlockCPFactors) or given.inputs.shape[2] != rank:
-        return None
-    inputs, outputs = clusters
-    if not (
-        np.array_equal(given.input_clusters, inputs)
-        and np.array_equal(given.output_clusters, outputs)
-    ):
-        return None
-    kernels = given.kernels[:, which]
-    return CPTerms(
-        given.inputs[:, which],
-        kernels.reshape(*kernels.shape[:2], -1),
-        given.outputs[:, which] * problem.scale[outputs[which]][None, :, None],
-    )
 
 
 def _principal_rows(block: Array, rank: int) -> Array:

@@ -43,14 +43,11 @@ class LayerProblem:
         The metric.
     group : int
         Groups of the layer.
-    start : Factors, optional
-        Of a like problem: fits of the same structure whose own start is costly begin there.
     """
 
     weight: Array
     metric: Covariance | RowCovariance
     group: int = 1
-    start: Factors | None = None
 
     @property
     def kernel(self) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ import numpy as np
 from onnx_lowrank.metrics.base import Metric
 from onnx_lowrank.metrics.covariance import Covariance, RowCovariance
 from onnx_lowrank.metrics.frobenius import Frobenius
-from onnx_lowrank.schemes.base import Factors, Fit, Scheme, Weight, check_finite, relative_error
+from onnx_lowrank.schemes.base import Fit, Scheme, Weight, check_finite, relative_error
 from onnx_lowrank.schemes.fits.als import refine
 from onnx_lowrank.schemes.fits.covariance_problem import LayerProblem
 
@@ -21,7 +21,6 @@ def fit_schemes(
     metric: Metric,
     rng: np.random.Generator,
     group: int = 1,
-    start: Factors | None = None,
 ) -> Iterator[Fit]:
     """Fit several schemes, or one at several ranks, to one layer.
 
@@ -45,8 +44,6 @@ def fit_schemes(
         The only source of randomness.
     group : int
         Groups of the layer.
-    start : Factors, optional
-        That of `LayerProblem`.
 
     Yields
     ------
@@ -61,7 +58,7 @@ def fit_schemes(
     """
     check_finite(weight)
     problem = (
-        LayerProblem(weight, metric, group, start)
+        LayerProblem(weight, metric, group)
         if isinstance(metric, Covariance | RowCovariance)
         else None
     )

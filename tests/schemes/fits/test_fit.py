@@ -255,24 +255,6 @@ def test_the_problem_of_a_layer_is_that_of_its_metric() -> None:
     assert problem.error(other) == pytest.approx(real, rel=1e-9)
 
 
-@pytest.mark.parametrize("spec", ["cp:R=6", "bicluster-outer:G=2,H=2,K=4"])
-def test_a_fit_that_begins_at_another_one_is_no_worse_than_that(spec: str) -> None:
-    scheme = SchemeSpec.parse(spec).resolve(CONV)
-    near, there = (
-        Covariance(moment(C * 6, seed)[None], outputs=np.linspace(0.5, 2, F)) for seed in (2, 3)
-    )
-    (first,) = fit_schemes([scheme], weight(), metric=near, rng=np.random.default_rng(0))
-    begun = LayerProblem(weight(), there, start=first.factors)
-    fit = scheme.fit_in_covariance(begun, np.random.default_rng(0))
-    (cold,) = fit_schemes([scheme], weight(), metric=there, rng=np.random.default_rng(0))
-    assert fit is not None
-    assert fit.error < begun.error(first.factors.reconstruct())
-    # Blocks of other clusters cannot begin there: then it is the fit that it was without a start.
-    assert fit.error != cold.error or "bicluster" in spec
-    # It is a start like any other: of two local optima neither is far below the other.
-    assert fit.error == pytest.approx(cold.error, rel=0.1)
-
-
 @pytest.mark.parametrize(
     "text", ["mono:C=2", "tucker2:R1=2,R2=3", "cp:R=4", "spatial:R=3", "channel:R=3"]
 )
