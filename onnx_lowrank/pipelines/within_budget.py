@@ -247,8 +247,9 @@ def compress_to_budget(
         why = f"it is not faster: it takes {found.latency.ratio:.3f} of the time"
         if table is not None:
             why = f"it is not faster for certain: up to {found.latency.high:.3f} of the time"
-        if budget.objective != "latency":
-            why += f"; a search for few {budget.objective} asks for a faster model too"
+        failures = (*failures, why)
+    if budget.objective != "latency" and (not found.chosen or found.latency.high >= 1):
+        why = f"a search for few {budget.objective} asks for a faster model too"
         failures = (*failures, why)
     expected = None
     if found.predictor is not None and report is not None:

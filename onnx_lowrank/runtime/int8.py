@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnx_lowrank.errors import ModelError
 from onnx_lowrank.graph.edit import opset_version
+from onnx_lowrank.runtime.doctor import diagnose
 from onnx_lowrank.runtime.session import check_provider
 from onnx_lowrank.types import Feeds
 
@@ -28,7 +29,9 @@ _FATAL, _WARNING = 4, 2
 def quantise(
     model: onnx.ModelProto, output: str | os.PathLike[str], feeds: Sequence[Feeds]
 ) -> None:
-    """Write a statically quantised copy of a model: QDQ, weights per channel.
+    """Write a statically quantised copy of a model for this machine: QDQ, weights per channel.
+
+    Weights have 7 bits where the processor has no VNNI instructions.
 
     Parameters
     ----------
@@ -78,6 +81,8 @@ def quantise(
                 per_channel=True,
                 activation_type=quantization.QuantType.QUInt8,
                 weight_type=quantization.QuantType.QInt8,
+                # Without VNNI, sums of two products of 8 bits saturate in 16.
+                reduce_range=not any("vnni" in each for each in diagnose().instruction_sets or ()),
             )
     except Exception as error:  # both packages raise plain RuntimeErrors and ValueErrors
         raise ModelError(

@@ -41,6 +41,14 @@ class ChosenQuality:
             probability=self._context.settings.least_probability,
         )
 
+    def room(self, quality: Quality) -> float | None:
+        """Return about how many times as much noise the budget allows, where that can be told."""
+        return quality.room(
+            self._context.budget,
+            unseen=self._context.samples.verdict,
+            probability=self._context.settings.least_probability,
+        )
+
     def quality(self, chosen: Chosen) -> Quality:
         """Return what a model loses on the samples of the search."""
         key = self._key("quality of parts", chosen)

@@ -178,6 +178,10 @@ class MeanPredictor:
         spread = self._spread(samples)
         return float(stats.t.cdf(room / spread, self.groups - 1) if spread else room >= 0)
 
+    def margin(self, samples: int, probability: float) -> float:
+        """Return how far from a bound the figure has to be, for that many others to keep it."""
+        return float(stats.t.ppf(probability, self.groups - 1)) * self._spread(samples)
+
     def _spread(self, samples: int) -> float:
         """Return the standard error of the difference from the figure of other samples."""
         return self.error * float(np.sqrt(1 + self.samples / samples))

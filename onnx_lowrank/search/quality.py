@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from onnx_lowrank.measure.verification.report import DEFAULT_SQNR_DB
 from onnx_lowrank.planning.budget import Budget
 from onnx_lowrank.search.margins import Margins
@@ -86,6 +88,27 @@ class Quality:
         if self.margins is None:
             return False
         return self.margins.chance(budget.max_drop, unseen or self.samples) >= probability
+
+    def room(
+        self,
+        budget: Budget,
+        *,
+        unseen: int | None = None,
+        probability: float = SETTINGS.least_probability,
+    ) -> float | None:
+        """Return about how many times as much noise the budget allows; None where it tells nothing.
+
+        Noise is in proportion to the inverse of the signal-to-error ratio; samples change sides in
+        proportion to its root.
+        """
+        rooms = []
+        if (least := budget.min_sqnr_db) is not None and np.isfinite(self.sqnr_db):
+            if self.sqnr is not None:
+                least += self.sqnr.margin(unseen or self.samples, probability)
+            rooms.append(10 ** ((self.sqnr_db - least) / 10))
+        if budget.max_drop and self.expected_drop is not None and self.expected_drop > 0:
+            rooms.append((budget.max_drop / self.expected_drop) ** 2)
+        return min(rooms, default=None)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, ready for JSON."""

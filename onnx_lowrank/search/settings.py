@@ -33,12 +33,12 @@ class RankSteps:
     proportions: Mapping[str, float] = field(default_factory=dict)
 
 
-SHARES = (0.75, 0.56, 0.42, 0.32, 0.24, 0.18, 0.13, 0.1, 0.07)
+SHARES = (0.75, 0.56, 0.42, 0.32, 0.24, 0.18, 0.13, 0.1, 0.07, 0.05, 0.035)
 RANK_STEPS: Mapping[str, RankSteps] = MappingProxyType(
     {
         "cp": RankSteps(SHARES[3::2], fitted=(0.1,), slope=-0.27),
-        "spatial": RankSteps(SHARES[:7], slope=-0.2),
-        "tucker2": RankSteps(SHARES[1:8], proportions={"R1": 0.75, "R2": 1.25}),
+        "spatial": RankSteps(SHARES[:9], slope=-0.2),
+        "tucker2": RankSteps(SHARES[1:10], proportions={"R1": 0.75, "R2": 1.25}),
     }
 )
 

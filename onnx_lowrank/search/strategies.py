@@ -5,8 +5,6 @@ Two strategies: meet what must be gained at the least loss; then spend the loss 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,9 +12,8 @@ import numpy as np
 from onnx_lowrank.planning.latency import Timed
 from onnx_lowrank.search.context import SearchContext
 from onnx_lowrank.search.evaluator import Evaluator
-from onnx_lowrank.search.knapsack import total
 from onnx_lowrank.search.problem import Picks, Problem, Targets, fastest, least_damage
-from onnx_lowrank.search.settings import SearchSettings
+from onnx_lowrank.search.spending import Damages, Outcome, spend_damage
 
 
 @dataclass(frozen=True)
@@ -161,11 +158,23 @@ def _spend_loss(
         return start, () if evaluator.accepts_refitted(problem, start) else missed
     found = spend_damage(
         lambda damage: fastest(problem, budget.objective, targets, damage),
-        lambda picks: evaluator.accepts(problem, picks),
+        lambda picks: _outcome(context, evaluator, problem, picks),
         Damages.of(problem, start, context.settings),
         settings=context.settings,
     )
     return found, ()
+
+
+def _outcome(
+    context: SearchContext, evaluator: Evaluator, problem: Problem, picks: Picks
+) -> Outcome:
+    """Measure the fits of some picks."""
+    accepted = evaluator.accepts(problem, picks)
+    room = evaluator.losses.room(evaluator.losses.quality(evaluator.chosen(picks)))
+    close = context.settings.close
+    if room is not None:
+        room = max(room, close) if accepted else min(room, 1 / close)
+    return Outcome(accepted, room)
 
 
 def _spend_refits(context: SearchContext, evaluator: Evaluator, found: Reached) -> Reached:
@@ -189,16 +198,16 @@ def _spend_refits(context: SearchContext, evaluator: Evaluator, found: Reached) 
     if budget.min_sqnr_db is not None:
         more = min(more, 10 ** ((quality.sqnr_db - budget.min_sqnr_db) / 10))
 
-    def accepted(picks: Picks) -> bool:
+    def refitted(picks: Picks) -> Outcome:
         passed = evaluator.accepts_refitted(problem, picks)
         chance = evaluator.losses.chance(evaluator.best(picks)[0]) if passed else 0.0
-        return chance >= settings.refit_probability
+        return Outcome(chance >= settings.refit_probability, None)
 
     targets = Targets.of(budget, problem)
     damages = Damages.of(problem, picks, settings)
     spent = spend_damage(
         lambda damage: fastest(problem, budget.objective, targets, damage),
-        accepted,
+        refitted,
         replace(damages, first=max(more, settings.close) * damages.start or damages.first),
         settings=replace(settings, most_evaluations=settings.most_refits),
     )
@@ -208,88 +217,6 @@ def _spend_refits(context: SearchContext, evaluator: Evaluator, found: Reached) 
     if slow or (budget.objective == "latency" and timed.ratio >= found.timed.ratio):
         return found
     return Reached(problem, spent, timed, found.failures)
-
-
-@dataclass(frozen=True)
-class Damages:
-    """Predicted damages between which a search tries.
-
-    Attributes
-    ----------
-    picks : tuple of int
-        Those that are known to be accepted.
-    start : float
-        Their damage.
-    first : float
-        The damage to try first.
-    most : float
-        That of the worst candidates of all layers.
-    """
-
-    picks: Picks
-    start: float
-    first: float
-    most: float
-
-    @classmethod
-    def of(cls, problem: Problem, picks: Picks, settings: SearchSettings) -> Damages:
-        """Return the damages of a problem, from picks that are known to be accepted."""
-        start = problem.predicted_damage(picks)
-        most = total([float(d.max()) for d in problem.damage])
-        return cls(picks, start, max(settings.first_damage, start * settings.close), most)
-
-
-def spend_damage(
-    choose: Callable[[float], Picks | None],
-    accepted: Callable[[Picks], bool],
-    damages: Damages,
-    *,
-    settings: SearchSettings,
-) -> Picks:
-    """Find the picks of least cost that are accepted, by bisection on the damage allowed.
-
-    The prediction orders plans well and is off by a common factor at most; how much damage is
-    accepted is measured, by whole models.
-
-    Parameters
-    ----------
-    choose : callable
-        Gives the picks of least cost of at most some damage, or None.
-    accepted : callable
-        Measures the model of some picks.
-    damages : Damages
-        Where to start, and between which to look.
-    settings : SearchSettings
-        When to stop.
-    """
-    best, low, high = damages.picks, damages.start, math.inf
-    known = {best: True}
-    measured = 0
-    damage = damages.first
-    while measured < settings.most_evaluations:
-        damage = min(damage, damages.most)
-        picks = choose(damage)
-        if picks is not None and picks not in known:
-            known[picks] = accepted(picks)
-            measured += 1
-        if picks is None or known[picks]:  # no picks at all: too little damage is allowed
-            low = damage
-            best = picks or best
-            if damage >= damages.most:
-                break
-        else:
-            high = damage
-        if math.isinf(high):
-            damage = 2 * damage
-        elif low <= 0:
-            damage = high / 4
-            if damage < settings.first_damage * 1e-4:
-                break
-        elif high / low <= settings.close:
-            break
-        else:
-            damage = math.sqrt(low * high)
-    return best
 
 
 def _as_measured(evaluator: Evaluator, problem: Problem, picks: Picks) -> Problem:

@@ -120,7 +120,9 @@ def test_a_command_runs_in_openvino(cli: Cli, workplace: Path, name: str) -> Non
     found = json.loads(outcome.out)
     assert found["provider"] == "openvino"
     assert "openvino" in found["machine"]["versions"]
-    if name in ("compress", "calibration", "search"):
+    if name == "search" and not found["search"]["layers"]:
+        assert found["verification"] is None  # nothing is faster here: there is no new model
+    elif name in ("compress", "calibration", "search"):
         checked = found["verification"]["providers"]
         assert [each for each, said in checked.items() if said["checked"]] == ["openvino"]
     if name in ("calibration", "search"):

@@ -104,7 +104,7 @@ class Fast:
 
     batch: int | None = None
 
-    def candidates(self, groups: Sequence[Group], *, progress: Any) -> Timings:
+    def roughly(self, groups: Sequence[Group], *, progress: Any) -> list[Timings]:
         del progress
         ratio = {"im2col": 0.5}
         return [
@@ -112,20 +112,29 @@ class Fast:
                 Timed(1e-3, 1, 1, 1),
                 {
                     place: Timed(1e-3 * r, r, r, r)
-                    for place, r in enumerate(ratio.get(form, 0.9) for form in group.forms)
+                    for place, r in enumerate(ratio.get(form, 0.9) for _, form in group.kinds)
                 },
             )
             for group in groups
         ]
+
+    def precisely(self, group: Group, places: Sequence[int]) -> dict[int, Timed]:
+        del group, places
+        return {}
 
     def in_network(self, networks: Any, feeds: Any, layers: Any, sizes: Any) -> InNetwork:
         del networks, feeds, sizes
         return InNetwork(4e-3, 4e-3, (1e-3,) * len(layers), ((False, False),) * len(layers))
 
     def models(
-        self, models: Sequence[onnx.ModelProto], feeds: Any, predicted: Sequence[float]
+        self,
+        models: Sequence[onnx.ModelProto],
+        feeds: Any,
+        predicted: Sequence[float],
+        *,
+        precisely: bool,
     ) -> list[Timed]:
-        del models, feeds
+        del models, feeds, precisely
         return [Timed(4e-3 * ratio, ratio, ratio, ratio) for ratio in predicted]
 
 

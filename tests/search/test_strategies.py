@@ -14,13 +14,17 @@ from onnx_lowrank.search.problem import (
     least_damage,
 )
 from onnx_lowrank.search.settings import SETTINGS
-from onnx_lowrank.search.strategies import Damages, spend_damage
+from onnx_lowrank.search.spending import Damages, Outcome, spend_damage
 
 
-def spend(given: Problem, accepted: Callable[[Picks], bool]) -> Picks:
+def spend(
+    given: Problem,
+    accepted: Callable[[Picks], bool],
+    room: Callable[[Picks], float | None] = lambda picks: None,
+) -> Picks:
     return spend_damage(
         lambda damage: fastest(given, "latency", Targets(), damage),
-        accepted,
+        lambda picks: Outcome(accepted(picks), room(picks)),
         Damages.of(given, given.unreplaced, SETTINGS),
         settings=SETTINGS,
     )
@@ -68,6 +72,35 @@ def test_the_search_finds_how_much_damage_passes(seed: int, wrong_by: float) -> 
         nearest = fastest(given, "latency", Targets(), allowed / SETTINGS.close**1.5)
         assert nearest is not None
         assert given.predicted_latency(best) <= given.predicted_latency(nearest) * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("wrong_by", [0.01, 0.3, 1.0, 3.0])
+@pytest.mark.parametrize("guessed", [0.8, 1.0, 1.3])
+def test_what_a_model_tells_of_the_bound_saves_measurements(
+    seed: int, wrong_by: float, guessed: float
+) -> None:
+    given, allowed = problem(seed), 0.02 * wrong_by
+    measured: list[Picks] = []
+
+    def accepted(picks: Picks) -> bool:
+        measured.append(picks)
+        return given.predicted_damage(picks) <= allowed
+
+    def room(picks: Picks) -> float:
+        found = guessed * allowed / max(given.predicted_damage(picks), 1e-9)
+        inside = given.predicted_damage(picks) <= allowed
+        return max(found, SETTINGS.close) if inside else min(found, 1 / SETTINGS.close)
+
+    best = spend(given, accepted, room)
+    found = len(measured)
+    assert given.predicted_damage(best) <= allowed
+    nearest = fastest(given, "latency", Targets(), allowed / SETTINGS.close**1.5)
+    assert nearest is not None
+    assert given.predicted_latency(best) <= given.predicted_latency(nearest) * (1 + 1e-6)
+    blind = spend(given, accepted)
+    assert given.predicted_damage(blind) <= allowed
+    assert found <= len(measured) - found
 
 
 def test_nothing_passes_and_the_start_stays() -> None:
