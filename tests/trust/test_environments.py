@@ -105,7 +105,7 @@ def test_a_search_goes_on_without_a_cache_that_cannot_be_made(place: Path) -> No
     command = (*SEARCH, "--layer", "größe=keep", "--layer", "fc=keep", "--keep-anyway")
     env = environment(place, ONNX_LOWRANK_CACHE="/proc/none")
     result = run(place, *command, env=env, timeout=600)
-    assert result.returncode == 0
+    assert result.returncode in (0, 1), result.stderr  # 1: nothing may be faster, by the clock
     (line,) = result.stderr.splitlines()
     assert line.startswith("note: the folder of kept results cannot be written to")
     assert "ONNX_LOWRANK_CACHE" in line
