@@ -13,7 +13,7 @@ from pathlib import Path
 
 import onnx
 import pytest
-from workplace import COMMAND, environment, make, run, start
+from workplace import COMMAND, by_operations, environment, make, run, start
 
 COMPRESS = ("compress", "net.onnx", "-o", "new.onnx", "--layer", "conv2=tucker2:R1=4,R2=4")
 COMPRESS = (*COMPRESS, "--min-sqnr", "0")
@@ -102,10 +102,10 @@ def test_without_a_home_a_search_says_what_to_set(place: Path) -> None:
 
 
 def test_a_search_goes_on_without_a_cache_that_cannot_be_made(place: Path) -> None:
-    command = (*SEARCH, "--layer", "größe=keep", "--layer", "fc=keep", "--keep-anyway")
+    command = (*SEARCH, "--layer", "größe=keep", "--layer", "fc=keep", *by_operations(place))
     env = environment(place, ONNX_LOWRANK_CACHE="/proc/none")
     result = run(place, *command, env=env, timeout=600)
-    assert result.returncode in (0, 1), result.stderr  # 1: nothing may be faster, by the clock
+    assert result.returncode == 0, result.stderr
     (line,) = result.stderr.splitlines()
     assert line.startswith("note: the folder of kept results cannot be written to")
     assert "ONNX_LOWRANK_CACHE" in line
@@ -283,7 +283,7 @@ def test_an_interruption_from_the_terminal_is_one_line(
     """Every process of the command gets it, not the first one alone."""
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    command = (*SEARCH, "--jobs", "2")
+    command = (*SEARCH, "--jobs", "2", *by_operations(place))
     process = start(place, *command, start_new_session=True, TMPDIR=str(scratch))
     while process.poll() is None:
         fits = list((place / "cache/search").glob("*.npz"))

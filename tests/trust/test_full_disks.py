@@ -11,7 +11,7 @@ from pathlib import Path
 
 import onnx
 import pytest
-from workplace import COMMAND, environment, make
+from workplace import COMMAND, by_operations, environment, make
 
 LAYER = ("--layer", "conv2=tucker2:R1=4,R2=4")
 OUTPUT = ("net.onnx", "-o", "new.onnx")
@@ -109,7 +109,8 @@ def test_a_search_goes_on_without_room_for_what_it_keeps(
 ) -> None:
     scratch = place.parent / "scratch"
     scratch.mkdir()
-    result, left = run_on_disk(place, place / "cache", options, *SEARCH, *more, TMPDIR=str(scratch))
+    command = (*SEARCH, *more, *by_operations(place))
+    result, left = run_on_disk(place, place / "cache", options, *command, TMPDIR=str(scratch))
     assert result.returncode == 0, result.stderr
     (line,) = result.stderr.splitlines()
     assert line.startswith("note: ")
