@@ -26,7 +26,15 @@ from onnx_lowrank.cli import main
 sys.path.insert(0, str(Path(__file__).parent))
 pytest.register_assert_rewrite("conformance")
 
-LONGEST = ("tests/trust/test_mutants.py", "tests/custom_ops/test_cpp.py")
+LONGEST = tuple(
+    f"tests/{name}.py"
+    for name in (
+        "trust/test_mutants",
+        "trust/test_models",
+        "trust/test_kills",
+        "custom_ops/test_cpp",
+    )
+)
 Build = Callable[..., onnx.ModelProto]
 
 
