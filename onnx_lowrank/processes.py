@@ -1,10 +1,13 @@
-"""Processes that work for this one, and leave it to this one to end them."""
+"""What this process starts, and what it lets libraries print."""
 
 from __future__ import annotations
 
+import ctypes
+import os
 import signal
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 
 @contextmanager
@@ -29,3 +32,30 @@ def without_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def without_stdout() -> Iterator[None]:
+    """Drop what libraries print on the process's stdout, as C programs do."""
+    try:
+        kept = os.dup(1)
+    except OSError:  # it is closed
+        yield
+        return
+    _flush()
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+        yield
+    finally:
+        _flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def _flush() -> None:
+    """Write out what waits in Python's and in C's buffers of stdout."""
+    with suppress(AttributeError, OSError, ValueError):
+        sys.stdout.flush()
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).fflush(None)

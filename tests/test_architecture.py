@@ -45,7 +45,7 @@ ALLOWED: dict[str, set[str]] = {
     "training": NUMERICS | {"fitting", "graph", "runtime", "data", "measure"},
     "search": NUMERICS
     | {"planning", "graph", "rewriting", "runtime", "data", "measure", "fitting"}
-    | {"step_seconds"},
+    | {"processes", "step_seconds"},
     "pipelines": NUMERICS
     | {"planning", "graph", "rewriting", "runtime", "data", "measure", "fitting", "search"}
     | {"training", "documents", "processes", "step_seconds"},

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.optimize import Bounds, LinearConstraint, milp
 
+from onnx_lowrank.processes import without_stdout
 from onnx_lowrank.types import Array
 
 
@@ -110,7 +111,8 @@ def choose(
 ) -> Choice | None:
     """Minimise the sum of costs within all limits.
 
-    Solved by branch and bound on the mixed-integer program (HiGHS, through scipy).
+    Solved by branch and bound on the mixed-integer program (HiGHS, through scipy). HiGHS
+    prints a line on stdout at times, whatever it is told, which would stand in front of JSON.
 
     Parameters
     ----------
@@ -178,13 +180,14 @@ def choose(
         unit = max(float(np.abs(values).max()), abs(limit.most)) or 1.0
         constraints.append(LinearConstraint(values[None] / unit, -np.inf, limit.most / unit))
     objective = row(costs, together, conflicts)
-    solution = milp(
-        objective / (float(np.abs(objective).max()) or 1.0),
-        integrality=np.concatenate((np.ones(width - len(clashes)), np.zeros(len(clashes)))),
-        bounds=Bounds(0, 1),
-        constraints=constraints,
-        options={"mip_rel_gap": gap},
-    )
+    with without_stdout():
+        solution = milp(
+            objective / (float(np.abs(objective).max()) or 1.0),
+            integrality=np.concatenate((np.ones(width - len(clashes)), np.zeros(len(clashes)))),
+            bounds=Bounds(0, 1),
+            constraints=constraints,
+            options={"mip_rel_gap": gap},
+        )
     if solution.x is None:
         return None
     picks = tuple(int(solution.x[a:b].argmax()) for a, b in pairwise(starts))

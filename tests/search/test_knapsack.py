@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import ctypes
 import itertools
+import os
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from onnx_lowrank.processes import without_stdout
 from onnx_lowrank.search.knapsack import (
     Choice,
     Conflict,
@@ -137,3 +141,16 @@ def test_conflicts_are_paid_where_both_sides_are_met(
         assert choice is not None
         assert abs(choice.cost - paid(choice.picks)) < 1e-12
         assert choice.cost <= min(map(paid, all_picks)) * (1 + 2e-4)
+
+
+def test_what_libraries_print_is_not_on_stdout(capfd: pytest.CaptureFixture[str]) -> None:
+    libc = ctypes.CDLL(None)
+    print("before")
+    with without_stdout():
+        libc.puts(b"HighsMipSolverData")
+        os.write(1, b"more of it")
+    print("after")
+    libc.puts(b"and others")
+    libc.fflush(None)
+    said = capfd.readouterr().out.split("\n")
+    assert sorted(filter(None, said)) == ["after", "and others", "before"]
