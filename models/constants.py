@@ -108,13 +108,13 @@ def write_constants(data: dict[str, Any]) -> list[str]:
 
 
 def _figures(report: dict[str, Any]) -> tuple[object, ...]:
-    found, seconds = report["search"], report["seconds"]
+    found, seconds, verdict = report["search"], report["seconds"], report["verification"]
     timed = found["latency"]
     spent = seconds["total"] - sum(seconds.get(name, 0.0) for name in SHARED)
     return (
         f"{timed['ratio']:.3f} ({timed['low']:.3f} to {timed['high']:.3f})",
         f"{found['predicted_ratio']:.3f}",
-        f"{report['verification']['accuracy']['drop_points']:.2f}",
+        f"{verdict['accuracy']['drop_points']:.2f}" if verdict else "",
         len(found["explored"]),
         f"{spent:.1f}",
     )

@@ -233,7 +233,9 @@ def _changed_sides(searches: Iterable[Sequence[dict[str, Any]]]) -> str:
     )
 
 
-def _lost(verdict: dict[str, Any], expected: dict[str, Any] | None) -> str:
+def _lost(verdict: dict[str, Any] | None, expected: dict[str, Any] | None) -> str:
+    if verdict is None:
+        return ""  # nothing was replaced
     in_db = expected is not None and expected["quantity"] == "sqnr_db"
     if verdict["accuracy"]:
         return f"{verdict['accuracy']['drop_points']:.2f} points"

@@ -182,6 +182,7 @@ class MomentAccumulator:
 
 def _squared_norm(triangle: NDArray[np.floating]) -> float:
     """Return the squared norm of a symmetric matrix, of which one triangle is given."""
+    triangle = triangle.astype(np.float64, copy=False)
     diagonal = triangle.diagonal()
     return 2 * float(np.sum(triangle**2)) - float(np.sum(diagonal**2))
 

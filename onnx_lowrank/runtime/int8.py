@@ -57,6 +57,7 @@ def quantise(
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     opset = opset_version(model)
+    sets = diagnose().instruction_sets or ()
     reader = iter(feeds)
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
@@ -81,8 +82,8 @@ def quantise(
                 per_channel=True,
                 activation_type=quantization.QuantType.QUInt8,
                 weight_type=quantization.QuantType.QInt8,
-                # Without VNNI, sums of two products of 8 bits saturate in 16.
-                reduce_range=not any("vnni" in each for each in diagnose().instruction_sets or ()),
+                # Without VNNI, x86 adds pairs of 8-bit products in 16 bits, which saturate.
+                reduce_range="avx2" in sets and not any("vnni" in each for each in sets),
             )
     except Exception as error:  # both packages raise plain RuntimeErrors and ValueErrors
         raise ModelError(

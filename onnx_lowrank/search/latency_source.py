@@ -14,6 +14,7 @@ from onnx_lowrank.cache import Cache, key_of
 from onnx_lowrank.planning.latency import Timed
 from onnx_lowrank.runtime.layout import idle_model, reordered_ends, reordering_model
 from onnx_lowrank.runtime.statistics import MIN_REPEATS
+from onnx_lowrank.schemes.dense import Dense
 from onnx_lowrank.search.settings import SETTINGS
 from onnx_lowrank.search.single_layer import layer_feeds, structure
 from onnx_lowrank.search.timing import Stopwatch
@@ -194,17 +195,20 @@ class MeasuredHere:
     def _roughly(self, group: Group) -> Timings:
         settings = self.stopwatch.settings
         kinds = list(group.alike())
-        first = [places for scheme, places in kinds if scheme == group.screen]
-        others = [places for scheme, places in kinds if scheme != group.screen]
+        # The layer itself in another form needs no fit either.
+        screens = (group.screen, Dense.name) if group.screen else ()
+        first = [places for scheme, places in kinds if scheme in screens]
+        others = [places for scheme, places in kinds if scheme not in screens]
         found: dict[int, float] = {}
         dense = None
-        for screened in (first, others):
-            ends = sorted({int(place) for places in screened for place in places[[0, -1]]})
+        for together in (first, others):
+            ends = sorted({int(place) for places in together for place in places[[0, -1]]})
             if ends:
                 dense, timed = self._timed("rough", group, ends, settings.rough_rounds)
                 found |= {place: each.ratio for place, each in timed.items()}
-            if found and min(found.values()) >= 1:
-                break  # what is cheapest to fit, and has least to run, gains nothing
+            screened = [r for p, r in found.items() if group.kinds[p][0] == group.screen]
+            if screened and min(screened) >= 1:
+                break  # what is cheapest to fit is not faster, even with the fewest operations
         if dense is None:
             dense, _ = self._timed("rough", group, [], settings.rough_rounds)
         clear = settings.clearly_slower
@@ -301,8 +305,7 @@ class MeasuredHere:
         del predicted
         if precisely:
             return self.stopwatch.compare(models, feeds)
-        rounds = self.stopwatch.settings.part_rounds
-        return self.stopwatch.in_turns(models, [feeds] * len(models), rounds=rounds)
+        return self.stopwatch.in_turns(models, [feeds] * len(models), rounds=MIN_REPEATS)
 
     def _seconds(self, key: str, count: int, timing: Callable[[], list[Timed]]) -> list[float]:
         def decode(rows: Any) -> list[Timed]:

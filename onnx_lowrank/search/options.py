@@ -107,6 +107,8 @@ def _undominated(layer: TimedLayer, errors: Mapping[int, float]) -> list[int]:
             layer.candidates[other][1] is layer.candidates[place][1]
             and errors[other] <= errors[place]
             and timed.high <= ratios[place].low
+            # Of two alike, the first one stays.
+            and (errors[other], timed.ratio, other) < (errors[place], ratios[place].ratio, place)
             for other, timed in ratios.items()
             if other != place
         )

@@ -51,12 +51,6 @@ def search(context: SearchContext) -> SearchResult:
     )
     if not space:
         return _nothing(context, reasons, "no layer can be approximated")
-    with context.seconds.step("timing layers"):
-        timed = timed_layers(context, space, reasons)
-    if timed is None:
-        return _nothing(context, reasons, "no layer has a candidate that is faster")
-    if (why := _out_of_reach(context, timed)) is not None:
-        return _nothing(context, reasons, why)
     context.progress("measuring the original", 0, 1)
     with context.seconds.step("whole models"):
         meter = QualityMeter(
@@ -70,6 +64,12 @@ def search(context: SearchContext) -> SearchResult:
             "max_drop needs one output with a score for each class, or a score of your own; "
             "give min_sqnr, or leave max_drop out"
         )
+    with context.seconds.step("timing layers"):
+        timed = timed_layers(context, space, reasons)
+    if timed is None:
+        return _nothing(context, reasons, "no layer has a candidate that is faster")
+    if (why := _out_of_reach(context, timed)) is not None:
+        return _nothing(context, reasons, why)
     with context.seconds.step("statistics"):
         tasks = _tasks(context, timed, reasons)
     fits = LayerFits(context, tasks)
@@ -98,6 +98,8 @@ def search(context: SearchContext) -> SearchResult:
             return _nothing(context, reasons, "; ".join(found.failures) or why)
         latency = evaluator.latency(found.problem, found.picks, precisely=True)
         chosen, quality = evaluator.best(found.picks)
+        if not chosen:
+            return _nothing(context, reasons | fits.failed, "the fits of all chosen layers fail")
         predictor = losses.predictor(chosen)
     return SearchResult(
         plan=_plan(context, chosen, reasons),

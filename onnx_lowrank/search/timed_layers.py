@@ -149,7 +149,10 @@ def timed_layers(
         if not candidates:
             continue
         try:
-            groups[name] = (layer, candidates, _group(context, layer, candidates, batch))
+            group = _group(context, layer, candidates, batch)
+            for _, places in group.alike():
+                group.build(int(places[0]))  # one layer that cannot be written ends no search
+            groups[name] = (layer, candidates, group)
         except LAYER_ERRORS as error:
             reasons[name] = layer_reason(error)
     rough = context.latencies.roughly(
