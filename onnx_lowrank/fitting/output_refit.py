@@ -79,11 +79,17 @@ def refit_outputs(
     Returns
     -------
     ModelFits
-        Of all layers; one without such a stage, or whose refit fails, keeps its fit.
+        Of all layers; one without such a stage, or whose refit fails, keeps its fit. The error of
+        a refit is relative to the deviation of the original's outputs from their mean.
+
+    Raises
+    ------
+    DataError, ModelError, ProviderError
+        What the data set raises, or a network that does not run.
     """
-    names = [layer.name for layer in find_layers(model) if layer.name in fits]
-    editor = GraphEditor(model)
     layers = {layer.name: layer for layer in find_layers(model)}
+    names = [name for name in layers if name in fits]
+    editor = GraphEditor(model)
     found: dict[str, LayerFit] = {}
     failed: dict[str, str] = {}
     with StepwiseStatistics(
@@ -93,13 +99,10 @@ def refit_outputs(
             progress(f"refitting {name}", done, len(names))
             fit, last = fits[name], fits[name].factors.output_map()
             found[name] = fit
-            compressed = None
-            if done:
-                before = {each: found[each] for each in names[:done]}
-                compressed = _replaced(model, before)
-            if compressed is None or last is None:
-                below.skip(name)  # its inputs are the original's: its fit is what is best for them
+            if not done or last is None:
+                below.skip(name)  # the first one's inputs are the original's: its fit suits them
                 continue
+            compressed = _replaced(model, {each: found[each] for each in names[:done]})
             weight, bias = layer_weight(editor, layers[name]), layer_bias(editor, layers[name])
             layer = _Layer(weight, bias, fit, last)
             try:

@@ -24,7 +24,7 @@ def build_problem(
     context : SearchContext
         What the search works with.
     options : Options
-        Some for every layer.
+        The candidates of the layers that have any.
     carried : mapping of str to float
         Noise of the outputs over the squared error of each layer, as of `carried_noise`.
     """

@@ -86,7 +86,7 @@ class Evaluator:
 
     def refitted(self, picks: Picks) -> Chosen:
         """Return the same, refitted from below to the inputs in the compressed network."""
-        if picks not in self._refits:  # a layer whose refit fails is not in the store
+        if picks not in self._refits:  # one that failed is not tried again
             with self._context.seconds.step("refits"):
                 self._refits[picks] = self._refit(picks)
         return self._refits[picks]

@@ -19,8 +19,8 @@ def timed_on_frontier(
 ) -> tuple[Options, Problem] | None:
     """Return what to choose from, with precise latencies of what is best at some loss.
 
-    The best by rough latencies are timed precisely, until they stay the best: what was only lucky
-    in a rough timing is found out.
+    The best by rough latencies are timed precisely, for at most `most_timings` turns or until they
+    stay the best: what was only lucky in a rough timing is found out.
 
     Parameters
     ----------

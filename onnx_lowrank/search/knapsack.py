@@ -111,8 +111,8 @@ def choose(
 ) -> Choice | None:
     """Minimise the sum of costs within all limits.
 
-    Solved by branch and bound on the mixed-integer program (HiGHS, through scipy). HiGHS
-    prints a line on stdout at times, whatever it is told, which would stand in front of JSON.
+    Solved by branch and bound on the mixed-integer program (HiGHS, through scipy). At times
+    HiGHS prints a line on stdout, even with its output switched off, which would spoil JSON there.
 
     Parameters
     ----------

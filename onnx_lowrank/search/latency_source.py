@@ -37,7 +37,7 @@ class Group:
     macs : ndarray
         Their multiply-adds.
     build : callable
-        Gives the model of a candidate by its place; it takes longer than many candidates are worth.
+        Gives the model of a candidate by its place; slow, so only for those that are timed.
     screen : str
         The scheme to time before the others: where it gains nothing, they are not timed.
     """

@@ -179,7 +179,7 @@ class MeanPredictor:
         return float(stats.t.cdf(room / spread, self.groups - 1) if spread else room >= 0)
 
     def margin(self, samples: int, probability: float) -> float:
-        """Return how far from a bound the figure has to be, for that many others to keep it."""
+        """Return how far from a bound the figure, in its unit, must be for others to keep it."""
         return float(stats.t.ppf(probability, self.groups - 1)) * self._spread(samples)
 
     def _spread(self, samples: int) -> float:

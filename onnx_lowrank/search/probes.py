@@ -28,7 +28,8 @@ def carried_noise(
     context : SearchContext
         What the search works with.
     options : mapping of str to sequence of Option
-        The candidates of each layer: the one whose error is nearest to `probe_error` is run.
+        The candidates of each layer: of those already fitted, of all where none is, the one whose
+        error is nearest to `probe_error` is run.
     fits : LayerFits
         Makes its fit where it is not made yet.
     quality : ChosenQuality

@@ -82,14 +82,14 @@ class SearchSettings:
     most_repeats : int
         Repeats after which a ratio is taken as it is: three times those that an interval needs.
     rough_rounds, part_rounds : int
-        Runs, or blocks of short runs, of candidates that are timed roughly, and of layers beside
-        the whole model.
+        Rounds of candidates that are timed roughly, and of layers beside the whole model.
     clearly_slower : float
-        Ratio of two rough latencies that is no chance.
+        Factor by which rough ratios of latencies are uncertain.
     most_timings : int
         Turns of choosing at several losses and of timing precisely what was chosen.
     damages, faster : tuple of float
-        At which losses, times `first_damage`, and how much faster than asked for.
+        Where candidates are chosen to be timed precisely: predicted damages over `first_damage`,
+        and speeds over the one asked for.
     probe_error : float
         Relative error of the candidate that shows how a layer's errors carry through the network.
     probe_samples : int

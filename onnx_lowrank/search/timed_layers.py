@@ -68,8 +68,8 @@ class TimedLayer:
     def corrected(self, precise: Mapping[int, Timed]) -> TimedLayer:
         """Return the layer with what is known precisely of some of its candidates.
 
-        Others of their scheme and form are taken to be as far off as those with about as many
-        operations; those that are not faster after that are gone.
+        The ratio of precise to rough latency is interpolated over multiply-adds to the others of
+        the same scheme and form; candidates that are not faster after that are left out.
         """
         timed = dict(self.timed)
         work = np.log(self.group.macs)

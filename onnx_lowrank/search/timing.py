@@ -15,7 +15,7 @@ from onnx_lowrank.runtime.bench import Contender, measure
 from onnx_lowrank.runtime.engines import CPU, Engine, keeps_one_core_busy
 from onnx_lowrank.runtime.statistics import MIN_REPEATS, log_ratios, ratio_interval
 from onnx_lowrank.search.settings import SETTINGS, SearchSettings
-from onnx_lowrank.types import Feeds, Progress, silent
+from onnx_lowrank.types import Feeds
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,6 @@ class Stopwatch:
         self,
         models: Sequence[onnx.ModelProto],
         feeds: Feeds,
-        *,
-        progress: Progress = silent,
     ) -> list[Timed]:
         """Time models against the first, until every ratio is known well enough.
 
@@ -51,8 +49,6 @@ class Stopwatch:
             The first is the reference.
         feeds : mapping of str to ndarray
             One input for all.
-        progress : callable
-            Called with a sentence, the number of repeats done, and their total.
 
         Returns
         -------
@@ -74,7 +70,6 @@ class Stopwatch:
                 least_rounds=1,  # repeats are many, and an interval of signed ranks bears outliers
                 one_thread=keeps_one_core_busy(self.engine),
                 rng=rng,
-                progress=progress,
             )
             reference = timings[0].block_medians
             base.append(reference.ravel())
