@@ -23,6 +23,7 @@ from onnx_lowrank.search.settings import SETTINGS, SearchSettings
 
 # Values tried of each constant, lower and higher than it.
 OTHERS: dict[str, tuple[float, float]] = {
+    "positions": (128, 512),
     "small_patch": (0, 4608),
     "most_colours": (4, 64),
     "least_share": (0.0025, 0.01),
@@ -32,11 +33,12 @@ OTHERS: dict[str, tuple[float, float]] = {
     "rough_rounds": (1, 4),
     "part_rounds": (2, 8),
     "most_timings": (1, 6),
+    "apart": (4.0, 16.0),
     "narrow": (0.025, 0.1),
     "most_repeats": (8, 48),
     "clearly_slower": (1.05, 1.3),
     "probe_error": (0.075, 0.3),
-    "probe_samples": (4, 32),
+    "probe_samples": (2, 16),
     "first_damage": (0.002, 0.05),
     "close": (1.04, 1.16),
     "most_evaluations": (5, 20),

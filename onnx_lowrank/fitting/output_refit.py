@@ -32,7 +32,7 @@ from onnx_lowrank.schemes.base import Weight
 from onnx_lowrank.schemes.structure import OutputMap, relative_error
 from onnx_lowrank.types import Array, Progress, silent
 
-POSITIONS = 256  # of an image: a last stage has fewer inputs than a patch has entries
+POSITIONS = 128  # of an image: a last stage has fewer inputs than a patch has entries
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 from onnx_lowrank.runtime.require import require_provider
 from onnx_lowrank.runtime.session import (
+    NO_SPINNING,
     Provider,
     Session,
     available_providers,
@@ -11,6 +12,7 @@ from onnx_lowrank.runtime.session import (
 from onnx_lowrank.runtime.tensor import TensorInfo, fix_shapes, model_inputs
 
 __all__ = [
+    "NO_SPINNING",
     "Provider",
     "Session",
     "TensorInfo",

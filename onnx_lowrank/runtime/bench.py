@@ -82,6 +82,7 @@ def measure(
     one_thread: bool,
     rng: np.random.Generator,
     least_rounds: int = MIN_ROUNDS,
+    most_rounds: int = MAX_ROUNDS,
     progress: Progress = silent,
 ) -> tuple[tuple[Timing, ...], Noise]:
     """Time contenders against each other.
@@ -101,6 +102,8 @@ def measure(
     least_rounds : int
         Rounds of each repeat that are run however long they take: a median of three leaves out one
         that other work disturbed.
+    most_rounds : int
+        Rounds of each repeat beyond which none is run however short they are.
     progress : callable
         Called with a sentence, the number of repeats done, and their total.
 
@@ -121,7 +124,7 @@ def measure(
         if repeat == 0:
             longest = max(state.size_block() for state in states)
             rounds = round(seconds / repeats / longest)
-            rounds = min(max(rounds, least_rounds), MAX_ROUNDS)
+            rounds = min(max(rounds, least_rounds), most_rounds)
         collecting = gc.isenabled()
         gc.disable()  # a collection in the middle of a run is not the model's time
         try:

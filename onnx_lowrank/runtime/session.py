@@ -7,6 +7,7 @@ import importlib
 import io
 import os
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from numpy.typing import NDArray
@@ -26,6 +27,8 @@ _STATED = (
     *("device_id", "use_tf32", "cudnn_conv_algo_search", "cudnn_conv_use_max_workspace"),
     *("has_user_compute_stream", "gpu_mem_limit"),
 )
+NO_SPINNING: Mapping[str, str] = MappingProxyType({"session.intra_op.allow_spinning": "0"})
+"""For sessions that take turns with others: threads that wait for work do so without a core."""
 # onnxruntime's log levels; what goes wrong reaches the caller as exceptions, not as stray lines.
 _FATAL = 4
 

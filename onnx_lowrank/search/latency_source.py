@@ -176,8 +176,8 @@ class MeasuredHere:
     def roughly(self, groups: Sequence[Group], *, progress: Progress) -> list[Timings]:
         """Time some candidates of every layer beside it, in little time.
 
-        Of each scheme and form those of most and of fewest operations are timed, and what the
-        others take is interpolated.
+        Of each scheme and form those of fewest and of `apart` times as many operations are timed,
+        and what the others take is a power of their operations.
         """
         found = []
         for done, group in enumerate(groups):
@@ -202,7 +202,7 @@ class MeasuredHere:
         found: dict[int, float] = {}
         dense = None
         for together in (first, others):
-            ends = sorted({int(place) for places in together for place in places[[0, -1]]})
+            ends = sorted({int(each) for places in together for each in self._two(group, places)})
             if ends:
                 dense, timed = self._timed("rough", group, ends, settings.rough_rounds)
                 found |= {place: each.ratio for place, each in timed.items()}
@@ -214,15 +214,22 @@ class MeasuredHere:
         clear = settings.clearly_slower
         for _, places in kinds:
             if int(places[0]) in found:
-                work = np.log(group.macs[places])
-                logs = np.log([found[int(place)] for place in places[[0, -1]]])
-                ratios = np.exp(np.interp(work, work[[0, -1]], logs))
+                two = self._two(group, places)
+                (least, more), work = np.log(group.macs[two]), np.log(group.macs[places])
+                first, second = np.log([found[int(place)] for place in two])
+                power = (second - first) / max(more - least, 1e-9)
+                ratios = np.exp(first + power * (work - least))
                 found |= dict(zip(places.tolist(), ratios.tolist(), strict=True))
         return dense, {
             place: Timed(dense.seconds * ratio, ratio, ratio / clear, ratio * clear)
             for place, ratio in found.items()
             if ratio < 1
         }
+
+    def _two(self, group: Group, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the two of candidates of one kind, ascending, that are timed roughly."""
+        most = self.stopwatch.settings.apart * group.macs[places[0]]
+        return places[[0, np.flatnonzero(group.macs[places] <= most)[-1]]]
 
     def precisely(self, group: Group, places: Sequence[int]) -> dict[int, Timed]:
         """Time candidates in turns with the layer."""
@@ -305,7 +312,12 @@ class MeasuredHere:
         del predicted
         if precisely:
             return self.stopwatch.compare(models, feeds)
-        return self.stopwatch.in_turns(models, [feeds] * len(models), rounds=MIN_REPEATS)
+        return self.stopwatch.in_turns(
+            models,
+            [feeds] * len(models),
+            rounds=MIN_REPEATS,
+            least=self.stopwatch.settings.part_rounds,
+        )
 
     def _seconds(self, key: str, count: int, timing: Callable[[], list[Timed]]) -> list[float]:
         def decode(rows: Any) -> list[Timed]:
@@ -330,4 +342,5 @@ class MeasuredHere:
         watch = self.stopwatch
         pairs = [*networks, *((part, layer_feeds(part, seed=watch.seed)) for part in parts)]
         models, feeds = zip(*pairs, strict=True)
-        return watch.in_turns(models, feeds, rounds=watch.settings.part_rounds)
+        rounds = watch.settings.part_rounds
+        return watch.in_turns(models, feeds, rounds=rounds, least=watch.settings.rough_rounds)

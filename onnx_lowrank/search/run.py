@@ -139,7 +139,7 @@ def _tasks(
         context.normalised,
         context.samples.calibration,
         list(fitted),
-        sampling=Sampling(seed=options.seed),
+        sampling=Sampling(positions=context.settings.positions, seed=options.seed),
         engine=options.engine if options.jobs == 1 else options.engine.with_threads(None),
         cache_dir=context.store.folder / "statistics",
         progress=context.progress,

@@ -19,12 +19,12 @@ class Outcome:
     ----------
     accepted : bool
         Whether the model is within the budget.
-    room : float or None
-        About how many times as much damage the budget allows, where that can be told.
+    bound : float or None
+        About how much predicted damage the budget allows, where that can be told.
     """
 
     accepted: bool
-    room: float | None
+    bound: float | None
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,7 @@ def spend_damage(
             high = damage
         if low > 0 and high / low <= settings.close:
             break
-        room = None if outcome.room is None else damage * outcome.room
-        damage = _next_damage(low, high, room, settings.close)
+        damage = _next_damage(low, high, outcome.bound, settings.close)
         if low <= 0 and damage < settings.first_damage * 1e-4:
             break
     return best

@@ -5,6 +5,7 @@ Two strategies: meet what must be gained at the least loss; then spend the loss 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -66,7 +67,7 @@ def _meet_speed(context: SearchContext, evaluator: Evaluator, problem: Problem) 
     assert wanted is not None
     reached: list[Reached] = []
     for _ in range(context.settings.most_corrections):
-        problem, picks, failures = _choose(context, evaluator, problem)
+        problem, picks, failures = _choose(context, evaluator, problem, reached)
         if picks in [each.picks for each in reached]:
             break
         timed = evaluator.latency(problem, picks)
@@ -87,7 +88,7 @@ def _meet_speed(context: SearchContext, evaluator: Evaluator, problem: Problem) 
     found = min(reached, key=lambda each: evaluator.latency(each.problem, each.picks).ratio)
     if not found.failures:
         problem = _as_measured(evaluator, found.problem, found.picks)
-        problem, picks, failures = _choose(context, evaluator, problem)
+        problem, picks, failures = _choose(context, evaluator, problem, reached)
         if not failures:
             found = Reached(problem, picks, evaluator.latency(problem, picks))
     timed = evaluator.latency(found.problem, found.picks, precisely=True)
@@ -101,7 +102,7 @@ def _match_latency(context: SearchContext, evaluator: Evaluator, problem: Proble
     """Choose until the whole model's latency is about what was predicted."""
     reached: list[Reached] = []
     for _ in range(context.settings.most_corrections):
-        problem, picks, failures = _choose(context, evaluator, problem)
+        problem, picks, failures = _choose(context, evaluator, problem, reached)
         again = picks in [each.picks for each in reached]
         reached.append(Reached(problem, picks, evaluator.latency(problem, picks), failures))
         found = reached[-1]
@@ -117,15 +118,17 @@ def _match_latency(context: SearchContext, evaluator: Evaluator, problem: Proble
 
 
 def _choose(
-    context: SearchContext, evaluator: Evaluator, problem: Problem
+    context: SearchContext, evaluator: Evaluator, problem: Problem, reached: Sequence[Reached]
 ) -> tuple[Problem, Picks, tuple[str, ...]]:
     """Return picks within targets and budget, with the file's size as it is built.
 
-    The sum of candidates leaves out some bytes of the graph: where they decide, they are added.
+    What was reached before tells how much damage to try first. The sum of candidates leaves out
+    some bytes of the graph: where they decide, they are added.
     """
     size_mb = context.budget.size_mb
+    allowed = problem.predicted_damage(reached[-1].picks) if reached else 0.0
     for _ in range(context.settings.most_corrections):
-        picks, failures = _spend_loss(context, evaluator, problem)
+        picks, failures = _spend_loss(context, evaluator, problem, allowed)
         if size_mb is None or failures:
             break
         size = context.file_bytes(evaluator.chosen(picks))
@@ -137,11 +140,11 @@ def _choose(
 
 
 def _spend_loss(
-    context: SearchContext, evaluator: Evaluator, problem: Problem
+    context: SearchContext, evaluator: Evaluator, problem: Problem, allowed: float
 ) -> tuple[Picks, tuple[str, ...]]:
     """Return the picks of least loss that meet the targets, or of least cost within the loss.
 
-    Or the nearest, and what they miss.
+    Or the nearest, and what they miss. `allowed` is a damage that was within the loss before, or 0.
     """
     budget = context.budget
     targets = Targets.of(budget, problem)
@@ -166,25 +169,21 @@ def _spend_loss(
     elif any(start) and not evaluator.accepts(problem, start):
         missed = ("what the targets ask for loses more than the budget allows",)
         return start, () if evaluator.accepts_refitted(problem, start) else missed
+    damages = Damages.of(problem, start, context.settings)
     found = spend_damage(
         lambda damage: fastest(problem, budget.objective, targets, damage),
-        lambda picks: _outcome(context, evaluator, problem, picks),
-        Damages.of(problem, start, context.settings),
+        lambda picks: _outcome(evaluator, problem, picks),
+        replace(damages, first=allowed) if allowed > damages.start else damages,
         settings=context.settings,
     )
     return found, ()
 
 
-def _outcome(
-    context: SearchContext, evaluator: Evaluator, problem: Problem, picks: Picks
-) -> Outcome:
+def _outcome(evaluator: Evaluator, problem: Problem, picks: Picks) -> Outcome:
     """Measure the fits of some picks."""
     accepted = evaluator.accepts(problem, picks)
     room = evaluator.losses.room(evaluator.losses.quality(evaluator.chosen(picks)))
-    close = context.settings.close
-    if room is not None:
-        room = max(room, close) if accepted else min(room, 1 / close)
-    return Outcome(accepted, room)
+    return Outcome(accepted, None if room is None else room * problem.predicted_damage(picks))
 
 
 def _spend_refits(context: SearchContext, evaluator: Evaluator, found: Reached) -> Reached:

@@ -89,6 +89,7 @@ class Stopwatch:
         feeds: Sequence[Feeds],
         *,
         rounds: int,
+        least: int | None = None,
     ) -> list[Timed]:
         """Load models once and time them in turns: quicker than `compare`, and less certain.
 
@@ -100,6 +101,8 @@ class Stopwatch:
             The input of each.
         rounds : int
             How often each has its turn.
+        least : int, optional
+            Rounds of models that take longer: where more would take over `model_seconds`.
 
         Returns
         -------
@@ -110,8 +113,9 @@ class Stopwatch:
         (reference, *others), _ = measure(
             self._contenders(list(zip(models, feeds, strict=True))),
             repeats=1,
-            seconds=0.0,
-            least_rounds=rounds,
+            seconds=self.settings.model_seconds,
+            least_rounds=least or rounds,
+            most_rounds=rounds,
             one_thread=keeps_one_core_busy(self.engine),
             rng=np.random.default_rng(self.seed),
         )
@@ -120,7 +124,7 @@ class Stopwatch:
         found = [Timed(dense, 1.0, 1.0, 1.0)]
         for other in others:
             logs = np.log(other.block_medians[0]) - np.log(base)
-            if rounds >= MIN_REPEATS:
+            if len(logs) >= MIN_REPEATS:
                 interval = ratio_interval(logs)
                 low, ratio, high = interval.low, interval.ratio, interval.high
             else:

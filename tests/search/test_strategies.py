@@ -20,11 +20,11 @@ from onnx_lowrank.search.spending import Damages, Outcome, spend_damage
 def spend(
     given: Problem,
     accepted: Callable[[Picks], bool],
-    room: Callable[[Picks], float | None] = lambda picks: None,
+    bound: Callable[[Picks], float | None] = lambda picks: None,
 ) -> Picks:
     return spend_damage(
         lambda damage: fastest(given, "latency", Targets(), damage),
-        lambda picks: Outcome(accepted(picks), room(picks)),
+        lambda picks: Outcome(accepted(picks), bound(picks)),
         Damages.of(given, given.unreplaced, SETTINGS),
         settings=SETTINGS,
     )
@@ -87,12 +87,7 @@ def test_what_a_model_tells_of_the_bound_saves_measurements(
         measured.append(picks)
         return given.predicted_damage(picks) <= allowed
 
-    def room(picks: Picks) -> float:
-        found = guessed * allowed / max(given.predicted_damage(picks), 1e-9)
-        inside = given.predicted_damage(picks) <= allowed
-        return max(found, SETTINGS.close) if inside else min(found, 1 / SETTINGS.close)
-
-    best = spend(given, accepted, room)
+    best = spend(given, accepted, lambda picks: guessed * allowed)
     found = len(measured)
     assert given.predicted_damage(best) <= allowed
     nearest = fastest(given, "latency", Targets(), allowed / SETTINGS.close**1.5)

@@ -21,7 +21,7 @@ from onnx_lowrank.graph.io import load_model
 from onnx_lowrank.layer_errors import LAYER_ERRORS, layer_reason
 from onnx_lowrank.metrics.accumulator import MomentAccumulator
 from onnx_lowrank.metrics.patches import choose_positions, extract_patches, output_size
-from onnx_lowrank.runtime import Provider, Session, open_session
+from onnx_lowrank.runtime import NO_SPINNING, Provider, Session, open_session
 from onnx_lowrank.types import Array
 
 Images = NDArray[Any]
@@ -47,9 +47,7 @@ def open_with_outputs(
     known = {value.name for value in (*graph.input, *graph.output)}
     for name in sorted(tensors - known):
         graph.output.add().name = name
-    # Threads that spin between two runs would take the cores from the products in between.
-    options = {"session.intra_op.allow_spinning": "0"}
-    return open_session(copy, provider=provider, threads=threads, options=options)
+    return open_session(copy, provider=provider, threads=threads, options=NO_SPINNING)
 
 
 def measure_sizes(session: Session, dataset: Dataset, jobs: Sequence[Job]) -> list[Job]:

@@ -16,15 +16,24 @@ from numpy.typing import NDArray
 from onnx_lowrank.data import Dataset
 from onnx_lowrank.errors import DataError
 from onnx_lowrank.fitting.statistics.collect import Sums, add_batch, by_image, rows_of, sized
-from onnx_lowrank.fitting.statistics.jobs import SAMPLING, Job, Passes, Sampling, Survey, find_jobs
+from onnx_lowrank.fitting.statistics.jobs import SAMPLING, Job, Passes, Sampling, find_jobs
 from onnx_lowrank.graph.extract import extract_region, find_region
 from onnx_lowrank.metrics.accumulator import MomentAccumulator
 from onnx_lowrank.metrics.moments import LayerStatistics
-from onnx_lowrank.runtime import Session, open_session
+from onnx_lowrank.runtime import NO_SPINNING, Session, open_session
 from onnx_lowrank.runtime.engines import CPU, Engine
 
 Tensor = NDArray[Any]
 S = TypeVar("S", bound=Sums)
+
+
+@dataclass(frozen=True)
+class _Fed:
+    """A batch of the data: its inputs are in files, as decoding them takes as long as a layer."""
+
+    samples: int
+    rows: int
+    files: dict[str, Path]
 
 
 @dataclass
@@ -47,7 +56,7 @@ class StepwiseStatistics:
     model : onnx.ModelProto
         The original model.
     dataset : Dataset
-        Samples; read once for each layer.
+        Samples; read once.
     layers : sequence of str
         Names of all layers that will be asked for, in graph order.
     sampling : Sampling
@@ -72,16 +81,22 @@ class StepwiseStatistics:
         sampling: Sampling = SAMPLING,
         engine: Engine = CPU,
     ) -> None:
-        self._dataset = dataset
         self._engine = engine
-        survey = Survey.of(dataset)
-        self._passes = Passes(images=survey.images, batch=dataset.batch, sampling=sampling)
-        self._jobs = find_jobs(model, layers, survey.shapes)
         self._waiting = list(layers)
         self._original = _Side(model)
         self._compressed: _Side | None = None
         self._folder = TemporaryDirectory(prefix="onnx_lowrank-")
         self._count = 0
+        shapes: dict[str, tuple[int, ...]] = {}
+        self._batches: list[_Fed] = []
+        for batch in dataset:
+            files = {name: self._kept(value) for name, value in batch.feeds.items()}
+            self._batches.append(_Fed(batch.samples, rows_of(batch, dataset), files))
+            for name, value in batch.feeds.items():
+                shapes[name] = tuple(map(max, shapes.get(name, value.shape), value.shape))
+        images = sum(batch.samples for batch in self._batches)
+        self._passes = Passes(images=images, batch=dataset.batch, sampling=sampling)
+        self._jobs = find_jobs(model, layers, shapes)
 
     def __enter__(self) -> StepwiseStatistics:
         return self
@@ -158,40 +173,38 @@ class StepwiseStatistics:
 
     def _advance(self, side: _Side, tensor: str) -> None:
         """Compute a tensor of a side for all batches, where it is not known yet."""
-        fed = {value.name for value in self._dataset.inputs}
-        region = find_region(side.model, tensor, fed | side.files.keys())
+        region = find_region(side.model, tensor, self._fed | side.files.keys())
         if not region.nodes:
             return
         files = []
         session: Session | None = None
-        for number, batch in enumerate(self._dataset):
+        for number, batch in enumerate(self._batches):
             values = {
-                name: _read(side.files[name][number]) if name in side.files else batch.feeds[name]
+                name: _read(side.files[name][number] if name in side.files else batch.files[name])
                 for name in region.starts
             }
             if session is None:
                 cut = extract_region(side.model, region, values)
                 session = open_session(
-                    cut, provider=self._engine.device, threads=self._engine.threads
+                    cut,
+                    provider=self._engine.device,
+                    threads=self._engine.threads,
+                    options=NO_SPINNING,
                 )
-            found = session.run(values, [tensor])[tensor]
-            files.append(Path(self._folder.name) / f"{self._count}.npy")
-            self._count += 1
-            np.save(files[-1], found, allow_pickle=False)
+            files.append(self._kept(session.run(values, [tensor])[tensor]))
         side.files[tensor] = tuple(files)
 
     def _filled(self, job: Job, sides: Sequence[_Side], make: Callable[[Job], S]) -> S:
         sums = None
         done = 0
-        for number, batch in enumerate(self._dataset):
-            rows = rows_of(batch, self._dataset)
+        for number, batch in enumerate(self._batches):
             images = []
             for side in sides:
                 known = side.files.get(job.tensor)
-                if known is None and job.tensor not in batch.feeds:
+                if known is None and job.tensor not in batch.files:
                     raise DataError(f"its input '{job.tensor}' is a constant; keep this layer")
-                value = batch.feeds[job.tensor] if known is None else _read(known[number])
-                images.append(by_image(job.tensor, value, rows))
+                value = _read(batch.files[job.tensor] if known is None else known[number])
+                images.append(by_image(job.tensor, value, batch.rows))
             if sums is None:
                 job = sized(job, images[0].shape)
                 self._passes.check(job)
@@ -203,10 +216,9 @@ class StepwiseStatistics:
 
     def _forget(self, sides: Sequence[_Side]) -> None:
         """Delete the files that no later layer follows from."""
-        fed = {value.name for value in self._dataset.inputs}
-        kept: set[Path] = set()
+        kept = {path for batch in self._batches for path in batch.files.values()}
         for side in sides:
-            known = fed | side.files.keys()
+            known = self._fed | side.files.keys()
             ends = [self._jobs[name].tensor for name in self._waiting]
             needed = {start for end in ends for start in find_region(side.model, end, known).starts}
             side.files = {name: files for name, files in side.files.items() if name in needed}
@@ -214,6 +226,18 @@ class StepwiseStatistics:
         for path in Path(self._folder.name).iterdir():
             if path not in kept:
                 path.unlink()
+
+    @property
+    def _fed(self) -> frozenset[str]:
+        """The names of the inputs."""
+        return frozenset(name for batch in self._batches for name in batch.files)
+
+    def _kept(self, value: Tensor) -> Path:
+        """Write a tensor into a file."""
+        path = Path(self._folder.name) / f"{self._count}.npy"
+        self._count += 1
+        np.save(path, value, allow_pickle=False)
+        return path
 
 
 def _read(path: Path) -> Tensor:

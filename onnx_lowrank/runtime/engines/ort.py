@@ -13,6 +13,7 @@ from onnx_lowrank.runtime.library import library_path, loads
 from onnx_lowrank.runtime.require import require_provider
 from onnx_lowrank.runtime.runner import OrtRunner
 from onnx_lowrank.runtime.session import (
+    NO_SPINNING,
     Provider,
     Session,
     onnxruntime_version,
@@ -84,7 +85,8 @@ class OrtEngine:
 
     def load(self, model: Model) -> Session:
         """As of `Engine`."""
-        return open_session(model, provider=self.device, threads=self.threads)
+        # A comparison runs two models in turns.
+        return open_session(model, provider=self.device, threads=self.threads, options=NO_SPINNING)
 
     def runner(self, model: Model, feeds: Feeds) -> OrtRunner:
         """As of `Engine`."""
