@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from onnx_lowrank.pipelines.cascade import CascadeResult, cascade
     from onnx_lowrank.pipelines.compress import compress
     from onnx_lowrank.pipelines.correct import correct
+    from onnx_lowrank.pipelines.estimate import estimate
     from onnx_lowrank.pipelines.finetune import finetune
     from onnx_lowrank.pipelines.inspect import cost, inspect
     from onnx_lowrank.pipelines.profile import profile
@@ -55,6 +56,7 @@ _MODULES = {
     "correct": "pipelines.correct",
     "cost": "pipelines.inspect",
     "diagnose": "runtime.doctor",
+    "estimate": "pipelines.estimate",
     "finetune": "pipelines.finetune",
     "inspect": "pipelines.inspect",
     "library_path": "runtime.library",
@@ -89,6 +91,7 @@ __all__ = [
     "correct",
     "cost",
     "diagnose",
+    "estimate",
     "finetune",
     "inspect",
     "library_path",

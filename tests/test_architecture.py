@@ -46,11 +46,14 @@ ALLOWED: dict[str, set[str]] = {
     "search": NUMERICS
     | {"planning", "graph", "rewriting", "runtime", "data", "measure", "fitting"}
     | {"processes", "step_seconds"},
+    "estimation": NUMERICS
+    | {"planning", "graph", "rewriting", "runtime", "data", "measure", "fitting", "search"},
     "pipelines": NUMERICS
     | {"planning", "graph", "rewriting", "runtime", "data", "measure", "fitting", "search"}
-    | {"training", "documents", "processes", "step_seconds"},
+    | {"training", "documents", "processes", "step_seconds", "estimation"},
     "report": NUMERICS
-    | {"planning", "runtime", "measure", "graph", "search", "spectra", "documents", "pipelines"},
+    | {"planning", "runtime", "measure", "graph", "search", "spectra", "documents", "pipelines"}
+    | {"estimation"},
     "cli": {"__init__", "bounds", "errors", "files", "text", "types", "documents", "planning"}
     | {"measure", "runtime", "spectra", "training", "search", "pipelines", "report"},
     "__main__": {"cli"},
@@ -65,6 +68,7 @@ EXCLUSIVE = {
     "torch": {"training"},
     "typer": {"cli"},
     "onnx": {
+        "estimation",
         "fitting",
         "graph",
         "measure",

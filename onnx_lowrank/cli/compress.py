@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from onnx_lowrank.cli.estimate import write_estimate
 from onnx_lowrank.cli.gate import Writes
 from onnx_lowrank.cli.options import (
     CalibrateLimit,
@@ -51,10 +52,10 @@ _SHARE = within("give a share above 0 and up to 1", above=0, most=1)
 def compress(
     model: Model,
     output: Annotated[
-        Path,
+        Path | None,
         typer.Option("--output", "-o", help="Where to write the new model."),
         Writes(over="model"),
-    ],
+    ] = None,
     layer: Layers = None,
     plan: PlanFile = None,
     save_plan: Annotated[
@@ -158,6 +159,13 @@ def compress(
         Path | None,
         typer.Option("--latency", metavar="FILE", help="Latencies measured on another machine."),
     ] = None,
+    estimate: Annotated[
+        bool,
+        typer.Option(
+            "--estimate",
+            help="Only predict, within seconds, what time and loss could be; writes nothing.",
+        ),
+    ] = False,
     keep_anyway: Annotated[
         bool,
         typer.Option(
@@ -177,13 +185,40 @@ def compress(
     --size-mb) and --data, the fastest model within the budget is searched for, by measurement;
     --layer NAME=keep leaves layers out of the search. Without any of these, layers become
     monochromatic or biclustered at moderate ranks. A model that fails its verdict is not written,
-    unless --keep-anyway is given; --save-plan writes its plan.
+    unless --keep-anyway is given; --save-plan writes its plan. --estimate with --data predicts
+    what a search could find.
     """
     from onnx_lowrank.documents import measured
     from onnx_lowrank.files import write_text
     from onnx_lowrank.pipelines import compress as pipeline
     from onnx_lowrank.pipelines.within_budget import compress_to_budget
 
+    if estimate:
+        unread: dict[str, object] = {
+            "--layer": layer,
+            "--plan": plan,
+            "--save-plan": save_plan,
+            "--output": output,
+        }
+        unread |= {"--score": score, "--labels": labels, "--dask": dask, "--latency": latency}
+        unread |= {"--max-drop": max_drop, "--min-sqnr": min_sqnr, "--min-speedup": min_speedup}
+        unread |= {"--min-top1": min_top1, "--macs": macs, "--params": params}
+        unread |= {"--size-mb": size_mb, "--metric": metric, "--asymmetric": asymmetric or None}
+        return write_estimate(
+            model,
+            calibrate or data,
+            unread=unread,
+            preprocess=preprocess,
+            input_shapes=read_shapes(input_shape),
+            threads=threads,
+            engine=engine,
+            lowering=lowering or "auto",
+            seed=seed,
+            as_json=as_json,
+            quiet=quiet,
+        )
+    if output is None:
+        raise PlanError("where the new model goes is missing; give -o FILE, or --estimate")
     goals = (min_speedup, macs, params, size_mb)
     losses = (max_drop, min_sqnr)
     has_goal = any(goal is not None for goal in goals)

@@ -16,6 +16,7 @@ VERSIONS: Mapping[str, int] = {
     "inspect": 1,
     "cost": 1,
     "compress": 1,
+    "estimate": 1,  # compress --estimate
     "search": 1,  # compress within a budget
     "verify": 1,
     "sweep": 1,

@@ -41,12 +41,16 @@ class LayerInfo:
         Why there is none.
     forms : tuple of str
         Names of the forms that it, as it is or by one of these schemes, can have.
+    time_at_half : float or None
+        The least time with about half of its multiply-adds, over its own, as predicted; None where
+        no estimate was made on this machine.
     """
 
     layer: Layer
     schemes: tuple[str, ...]
     reason: str | None
     forms: tuple[str, ...] = ()
+    time_at_half: float | None = None
 
     @property
     def bytes(self) -> int | None:
@@ -71,6 +75,7 @@ class LayerInfo:
             "schemes": list(self.schemes),
             "forms": list(self.forms),
             "reason": self.reason,
+            "time_at_half": self.time_at_half,
         }
 
 

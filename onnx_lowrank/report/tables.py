@@ -29,7 +29,9 @@ def print_layers(rows: Sequence[LayerInfo]) -> None:
     scope = scope_of([row.layer.name for row in rows])
     report = inspected_cost(rows)
     total = report.known
-    table = new_table("layer", "weight", "stride", "MACs", "share", "params")
+    predicted = any(row.time_at_half is not None for row in rows)
+    more = ("at half",) if predicted else ()
+    table = new_table("layer", "weight", "stride", "MACs", "share", "params", *more)
     for row in rows:
         layer, conv = row.layer, row.layer.spec
         shape = layer.op if conv is None else f"{conv.in_channels}->{conv.out_channels}"
@@ -45,6 +47,7 @@ def print_layers(rows: Sequence[LayerInfo]) -> None:
             short_count(layer.macs),
             share,
             short_count(layer.params),
+            *([_optional(row.time_at_half)] if predicted else ()),
         )
     table.add_section()
     least = at_least(report)
@@ -55,15 +58,22 @@ def print_layers(rows: Sequence[LayerInfo]) -> None:
         least["macs"] + short_count(total.macs),
         "",
         least["params"] + short_count(total.params),
+        *([""] if predicted else ()),
     )
     print_scope(scope)
     print_table(table)
+    if predicted:
+        say("at half: least time with about half of its MACs over its own, predicted here")
     print_groups(
         ((row.layer.name, row.reason or f"can take {', '.join(row.schemes)}") for row in rows),
         scope,
     )
     say(f"weights: {least['params']}{short_bytes(total.bytes)}, each stored tensor counted once")
     print_uncounted(report, scope)
+
+
+def _optional(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
 
 
 def print_cost(report: CostReport) -> None:

@@ -149,6 +149,11 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+def cpu_name() -> str:
+    """Return what the processor calls itself."""
+    return _cpu()[1]
+
+
 def _cpu(path: Path = Path("/proc/cpuinfo")) -> tuple[tuple[str, ...] | None, str]:
     """Return the instruction sets and name of the first core, as Linux lists them."""
     try:

@@ -1,0 +1,1 @@
+"""What compression may gain and lose, predicted in seconds: without fits, from little data."""
