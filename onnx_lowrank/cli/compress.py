@@ -194,16 +194,12 @@ def compress(
     from onnx_lowrank.pipelines.within_budget import compress_to_budget
 
     if estimate:
-        unread: dict[str, object] = {
-            "--layer": layer,
-            "--plan": plan,
-            "--save-plan": save_plan,
-            "--output": output,
-        }
-        unread |= {"--score": score, "--labels": labels, "--dask": dask, "--latency": latency}
-        unread |= {"--max-drop": max_drop, "--min-sqnr": min_sqnr, "--min-speedup": min_speedup}
-        unread |= {"--min-top1": min_top1, "--macs": macs, "--params": params}
-        unread |= {"--size-mb": size_mb, "--metric": metric, "--asymmetric": asymmetric or None}
+        unread: dict[str, object] = {"--layer": layer, "--plan": plan, "--save-plan": save_plan}
+        unread |= {"--output": output, "--score": score, "--labels": labels, "--dask": dask}
+        unread |= {"--latency": latency, "--max-drop": max_drop, "--min-sqnr": min_sqnr}
+        unread |= {"--min-speedup": min_speedup, "--min-top1": min_top1, "--macs": macs}
+        unread |= {"--params": params, "--size-mb": size_mb, "--metric": metric}
+        unread |= {"--asymmetric": asymmetric or None}
         return write_estimate(
             model,
             calibrate or data,
