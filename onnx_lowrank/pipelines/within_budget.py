@@ -19,6 +19,7 @@ from onnx_lowrank.files import source_path
 from onnx_lowrank.fitting.cluster import check_scheduler
 from onnx_lowrank.graph.gate import read_model
 from onnx_lowrank.graph.layers import find_layers
+from onnx_lowrank.measure.remembered import RememberedModel
 from onnx_lowrank.measure.score import Score
 from onnx_lowrank.measure.verification import Tolerance, VerifyReport
 from onnx_lowrank.measure.verification import verify as verify_models
@@ -212,7 +213,7 @@ def compress_to_budget(
         progress("verifying on samples that the search did not see", 0, 1)
         with seconds.step("verdict"):
             report = verify_models(
-                original,
+                RememberedModel(original, store),
                 rewritten,
                 verdict,
                 engines=None if here.name == "cpu" else (here.with_threads(None),),

@@ -10,6 +10,7 @@ from onnx_lowrank.bounds import SQNR_CAP_DB
 from onnx_lowrank.data import Batch, Dataset
 from onnx_lowrank.errors import DataError, ModelError
 from onnx_lowrank.graph.digest import model_digest
+from onnx_lowrank.measure.remembered import RememberedModel
 from onnx_lowrank.measure.score import Outputs, Score
 from onnx_lowrank.measure.verification.classifier import (
     are_probabilities,
@@ -40,7 +41,7 @@ class QualityMeter:
 
     Parameters
     ----------
-    original : onnx.ModelProto
+    original : onnx.ModelProto or RememberedModel
         The original.
     dataset : Dataset
         Samples, with labels or without.
@@ -59,7 +60,7 @@ class QualityMeter:
 
     def __init__(
         self,
-        original: onnx.ModelProto,
+        original: onnx.ModelProto | RememberedModel,
         dataset: Dataset,
         *,
         score: Score | None = None,
@@ -68,7 +69,10 @@ class QualityMeter:
         self._dataset = dataset
         self._engine = engine
         self._observed: dict[str, ObservedOutputs] = {}
-        loaded = engine.load(original)
+        if isinstance(original, RememberedModel):
+            loaded = original.load(engine)
+        else:
+            loaded = engine.load(original)
         tensors = [o for o in loaded.outputs if o.type.startswith("tensor(")]
         self._floats = [o.name for o in tensors if o.dtype is not None and o.dtype.kind == "f"]
         if not self._floats:

@@ -10,6 +10,7 @@ from onnx_lowrank.fitting.parallel import LayerTask
 from onnx_lowrank.fitting.statistics import Sampling, calibrate
 from onnx_lowrank.graph.edit import GraphEditor
 from onnx_lowrank.graph.layers import layer_bias, layer_weight
+from onnx_lowrank.measure.remembered import RememberedModel
 from onnx_lowrank.planning.latency import Timed
 from onnx_lowrank.planning.plan import Decision, Plan
 from onnx_lowrank.rewriting.forms import STANDARD
@@ -54,7 +55,7 @@ def search(context: SearchContext) -> SearchResult:
     context.progress("measuring the original", 0, 1)
     with context.seconds.step("whole models"):
         meter = QualityMeter(
-            context.original,
+            RememberedModel(context.original, context.store),
             context.samples.search,
             score=context.score,
             engine=context.options.engine.with_threads(None),

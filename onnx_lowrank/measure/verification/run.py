@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx_lowrank.data import Batch, Dataset, random_dataset
 from onnx_lowrank.data.random import RANDOM_SAMPLES
 from onnx_lowrank.errors import DataError, ProviderError
+from onnx_lowrank.measure.remembered import RememberedModel
 from onnx_lowrank.measure.score import OutputRows, Score
 from onnx_lowrank.measure.verification.classification import Classification
 from onnx_lowrank.measure.verification.classifier import class_outputs
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def verify(
-    original: Model,
+    original: Model | RememberedModel,
     compressed: Model,
     data: Dataset | None = None,
     *,
@@ -45,8 +46,10 @@ def verify(
 
     Parameters
     ----------
-    original, compressed : onnx.ModelProto or path
-        The models.
+    original : onnx.ModelProto, path or RememberedModel
+        The original; one that is remembered runs only where its outputs are not known.
+    compressed : onnx.ModelProto or path
+        What was made of it.
     data : Dataset, optional
         Inputs, made for the original; 8 random samples by default.
     engines : sequence of Engine, optional
@@ -86,7 +89,11 @@ def verify(
     notes: tuple[str, ...] = ()
     for engine in chosen:
         try:
-            first, second = (engine.load(model) for model in (original, compressed))
+            if isinstance(original, RememberedModel):
+                first = original.load(engine)
+            else:
+                first = engine.load(original)
+            second = engine.load(compressed)
         except ProviderError as error:
             if engines is not None or engine.name == "cpu":
                 raise
