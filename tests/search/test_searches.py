@@ -138,11 +138,9 @@ def test_a_search_goes_on_to_what_only_refits_allow(
     # The refit of what was chosen at least, and wider ones where it is likely to be within.
     assert 1 <= len(more) <= 1 + SETTINGS.most_refits
     assert found.quality in [each.quality for each in found.explored if each.passed]
-    verdict = result.compressed.report.verification
-    assert verdict is not None
     budget = Budget(min_sqnr_db=least)
-    for each in found.explored:
-        assert each.passed == each.quality.within(budget, unseen=verdict.samples)
+    for each in found.explored:  # how many samples the verdict will have, an iterable does not tell
+        assert each.passed == each.quality.within(budget)
     assert found.predicted_ratio == found.latency.ratio  # by latencies of another machine
     # Nothing that was known is made again; a second search makes nothing at all.
     files = {path.name for path in tmp_path.glob("search/*")}
