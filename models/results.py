@@ -21,6 +21,7 @@ import crops
 import datasets
 import fetch
 import result_tables
+import search_seconds
 import searched
 import seed_tables
 import tuned_tables
@@ -263,6 +264,12 @@ PARTS = {
         ),
         searched.run_networks,
         searched.write_networks,
+    ),
+    "search_seconds": Part(
+        "How long a search takes",
+        ("python models/results.py run search_seconds  # each from an empty cache",),
+        search_seconds.run_search_seconds,
+        search_seconds.write_search_seconds,
     ),
     "constants": Part(
         "What the constants of a search are worth: mnist, at most one point of accuracy",
