@@ -25,6 +25,7 @@ Reals = NDArray[Any]  # in double precision, or in single where a search works s
 Indices = NDArray[np.int64]
 
 SINGLE_FROM = 1024  # entries of a patch from which searches work in single precision
+STRIPES = 8  # of a moment, of whose diagonal blocks both halves are multiplied by
 LEAST_OUTPUT = 1e-12  # relative: an output that counts for nothing can still be scaled back
 
 
@@ -127,10 +128,15 @@ class LayerProblem:
         assert isinstance(self.metric, Covariance), "schemes with a kernel have dense moments"
         return np.asarray(self.metric.moment[0])
 
+    @property
+    def single(self) -> bool:
+        """Whether searches work in single precision: where their products are what takes time."""
+        return len(self.sigma) >= SINGLE_FROM
+
     @cached_property
     def working(self) -> Reals:
-        """Sigma as searches use it: in single precision where its products are what takes time."""
-        return self.sigma.astype(np.float32) if len(self.sigma) >= SINGLE_FROM else self.sigma
+        """Sigma as searches use it."""
+        return self.sigma.astype(np.float32) if self.single else self.sigma
 
     @cached_property
     def clusters(self) -> dict[tuple[tuple[int, int], ...], tuple[Indices, Indices]]:
@@ -164,8 +170,11 @@ class LayerProblem:
     def error(self, approximation: Array) -> float:
         """Return ``|W - V| / |W|`` of a weight V, ``(F, C, *kernel)``, to single precision."""
         rest = self.scale[:, None] * approximation.reshape(self.target.shape) - self.target
-        moved = rest.astype(self.working.dtype) @ self.working
-        return relative_error(float(np.vdot(rest, moved)), self.norm)
+        return relative_error(quadratic_form(rest, self.working), self.norm)
+
+    def squared_norm(self, rows: Array) -> float:
+        """Return ``|V|^2`` of a scaled weight V, ``(n, N)``, in double precision."""
+        return quadratic_form(rows, self.sigma)
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,6 +220,14 @@ class View:
             matrix.reshape(len(matrix), *self.order.shape) if self.native else matrix[:, self.order]
         )
 
+    def joined(self, split: Reals) -> Reals:
+        """Return rows over lines and taps, ``(n, C', P')``, as rows over patches, ``(n, N)``."""
+        if self.native:
+            return split.reshape(len(split), -1)
+        rows = np.empty((len(split), self.order.size), split.dtype)
+        rows[:, self.order] = split
+        return rows
+
     @cached_property
     def target(self) -> Array:
         """The target, shape (F, C', P')."""
@@ -250,17 +267,9 @@ class View:
             self.roots[key] = linalg.cholesky(block, lower=True, check_finite=False)
         return self.roots[key]
 
-    def contract(self, stage: InputStage, *, exact: bool) -> Reals:
-        """Return ``sum_c A[j, c] Sigma[(c, p), :]`` of an input stage, shape (J, P', N).
-
-        Parameters
-        ----------
-        stage : InputStage
-            The weights A.
-        exact : bool
-            Whether in double precision, or in that of searches.
-        """
-        sigma = self.problem.sigma if exact else self.problem.working
+    def contract(self, stage: InputStage) -> Reals:
+        """Return ``sum_c A[j, c] Sigma[(c, p), :]`` of an input stage A, shape (J, P', N)."""
+        sigma = self.problem.working
         groups, rank, _ = stage.weights.shape
         result = np.empty((groups * rank, self.taps, len(sigma)), sigma.dtype)
         whole = sigma.reshape(self.lines, self.taps, -1) if self.native and groups == 1 else None
@@ -270,6 +279,21 @@ class View:
                 taken = sigma[self.order[lines, tap]] if whole is None else whole[:, tap]
                 out[:, tap] = rows.astype(sigma.dtype, copy=False) @ taken
         return result
+
+
+def quadratic_form(rows: Array, moment: Reals) -> float:
+    """Return ``sum_i r_i M r_i^T`` over some rows r, ``(n, N)``, of a symmetric M, ``(N, N)``.
+
+    The products are in the precision of M. What is below its diagonal is not multiplied by: it
+    gives what is above once more.
+    """
+    total, step = 0.0, -(-len(moment) // STRIPES)
+    for start in range(0, len(moment), step):
+        stripe = np.ascontiguousarray(rows[:, start : start + step], moment.dtype)
+        moved = stripe @ moment[start : start + step, start:]
+        moved[:, step:] *= 2
+        total += float(np.vdot(rows[:, start:], moved))
+    return total
 
 
 def ridged(matrix: Array, ridge: float = 1e-8) -> Array:

@@ -129,6 +129,12 @@ class LowRank:
             error -= ridge * float(np.vdot(core, core))
         return LowRank(np.stack(outputs), np.stack(plain), self.taps), error
 
+    @property
+    def values(self) -> Array:
+        """X, shape (F, J, P')."""
+        parts = self.outputs @ self.cores
+        return parts.swapaxes(0, 1).reshape(parts.shape[1], -1, self.taps)
+
     @cached_property
     def _split(self) -> tuple[Array | None, Array]:
         """X as an orthonormal basis of its columns, if that is smaller, and ``(m, J P')``."""
@@ -172,14 +178,18 @@ class Outer:
     outputs: Array
     kernels: Array
 
+    @property
+    def values(self) -> Array:
+        """X, shape (F, J, P')."""
+        return np.asarray(self.outputs[:, :, None] * self.kernels)
+
     def improve(self, problem: Compressed) -> tuple[Outer, float]:
         """Solve for outputs, kernels and outputs again, each given the other."""
-        ranks, taps = self.kernels.shape
-        moment = problem.moment.reshape(ranks, taps, ranks, taps)
-        cross = problem.cross.reshape(-1, ranks, taps)
-        outputs, _ = _best_outputs(moment, cross, self.kernels)
-        kernels = _better_kernels(moment, cross, outputs, self.kernels)
-        outputs, gain = _best_outputs(moment, cross, kernels)
+        outer = _OuterProblem(problem)
+        joined = outer.joined(self.kernels)
+        outputs, _ = outer.best_outputs(self.kernels, joined)
+        kernels, joined = outer.better_kernels(outputs, self.kernels, joined)
+        outputs, gain = outer.best_outputs(kernels, joined)
         return Outer(outputs, kernels), problem.norm - gain
 
     def residual(self, image: Array, products: Reals) -> Reals:
@@ -188,8 +198,7 @@ class Outer:
 
     def times(self, products: Reals) -> Reals:
         """Return all rows of ``X products``."""
-        joined = np.matmul(self.kernels[:, None].astype(products.dtype), products)[:, 0]
-        return _times(self.outputs, joined)
+        return _times(self.outputs, _joined(self.kernels, products))
 
     def adjoint(self, rows: Reals) -> Array:
         """Return ``sum_p X_p^T R_p``."""
@@ -203,55 +212,99 @@ class Outer:
         )
 
 
-def _best_outputs(moment: Reals, cross: Array, kernels: Array) -> tuple[Array, float]:
-    """Return the best outputs given the kernels, and by how much they lower the squared error."""
-    ranks, taps = kernels.shape
-    weights = kernels.astype(moment.dtype, copy=False)
-    half = np.einsum("njp,jp->nj", moment.reshape(-1, ranks, taps), weights)  # (J P', J)
-    gram = np.matmul(kernels[:, None], half.reshape(ranks, taps, ranks))[:, 0]
-    right = np.einsum("fjp,jp->fj", cross, kernels)
-    factor = linalg.cho_factor(ridged(gram, RIDGE), check_finite=False)
-    outputs = linalg.cho_solve(factor, right.T, check_finite=False).T
-    gain = 2 * float(np.vdot(outputs, right)) - float(np.vdot(outputs @ gram, outputs))
-    return outputs, gain
+class _OuterProblem:
+    """The problem of a sum of outer products, without the moment of all channels and taps.
 
+    That moment, ``(J P', J P')``, is dearer than all products with it that are needed.
+    """
 
-def _better_kernels(moment: Reals, cross: Array, outputs: Array, kernels: Array) -> Array:
-    """Return kernels improved by conjugate gradients, preconditioned tap by tap."""
-    ranks, taps = kernels.shape
-    gram = outputs.T @ outputs
-    whole = (gram.astype(moment.dtype)[:, None, :, None] * moment).reshape(ranks * taps, -1)
-    right = np.einsum("fj,fjp->jp", outputs, cross)
-    factors = [
-        linalg.cho_factor(ridged(gram * moment[:, p, :, p]), check_finite=False)
-        for p in range(taps)
-    ]
-
-    def invert(slope: Array) -> Array:
-        columns = [
-            linalg.cho_solve(f, slope[:, p], check_finite=False) for p, f in enumerate(factors)
+    def __init__(self, problem: Compressed) -> None:
+        self._problem = problem
+        self._blocks = problem.blocks
+        self._clusters = [
+            (slice(g * len(rows), (g + 1) * len(rows)), rows.astype(self._blocks.dtype), lines)
+            for g, (rows, lines) in enumerate(problem.clusters)
         ]
-        return np.stack(columns, axis=1)
+        size, taps, *_ = self._blocks.shape
+        self._cross = problem.cross.reshape(-1, size, taps)
 
-    def times(values: Array) -> Array:
-        product = whole @ values.ravel().astype(whole.dtype, copy=False)
-        return np.asarray(product.reshape(ranks, taps), np.float64)
+    def joined(self, kernels: Array) -> Reals:
+        """Return ``sum_p d[j, p] A_j Sigma_p``, shape (J, C', P')."""
+        size, taps, lines, _ = self._blocks.shape
+        return _joined(kernels, self._blocks.reshape(size, taps, -1)).reshape(size, lines, taps)
 
-    residual = right - times(kernels)
+    def best_outputs(self, kernels: Array, joined: Reals) -> tuple[Array, float]:
+        """Return the best outputs, and by how much they lower the squared error."""
+        gram = np.empty((len(joined), len(joined)))
+        for here, rows, lines in self._clusters:
+            pairs = rows[:, :, None] * kernels[here, None].astype(rows.dtype)
+            gram[:, here] = joined[:, lines].reshape(len(joined), -1) @ pairs.reshape(len(rows), -1).T
+        right = np.einsum("fjp,jp->fj", self._cross, kernels)
+        factor = linalg.cho_factor(ridged(gram, RIDGE), check_finite=False)
+        outputs = linalg.cho_solve(factor, right.T, check_finite=False).T
+        gain = 2 * float(np.vdot(outputs, right)) - float(np.vdot(outputs @ gram, outputs))
+        return outputs, gain
 
-    def look(direction: Array) -> tuple[float, Advance]:
-        moved = times(direction)
+    def better_kernels(
+        self, outputs: Array, kernels: Array, joined: Reals
+    ) -> tuple[Array, Reals]:
+        """Return kernels improved by conjugate gradients, preconditioned tap by tap.
 
-        def advance(step: float) -> Array:
-            nonlocal kernels, residual
-            kernels = kernels + step * direction
-            residual = np.asarray(residual - step * moved)
-            return residual
+        And what `joined` gives of them, as it is given of those before.
+        """
+        gram = outputs.T @ outputs
+        weights = gram.astype(joined.dtype)
+        right = np.einsum("fj,fjp->jp", outputs, self._cross)
+        factors = [
+            linalg.cho_factor(ridged(gram * self._moment(tap)), check_finite=False)
+            for tap in range(kernels.shape[1])
+        ]
 
-        return float(np.vdot(direction, moved)), advance
+        def invert(slope: Array) -> Array:
+            columns = [
+                linalg.cho_solve(f, slope[:, p], check_finite=False) for p, f in enumerate(factors)
+            ]
+            return np.stack(columns, axis=1)
 
-    conjugate_gradients(residual, invert, look, steps=KERNEL_STEPS, tolerance=KERNEL_TOLERANCE)
-    return kernels
+        def times(joined: Reals) -> Array:
+            product = np.empty(kernels.shape)
+            for here, rows, lines in self._clusters:
+                taken = joined[:, lines]
+                mixed = (weights[here] @ taken.reshape(len(taken), -1)).reshape(
+                    len(rows), *taken.shape[1:]
+                )
+                product[here] = np.matmul(rows[:, None], mixed)[:, 0]
+            return product
+
+        residual = right - times(joined)
+
+        def look(direction: Array) -> tuple[float, Advance]:
+            change = self.joined(direction)
+            moved = times(change)
+
+            def advance(step: float) -> Array:
+                nonlocal kernels, joined, residual
+                kernels = kernels + step * direction
+                joined = joined + joined.dtype.type(step) * change
+                residual = np.asarray(residual - step * moved)
+                return residual
+
+            return float(np.vdot(direction, moved)), advance
+
+        conjugate_gradients(residual, invert, look, steps=KERNEL_STEPS, tolerance=KERNEL_TOLERANCE)
+        return kernels, joined
+
+    def _moment(self, tap: int) -> Reals:
+        """Return the moment of the channels at one tap, ``(J, J)``."""
+        moment = np.empty((len(self._blocks), len(self._blocks)), self._blocks.dtype)
+        for here, rows, lines in self._clusters:
+            moment[:, here] = np.ascontiguousarray(self._blocks[:, tap, lines, tap]) @ rows.T
+        return moment
+
+
+def _joined(kernels: Array, products: Reals) -> Reals:
+    """Return ``sum_p d[j, p] products[j, p]``, shape (J, n)."""
+    return np.asarray(np.matmul(kernels[:, None].astype(products.dtype), products)[:, 0])
 
 
 def _times(matrix: Array, products: Reals) -> Reals:
