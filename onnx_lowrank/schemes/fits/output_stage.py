@@ -18,7 +18,7 @@ from onnx_lowrank.types import Array
 RIDGE = 1e-10  # relative, of channels that may be dependent
 CLUSTER_SWEEPS = 10  # most over the clusters of a low-rank X, each given the others
 CLUSTER_TOLERANCE = 1e-3  # relative fall of the squared error at which they end
-KERNEL_STEPS = 4  # most conjugate gradients for the kernels of a sum of outer products
+KERNEL_STEPS = 1  # most conjugate gradients for the kernels of a sum of outer products
 KERNEL_TOLERANCE = 1e-2  # fall of their residual at which they end
 
 
@@ -184,13 +184,12 @@ class Outer:
         return np.asarray(self.outputs[:, :, None] * self.kernels)
 
     def improve(self, problem: Compressed) -> tuple[Outer, float]:
-        """Solve for outputs, kernels and outputs again, each given the other."""
+        """Improve the kernels given the outputs, and solve for the outputs."""
         outer = _OuterProblem(problem)
         joined = outer.joined(self.kernels)
-        outputs, _ = outer.best_outputs(self.kernels, joined)
-        kernels, joined = outer.better_kernels(outputs, self.kernels, joined)
-        outputs, gain = outer.best_outputs(kernels, joined)
-        return Outer(outputs, kernels), problem.norm - gain
+        kernels, joined = outer.better_kernels(self.outputs, self.kernels, joined)
+        outputs = outer.best_outputs(kernels, joined)
+        return Outer(outputs, kernels), outer.squared_error(outputs, kernels, joined)
 
     def residual(self, image: Array, products: Reals) -> Reals:
         """Return all rows of what is left."""
@@ -233,38 +232,47 @@ class _OuterProblem:
         size, taps, lines, _ = self._blocks.shape
         return _joined(kernels, self._blocks.reshape(size, taps, -1)).reshape(size, lines, taps)
 
-    def best_outputs(self, kernels: Array, joined: Reals) -> tuple[Array, float]:
-        """Return the best outputs, and by how much they lower the squared error."""
+    def best_outputs(self, kernels: Array, joined: Reals) -> Array:
+        """Return the best outputs given the kernels, and what `joined` gives of them."""
         gram = np.empty((len(joined), len(joined)))
         for here, rows, lines in self._clusters:
-            pairs = rows[:, :, None] * kernels[here, None].astype(rows.dtype)
-            gram[:, here] = joined[:, lines].reshape(len(joined), -1) @ pairs.reshape(len(rows), -1).T
+            taken = joined[:, lines].reshape(len(joined), -1)
+            gram[:, here] = taken @ _pairs(rows, kernels[here]).T
         right = np.einsum("fjp,jp->fj", self._cross, kernels)
         factor = linalg.cho_factor(ridged(gram, RIDGE), check_finite=False)
-        outputs = linalg.cho_solve(factor, right.T, check_finite=False).T
-        gain = 2 * float(np.vdot(outputs, right)) - float(np.vdot(outputs @ gram, outputs))
-        return outputs, gain
+        return np.asarray(linalg.cho_solve(factor, right.T, check_finite=False).T)
+
+    def squared_error(self, outputs: Array, kernels: Array, joined: Reals) -> float:
+        """Return ``|W - X A|^2``.
+
+        As a product of the two differences, each small: a difference of squared norms in single
+        precision would be off by as much as a step of a search gains.
+        """
+        rest = self._problem.view.target[self._problem.outputs]
+        for here, rows, lines in self._clusters:
+            fitted = _times(outputs[:, here], _pairs(rows, kernels[here]))
+            rest[:, lines] -= fitted.reshape(len(rest), -1, rest.shape[2])
+        seen = self._problem.image - _times(outputs, joined).reshape(rest.shape)
+        return float(np.vdot(rest, seen))
 
     def better_kernels(
         self, outputs: Array, kernels: Array, joined: Reals
     ) -> tuple[Array, Reals]:
-        """Return kernels improved by conjugate gradients, preconditioned tap by tap.
+        """Return kernels improved by conjugate gradients, preconditioned by the stand-in.
 
         And what `joined` gives of them, as it is given of those before.
         """
         gram = outputs.T @ outputs
         weights = gram.astype(joined.dtype)
         right = np.einsum("fj,fjp->jp", outputs, self._cross)
-        factors = [
-            linalg.cho_factor(ridged(gram * self._moment(tap)), check_finite=False)
-            for tap in range(kernels.shape[1])
-        ]
+        view = self._problem.view
+        stage = self._problem.stage.dense(view.lines)
+        left = linalg.cho_factor(ridged(gram * (stage @ view.over_lines @ stage.T)))
+        over_taps = linalg.cho_factor(view.over_taps)
 
         def invert(slope: Array) -> Array:
-            columns = [
-                linalg.cho_solve(f, slope[:, p], check_finite=False) for p, f in enumerate(factors)
-            ]
-            return np.stack(columns, axis=1)
+            halfway = linalg.cho_solve(left, slope, check_finite=False)
+            return np.asarray(linalg.cho_solve(over_taps, halfway.T, check_finite=False).T)
 
         def times(joined: Reals) -> Array:
             product = np.empty(kernels.shape)
@@ -294,12 +302,10 @@ class _OuterProblem:
         conjugate_gradients(residual, invert, look, steps=KERNEL_STEPS, tolerance=KERNEL_TOLERANCE)
         return kernels, joined
 
-    def _moment(self, tap: int) -> Reals:
-        """Return the moment of the channels at one tap, ``(J, J)``."""
-        moment = np.empty((len(self._blocks), len(self._blocks)), self._blocks.dtype)
-        for here, rows, lines in self._clusters:
-            moment[:, here] = np.ascontiguousarray(self._blocks[:, tap, lines, tap]) @ rows.T
-        return moment
+
+def _pairs(rows: Reals, kernels: Array) -> Reals:
+    """Return the outer products of weights and kernels, ``(K, n P')``."""
+    return np.asarray(rows[:, :, None] * kernels[:, None].astype(rows.dtype)).reshape(len(rows), -1)
 
 
 def _joined(kernels: Array, products: Reals) -> Reals:

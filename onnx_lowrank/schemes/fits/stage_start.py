@@ -91,9 +91,7 @@ def leading_terms(view: View, outputs: Indices, clusters: Indices, rank: int) ->
 def _confined(block: Array, rank: int) -> tuple[Array, Array, Array]:
     """Return a block's core in its principal subspaces, and their bases, of outputs and inputs."""
     f, c, p = block.shape
-    k2, k1 = max(round(CP_SHARE * f), min(f, rank)), max(round(CP_SHARE * c), min(c, rank))
-    if rank > min(f, c):
-        k2, k1 = round(CP_SHARE * f), round(CP_SHARE * c)
+    k2, k1 = round(CP_SHARE * f), round(CP_SHARE * c)
     if rank > p * min(k1, k2):
         return block, np.eye(f), np.eye(c)
     flat = block.reshape(f, -1)

@@ -67,7 +67,7 @@ class Compressed:
     @cached_property
     def norm(self) -> float:
         """``|W|^2``."""
-        return float(np.vdot(self.view.target[self.outputs], self._image))
+        return float(np.vdot(self.view.target[self.outputs], self.image))
 
     @cached_property
     def moment(self) -> Reals:
@@ -92,7 +92,7 @@ class Compressed:
         cross = np.empty((len(self.outputs), groups, rank, taps))
         for group, (rows, lines) in enumerate(self.clusters):
             for tap in range(taps):
-                taken = np.ascontiguousarray(self._image[:, lines, tap])
+                taken = np.ascontiguousarray(self.image[:, lines, tap])
                 cross[:, group, :, tap] = taken @ rows.T
         return cross.reshape(len(self.outputs), groups, -1)
 
@@ -105,7 +105,8 @@ class Compressed:
             yield rows, slice(None) if ordered else lines
 
     @cached_property
-    def _image(self) -> Array:
+    def image(self) -> Array:
+        """``W Sigma`` of the outputs, shape (F, C', P')."""
         image = self.view.image
         whole = np.array_equal(self.outputs, np.arange(len(image)))
         return image if whole else image[self.outputs]
@@ -197,8 +198,6 @@ def fit_part(view: View, part: Part, *, steps: int | None = None) -> tuple[Part,
         work = groups * rank * view.order.size**2
         steps = min(max(SEARCH_WORK // work, LEAST_STEPS), MOST_STEPS)
     problem, output_stage, error = _search(view, part, steps)
-    if steps > 0:
-        output_stage, error = output_stage.improve(problem)
     found = Part(part.outputs, problem.stage, output_stage)
     return found, squared_error(view, found) if view.problem.single else error
 
@@ -263,7 +262,9 @@ def _search(view: View, part: Part, steps: int) -> tuple[Compressed, OutputStage
         stretch = min(max(best / plain, 1.0), 4.0)
         problem, output_stage, error = moved, solved, after
         stage, products = problem.stage, problem.products
-        if before - error <= tolerance * before or error <= 1e-24 * view.problem.norm:
+        # What a step of the best length gains: one too long says nothing of those that follow.
+        gained = max(before - error, descent * best)
+        if gained <= tolerance * before or error <= 1e-24 * view.problem.norm:
             break
     return problem, output_stage, error
 
