@@ -224,23 +224,60 @@ class _OuterProblem:
             (slice(g * len(rows), (g + 1) * len(rows)), rows.astype(self._blocks.dtype), lines)
             for g, (rows, lines) in enumerate(problem.clusters)
         ]
-        size, taps, *_ = self._blocks.shape
-        self._cross = problem.cross.reshape(-1, size, taps)
 
     def joined(self, kernels: Array) -> Reals:
         """Return ``sum_p d[j, p] A_j Sigma_p``, shape (J, C', P')."""
         size, taps, lines, _ = self._blocks.shape
         return _joined(kernels, self._blocks.reshape(size, taps, -1)).reshape(size, lines, taps)
 
+    def unseen(self, outputs: Array, joined: Reals) -> Array:
+        """Return ``W Sigma - X A Sigma``, shape (F, C', P')."""
+        image = self._problem.image
+        return np.asarray(image - _times(outputs, joined).reshape(image.shape))
+
     def best_outputs(self, kernels: Array, joined: Reals) -> Array:
         """Return the best outputs given the kernels, and what `joined` gives of them."""
-        gram = np.empty((len(joined), len(joined)))
+        image = self._problem.image.astype(joined.dtype, copy=False)
+        gram, right = np.empty((len(joined), len(joined))), np.empty((len(image), len(joined)))
         for here, rows, lines in self._clusters:
-            taken = joined[:, lines].reshape(len(joined), -1)
-            gram[:, here] = taken @ _pairs(rows, kernels[here]).T
-        right = np.einsum("fjp,jp->fj", self._cross, kernels)
+            pairs = _pairs(rows, kernels[here]).T
+            gram[:, here] = joined[:, lines].reshape(len(joined), -1) @ pairs
+            right[:, here] = image[:, lines].reshape(len(image), -1) @ pairs
         factor = linalg.cho_factor(ridged(gram, RIDGE), check_finite=False)
         return np.asarray(linalg.cho_solve(factor, right.T, check_finite=False).T)
+
+    def better_kernels(self, outputs: Array, kernels: Array, joined: Reals) -> tuple[Array, Reals]:
+        """Return kernels improved by conjugate gradients, preconditioned by the stand-in.
+
+        And what `joined` gives of them, as it is given of those before.
+        """
+        gram = outputs.T @ outputs
+        weights = gram.astype(joined.dtype)
+        view, stage = self._problem.view, self._problem.stage.dense(self._problem.view.lines)
+        left = linalg.cho_factor(ridged(gram * (stage @ view.over_lines @ stage.T)))
+        over_taps = linalg.cho_factor(view.over_taps)
+
+        def invert(slope: Array) -> Array:
+            halfway = linalg.cho_solve(left, slope, check_finite=False)
+            return np.asarray(linalg.cho_solve(over_taps, halfway.T, check_finite=False).T)
+
+        def look(direction: Array) -> tuple[float, Advance]:
+            change = self.joined(direction)
+            moved = self._over_lines(weights, change)
+
+            def advance(step: float) -> Array:
+                nonlocal kernels, joined, residual
+                kernels = kernels + step * direction
+                joined = joined + joined.dtype.type(step) * change
+                residual = np.asarray(residual - step * moved)
+                return residual
+
+            return float(np.vdot(direction, moved)), advance
+
+        unseen = self.unseen(outputs, joined).astype(joined.dtype, copy=False)
+        residual = self._over_lines(outputs.T.astype(joined.dtype), unseen)
+        conjugate_gradients(residual, invert, look, steps=KERNEL_STEPS, tolerance=KERNEL_TOLERANCE)
+        return kernels, joined
 
     def squared_error(self, outputs: Array, kernels: Array, joined: Reals) -> float:
         """Return ``|W - X A|^2``.
@@ -252,55 +289,16 @@ class _OuterProblem:
         for here, rows, lines in self._clusters:
             fitted = _times(outputs[:, here], _pairs(rows, kernels[here]))
             rest[:, lines] -= fitted.reshape(len(rest), -1, rest.shape[2])
-        seen = self._problem.image - _times(outputs, joined).reshape(rest.shape)
-        return float(np.vdot(rest, seen))
+        return float(np.vdot(rest, self.unseen(outputs, joined)))
 
-    def better_kernels(
-        self, outputs: Array, kernels: Array, joined: Reals
-    ) -> tuple[Array, Reals]:
-        """Return kernels improved by conjugate gradients, preconditioned by the stand-in.
-
-        And what `joined` gives of them, as it is given of those before.
-        """
-        gram = outputs.T @ outputs
-        weights = gram.astype(joined.dtype)
-        right = np.einsum("fj,fjp->jp", outputs, self._cross)
-        view = self._problem.view
-        stage = self._problem.stage.dense(view.lines)
-        left = linalg.cho_factor(ridged(gram * (stage @ view.over_lines @ stage.T)))
-        over_taps = linalg.cho_factor(view.over_taps)
-
-        def invert(slope: Array) -> Array:
-            halfway = linalg.cho_solve(left, slope, check_finite=False)
-            return np.asarray(linalg.cho_solve(over_taps, halfway.T, check_finite=False).T)
-
-        def times(joined: Reals) -> Array:
-            product = np.empty(kernels.shape)
-            for here, rows, lines in self._clusters:
-                taken = joined[:, lines]
-                mixed = (weights[here] @ taken.reshape(len(taken), -1)).reshape(
-                    len(rows), *taken.shape[1:]
-                )
-                product[here] = np.matmul(rows[:, None], mixed)[:, 0]
-            return product
-
-        residual = right - times(joined)
-
-        def look(direction: Array) -> tuple[float, Advance]:
-            change = self.joined(direction)
-            moved = times(change)
-
-            def advance(step: float) -> Array:
-                nonlocal kernels, joined, residual
-                kernels = kernels + step * direction
-                joined = joined + joined.dtype.type(step) * change
-                residual = np.asarray(residual - step * moved)
-                return residual
-
-            return float(np.vdot(direction, moved)), advance
-
-        conjugate_gradients(residual, invert, look, steps=KERNEL_STEPS, tolerance=KERNEL_TOLERANCE)
-        return kernels, joined
+    def _over_lines(self, weights: Reals, rows: Reals) -> Array:
+        """Return ``sum_c A[j, c] (weights R)[j, c, p]`` of rows R, ``(n, C', P')``, as (J, P')."""
+        sums = np.empty((len(weights), rows.shape[2]))
+        for here, own, lines in self._clusters:
+            taken = rows[:, lines]
+            mixed = weights[here] @ taken.reshape(len(taken), -1)
+            sums[here] = np.matmul(own[:, None], mixed.reshape(len(own), *taken.shape[1:]))[:, 0]
+        return sums
 
 
 def _pairs(rows: Reals, kernels: Array) -> Reals:
