@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
 from onnx_lowrank.metrics.covariance import Covariance, RowCovariance
+from onnx_lowrank.schemes.fits.cp_start import SpatialSVD
 from onnx_lowrank.schemes.fits.input_stage import InputStage
 from onnx_lowrank.schemes.fits.reduced_rank import (
     leading,
@@ -20,6 +21,9 @@ from onnx_lowrank.schemes.fits.reduced_rank import (
 )
 from onnx_lowrank.schemes.structure import Factors, Fit, relative_error
 from onnx_lowrank.types import Array
+
+if TYPE_CHECKING:
+    from onnx_lowrank.schemes.fits.stage_start import StandIn
 
 Reals = NDArray[Any]  # in double precision, or in single where a search works so
 Indices = NDArray[np.int64]
@@ -109,6 +113,11 @@ class LayerProblem:
         return leading(self.responses[0], rank)
 
     @cached_property
+    def spatial_svd(self) -> SpatialSVD:
+        """The weight of a layer without groups by its principal spatial filters."""
+        return SpatialSVD.of(self.weight.reshape(1, *self.weight.shape[:2], -1))
+
+    @cached_property
     def plain_directions(self) -> tuple[Array, ...]:
         """Left singular vectors of the weight of every group, the strongest first."""
         parts = self.weight.reshape(self.group, -1, self.target.shape[1])
@@ -190,7 +199,7 @@ class View:
         The layer.
     order : ndarray of int64, shape (C', P')
         Where in a patch the entry of a line and a tap is.
-    roots, known : dict
+    roots, known, stand_ins : dict
         What was computed of it, to be looked up: see `root` and `stage_start`.
     """
 
@@ -198,6 +207,7 @@ class View:
     order: Indices
     roots: dict[bytes, Array] = field(default_factory=dict)
     known: dict[str, Array] = field(default_factory=dict)
+    stand_ins: dict[bool, StandIn] = field(default_factory=dict)
 
     @property
     def lines(self) -> int:

@@ -135,9 +135,9 @@ def update_kernels(half: Half, terms: CPTerms) -> tuple[Array, Array]:
     right = (terms.inputs[:, :, None] @ half.products)[:, :, 0]
     kernels = _solve(gram, right.swapaxes(1, 2)).swapaxes(1, 2)
     # |W|^2 - |W - W~|^2 = 2 <W, W~> - |W~|^2, which needs no pass over the blocks.
-    gain = 2 * np.sum(right * kernels, axis=(1, 2), dtype=np.float64)
-    gain -= np.sum(gram * _gram(kernels), axis=(1, 2), dtype=np.float64)
-    return kernels, gain
+    inner = np.sum(right * kernels, axis=(1, 2), dtype=np.float64)
+    own = np.sum(gram * _gram(kernels), axis=(1, 2), dtype=np.float64)
+    return kernels, np.asarray(2 * inner - own, np.float64)
 
 
 def _sweep(blocks: Array, terms: CPTerms, total: Array) -> tuple[CPTerms, Array]:
@@ -164,11 +164,10 @@ def _solved(gram: Array, ridge: float, right: Array) -> Array:
     ridged = gram.copy()
     ridged[np.diag_indices(len(gram))] += ridge
     try:
-        factor = linalg.cho_factor(ridged, overwrite_a=True, check_finite=False)
+        factor = linalg.cho_factor(ridged, check_finite=False)
         found = linalg.cho_solve(factor, right.T, check_finite=False).T
     except linalg.LinAlgError:  # rounding made it indefinite
-        ridged = gram + ridge * np.eye(len(gram))
-        found = np.linalg.solve(ridged, right.T).T
+        found = np.asarray(np.linalg.solve(ridged.astype(np.float64), right.T), np.float64).T
     return np.asarray(found, right.dtype)
 
 

@@ -257,6 +257,9 @@ class _OuterProblem:
         left = linalg.cho_factor(ridged(gram * (stage @ view.over_lines @ stage.T)))
         over_taps = linalg.cho_factor(view.over_taps)
 
+        unseen = self.unseen(outputs, joined).astype(joined.dtype, copy=False)
+        residual = self._over_lines(outputs.T.astype(joined.dtype), unseen)
+
         def invert(slope: Array) -> Array:
             halfway = linalg.cho_solve(left, slope, check_finite=False)
             return np.asarray(linalg.cho_solve(over_taps, halfway.T, check_finite=False).T)
@@ -274,8 +277,6 @@ class _OuterProblem:
 
             return float(np.vdot(direction, moved)), advance
 
-        unseen = self.unseen(outputs, joined).astype(joined.dtype, copy=False)
-        residual = self._over_lines(outputs.T.astype(joined.dtype), unseen)
         conjugate_gradients(residual, invert, look, steps=KERNEL_STEPS, tolerance=KERNEL_TOLERANCE)
         return kernels, joined
 

@@ -207,7 +207,9 @@ def squared_error(view: View, part: Part) -> float:
     values = part.output_stage.values
     rest = view.target[part.outputs]
     size = part.stage.weights.shape[1]
-    for group, (rows, lines) in enumerate(zip(part.stage.weights, part.stage.clusters, strict=True)):
+    for group, (rows, lines) in enumerate(
+        zip(part.stage.weights, part.stage.clusters, strict=True)
+    ):
         mine = values[:, group * size : (group + 1) * size]
         for tap in range(view.taps):
             rest[:, lines, tap] -= mine[:, :, tap] @ rows
@@ -241,12 +243,9 @@ def _search(view: View, part: Part, steps: int) -> tuple[Compressed, OutputStage
         plain = descent / bend  # the best with X held fixed; X follows, so that more is better
         step = stretch * plain
         for _ in range(3):
-            moved = Compressed(
-                view,
-                part.outputs,
-                stage.moved(direction, step),
-                products + products.dtype.type(step) * change,
-            )
+            shifted = products.dtype.type(step) * change
+            shifted += products
+            moved = Compressed(view, part.outputs, stage.moved(direction, step), shifted)
             solved, after = output_stage.improve(moved)
             # The parabola through the error here, its slope, and the error there.
             rise = (after - error + 2 * descent * step) / step**2

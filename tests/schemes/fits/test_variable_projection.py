@@ -117,9 +117,7 @@ def test_a_low_rank_output_stage_of_one_cluster_is_the_optimum() -> None:
     view = problem().channels
     solved, error = improved(view, part(view, "low rank", 1))
     free, least = improved(view, part(view, "free", 1))
-    moment = Compressed(
-        view, free.outputs, free.stage, view.contract(free.stage)
-    ).flat_moment
+    moment = Compressed(view, free.outputs, free.stage, view.contract(free.stage)).flat_moment
     image = values(free.output_stage, P).reshape(F, -1) @ np.linalg.cholesky(moment)
     beyond = np.sum(np.linalg.svd(image, compute_uv=False)[2:] ** 2)
     # The ridge of the regression is 1e-10 of the mean eigenvalue, the condition below 1e3.
