@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from onnx_lowrank.metrics.covariance import Covariance
 from onnx_lowrank.schemes.fits import variable_projection
-from onnx_lowrank.schemes.fits.covariance_problem import LayerProblem, View
+from onnx_lowrank.schemes.fits.covariance_problem import LayerProblem, View, quadratic_form
 from onnx_lowrank.schemes.fits.input_stage import InputStage
 from onnx_lowrank.schemes.fits.output_stage import Free, LowRank, Outer
 from onnx_lowrank.schemes.fits.variable_projection import (
@@ -235,3 +235,21 @@ def test_a_view_splits_what_the_kernel_has(name: str) -> None:
     }[name]
     # The ridge is 1e-8 of the mean of the diagonal.
     np.testing.assert_allclose(view.over_lines, over, rtol=0, atol=2e-8 * np.trace(over))
+
+
+@pytest.mark.parametrize("length", [1, 7, 40])
+def test_a_quadratic_form_needs_only_one_half_of_a_moment(length: int) -> None:
+    rng = np.random.default_rng(3)
+    half = rng.standard_normal((length, length))
+    moment, rows = half @ half.T, rng.standard_normal((5, length))
+    # Sums of at most 5 * 40 * 40 terms.
+    assert quadratic_form(rows, moment) == pytest.approx(np.vdot(rows, rows @ moment), rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_error_of_a_part_is_that_of_the_dense_weight(kind: str) -> None:
+    for name in VIEWS:
+        view = getattr(problem(), name)
+        fitted, _ = improved(view, part(view, kind, 2))
+        found = variable_projection.squared_error(view, fitted)
+        assert found == pytest.approx(squared_error(view, fitted), rel=1e-12)
