@@ -12,7 +12,7 @@ from onnx_lowrank.conv import ConvSpec
 from onnx_lowrank.fitting.layer import LayerFit
 from onnx_lowrank.schemes import Factors, Scheme
 
-FORMAT = 3  # of stored fits and of the arithmetic behind them
+FORMAT = 4  # of stored fits and of the arithmetic behind them
 
 
 def to_arrays(fit: LayerFit) -> dict[str, NDArray[Any]]:

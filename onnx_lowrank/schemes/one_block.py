@@ -121,5 +121,6 @@ class CP(Scheme):
     def fit_in_covariance(self, problem: LayerProblem, rng: np.random.Generator) -> Fit:
         """Alternate over all terms in the metric, from a start in a metric near it."""
         clusters = one_block(problem.weight)
-        start = start_cp(problem.weight, clusters, self.R, deflate=False)
+        known = problem.spatial_svd
+        start = start_cp(problem.weight, clusters, self.R, deflate=False, known=known)
         return problem.better(start, cp_in_covariance(problem, clusters, self.R))

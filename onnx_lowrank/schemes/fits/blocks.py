@@ -76,14 +76,25 @@ def fit_cp(weight: Weight, clusters: Clusters, rank: int, metric: Metric, *, def
     return measured_fit(weight, factors[0], factors[1], metric)
 
 
-def start_cp(weight: Weight, clusters: Clusters, rank: int, *, deflate: bool) -> BlockCPFactors:
-    """Return the published construction, or the exact terms where there are enough."""
+def start_cp(
+    weight: Weight,
+    clusters: Clusters,
+    rank: int,
+    *,
+    deflate: bool,
+    known: cp_start.SpatialSVD | None = None,
+) -> BlockCPFactors:
+    """Return the published construction, or the exact terms where there are enough.
+
+    `known` is the decomposition of the blocks where that was made before.
+    """
     blocks = _flat_blocks(weight, clusters)
     if is_exact(blocks, rank):
         terms = cp_start.exact_terms(blocks)
+    elif deflate:
+        terms = cp_start.greedy_deflation(blocks, rank)
     else:
-        start = cp_start.greedy_deflation if deflate else cp_start.spatial_svd
-        terms = start(blocks, rank)
+        terms = (known or cp_start.SpatialSVD.of(blocks)).leading(rank)
     return _cp_factors(weight, clusters, terms)
 
 

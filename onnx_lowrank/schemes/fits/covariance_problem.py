@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
 from onnx_lowrank.metrics.covariance import Covariance, RowCovariance
+from onnx_lowrank.schemes.fits.cp_start import SpatialSVD
 from onnx_lowrank.schemes.fits.input_stage import InputStage
 from onnx_lowrank.schemes.fits.reduced_rank import (
     leading,
@@ -21,10 +22,14 @@ from onnx_lowrank.schemes.fits.reduced_rank import (
 from onnx_lowrank.schemes.structure import Factors, Fit, relative_error
 from onnx_lowrank.types import Array
 
+if TYPE_CHECKING:
+    from onnx_lowrank.schemes.fits.stage_start import StandIn
+
 Reals = NDArray[Any]  # in double precision, or in single where a search works so
 Indices = NDArray[np.int64]
 
 SINGLE_FROM = 1024  # entries of a patch from which searches work in single precision
+STRIPES = 8  # of a moment, of whose diagonal blocks both halves are multiplied by
 LEAST_OUTPUT = 1e-12  # relative: an output that counts for nothing can still be scaled back
 
 
@@ -108,6 +113,11 @@ class LayerProblem:
         return leading(self.responses[0], rank)
 
     @cached_property
+    def spatial_svd(self) -> SpatialSVD:
+        """The weight of a layer without groups by its principal spatial filters."""
+        return SpatialSVD.of(self.weight.reshape(1, *self.weight.shape[:2], -1))
+
+    @cached_property
     def plain_directions(self) -> tuple[Array, ...]:
         """Left singular vectors of the weight of every group, the strongest first."""
         parts = self.weight.reshape(self.group, -1, self.target.shape[1])
@@ -127,10 +137,15 @@ class LayerProblem:
         assert isinstance(self.metric, Covariance), "schemes with a kernel have dense moments"
         return np.asarray(self.metric.moment[0])
 
+    @property
+    def single(self) -> bool:
+        """Whether searches work in single precision: where their products are what takes time."""
+        return len(self.sigma) >= SINGLE_FROM
+
     @cached_property
     def working(self) -> Reals:
-        """Sigma as searches use it: in single precision where its products are what takes time."""
-        return self.sigma.astype(np.float32) if len(self.sigma) >= SINGLE_FROM else self.sigma
+        """Sigma as searches use it."""
+        return self.sigma.astype(np.float32) if self.single else self.sigma
 
     @cached_property
     def clusters(self) -> dict[tuple[tuple[int, int], ...], tuple[Indices, Indices]]:
@@ -164,8 +179,11 @@ class LayerProblem:
     def error(self, approximation: Array) -> float:
         """Return ``|W - V| / |W|`` of a weight V, ``(F, C, *kernel)``, to single precision."""
         rest = self.scale[:, None] * approximation.reshape(self.target.shape) - self.target
-        moved = rest.astype(self.working.dtype) @ self.working
-        return relative_error(float(np.vdot(rest, moved)), self.norm)
+        return relative_error(quadratic_form(rest, self.working), self.norm)
+
+    def squared_norm(self, rows: Array) -> float:
+        """Return ``|V|^2`` of a scaled weight V, ``(n, N)``, in double precision."""
+        return quadratic_form(rows, self.sigma)
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,7 +199,7 @@ class View:
         The layer.
     order : ndarray of int64, shape (C', P')
         Where in a patch the entry of a line and a tap is.
-    roots, known : dict
+    roots, known, stand_ins : dict
         What was computed of it, to be looked up: see `root` and `stage_start`.
     """
 
@@ -189,6 +207,7 @@ class View:
     order: Indices
     roots: dict[bytes, Array] = field(default_factory=dict)
     known: dict[str, Array] = field(default_factory=dict)
+    stand_ins: dict[bool, StandIn] = field(default_factory=dict)
 
     @property
     def lines(self) -> int:
@@ -210,6 +229,14 @@ class View:
         return (
             matrix.reshape(len(matrix), *self.order.shape) if self.native else matrix[:, self.order]
         )
+
+    def joined(self, split: Reals) -> Reals:
+        """Return rows over lines and taps, ``(n, C', P')``, as rows over patches, ``(n, N)``."""
+        if self.native:
+            return split.reshape(len(split), -1)
+        rows = np.empty((len(split), self.order.size), split.dtype)
+        rows[:, self.order] = split
+        return rows
 
     @cached_property
     def target(self) -> Array:
@@ -250,17 +277,9 @@ class View:
             self.roots[key] = linalg.cholesky(block, lower=True, check_finite=False)
         return self.roots[key]
 
-    def contract(self, stage: InputStage, *, exact: bool) -> Reals:
-        """Return ``sum_c A[j, c] Sigma[(c, p), :]`` of an input stage, shape (J, P', N).
-
-        Parameters
-        ----------
-        stage : InputStage
-            The weights A.
-        exact : bool
-            Whether in double precision, or in that of searches.
-        """
-        sigma = self.problem.sigma if exact else self.problem.working
+    def contract(self, stage: InputStage) -> Reals:
+        """Return ``sum_c A[j, c] Sigma[(c, p), :]`` of an input stage A, shape (J, P', N)."""
+        sigma = self.problem.working
         groups, rank, _ = stage.weights.shape
         result = np.empty((groups * rank, self.taps, len(sigma)), sigma.dtype)
         whole = sigma.reshape(self.lines, self.taps, -1) if self.native and groups == 1 else None
@@ -270,6 +289,21 @@ class View:
                 taken = sigma[self.order[lines, tap]] if whole is None else whole[:, tap]
                 out[:, tap] = rows.astype(sigma.dtype, copy=False) @ taken
         return result
+
+
+def quadratic_form(rows: Array, moment: Reals) -> float:
+    """Return ``sum_i r_i M r_i^T`` over some rows r, ``(n, N)``, of a symmetric M, ``(N, N)``.
+
+    The products are in the precision of M. What is below its diagonal is not multiplied by: it
+    gives what is above once more.
+    """
+    total, step = 0.0, -(-len(moment) // STRIPES)
+    for start in range(0, len(moment), step):
+        stripe = np.ascontiguousarray(rows[:, start : start + step], moment.dtype)
+        moved = stripe @ moment[start : start + step, start:]
+        moved[:, step:] *= 2
+        total += float(np.vdot(rows[:, start:], moved))
+    return total
 
 
 def ridged(matrix: Array, ridge: float = 1e-8) -> Array:

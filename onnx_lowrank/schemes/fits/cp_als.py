@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import linalg
 
 from onnx_lowrank.types import Array
 
@@ -56,8 +57,9 @@ def als(
     """Alternating least squares over all terms, extrapolated; never worse than the start.
 
     A ridge bounds terms that grow against each other, the known way of CP to diverge (de Silva and
-    Lim 2008). Every sweep starts a little beyond where the last one ended, along its move; where
-    that raised a block's error, the block goes back to the best terms it had.
+    Lim 2008). Every sweep starts beyond where the last one ended, along its move and as far as in
+    Nesterov's accelerated gradients (Mitchell, Ye and De Sterck 2020); where that raised a block's
+    error, the block goes back to the best terms it had, and begins anew.
 
     It works in the precision of the blocks.
     """
@@ -65,12 +67,12 @@ def als(
     total = np.asarray(np.sum(flat**2, axis=(1, 2), dtype=np.float64))
     best = now = _balanced(start.astype(blocks.dtype))
     best_error, checked = squared_errors(blocks, now), np.inf
-    momentum = np.zeros(len(blocks))
+    gains = np.zeros(len(blocks))  # sweeps since one failed
     for _ in range(sweeps):
         after, error = _sweep(blocks, now, total)
-        improved, plain = error < best_error, momentum == 0
-        momentum = np.where(improved, np.minimum(momentum + 0.1, 0.9), 0.0)
-        ahead = _extrapolated(best, after, momentum)
+        improved, plain = error < best_error, gains == 0
+        gains = np.where(improved, gains + 1, 0.0)
+        ahead = _extrapolated(best, after, gains / (gains + 3))
         # From the best terms a plain sweep cannot fail; from beyond them it can.
         now = select(improved, ahead, best)
         best, best_error = select(improved, after, best), np.where(improved, error, best_error)
@@ -95,25 +97,47 @@ def update_outputs(blocks: Array, terms: CPTerms) -> Array:
     return _solve(gram, flat @ terms.pairs().swapaxes(1, 2))
 
 
-def half_product(blocks: Array, outputs: Array) -> Array:
-    """Return the blocks multiplied by the outputs, ``(B, K, C, P)``."""
+@dataclass(frozen=True)
+class Half:
+    """Blocks multiplied by the outputs, for the updates of inputs and kernels.
+
+    Attributes
+    ----------
+    products : ndarray, shape (B, K, C, P)
+    gram : ndarray, shape (B, K, K)
+        Gram matrix of the outputs.
+    """
+
+    products: Array
+    gram: Array
+
+
+def half_product(blocks: Array, outputs: Array) -> Half:
+    """Return the blocks multiplied by the outputs."""
     flat = blocks.reshape(*blocks.shape[:2], -1)
-    half = outputs.swapaxes(1, 2) @ flat
-    return half.reshape(*half.shape[:2], *blocks.shape[2:])
+    rows = outputs.swapaxes(1, 2)
+    half = rows @ flat
+    return Half(half.reshape(*half.shape[:2], *blocks.shape[2:]), _gram(rows))
 
 
-def update_inputs(half: Array, terms: CPTerms) -> Array:
+def update_inputs(half: Half, terms: CPTerms) -> Array:
     """Return the least-squares inputs, ``(B, K, C)``; `half` belongs to the terms' outputs."""
-    gram = _gram(terms.outputs.swapaxes(1, 2)) * _gram(terms.kernels)
-    right = (half @ terms.kernels[..., None])[..., 0]
-    return _solve(gram, right.swapaxes(1, 2)).swapaxes(1, 2)
+    right = (half.products @ terms.kernels[..., None])[..., 0]
+    return _solve(half.gram * _gram(terms.kernels), right.swapaxes(1, 2)).swapaxes(1, 2)
 
 
-def update_kernels(half: Array, terms: CPTerms) -> Array:
-    """Return the least-squares kernels, ``(B, K, P)``; `half` belongs to the terms' outputs."""
-    gram = _gram(terms.outputs.swapaxes(1, 2)) * _gram(terms.inputs)
-    right = (terms.inputs[:, :, None] @ half)[:, :, 0]
-    return _solve(gram, right.swapaxes(1, 2)).swapaxes(1, 2)
+def update_kernels(half: Half, terms: CPTerms) -> tuple[Array, Array]:
+    """Return the least-squares kernels, ``(B, K, P)``; `half` belongs to the terms' outputs.
+
+    Also by how much the terms with them lower the squared error of every block, ``(B,)``.
+    """
+    gram = half.gram * _gram(terms.inputs)
+    right = (terms.inputs[:, :, None] @ half.products)[:, :, 0]
+    kernels = _solve(gram, right.swapaxes(1, 2)).swapaxes(1, 2)
+    # |W|^2 - |W - W~|^2 = 2 <W, W~> - |W~|^2, which needs no pass over the blocks.
+    inner = np.sum(right * kernels, axis=(1, 2), dtype=np.float64)
+    own = np.sum(gram * _gram(kernels), axis=(1, 2), dtype=np.float64)
+    return kernels, np.asarray(2 * inner - own, np.float64)
 
 
 def _sweep(blocks: Array, terms: CPTerms, total: Array) -> tuple[CPTerms, Array]:
@@ -121,13 +145,9 @@ def _sweep(blocks: Array, terms: CPTerms, total: Array) -> tuple[CPTerms, Array]
     terms = CPTerms(terms.inputs, terms.kernels, update_outputs(blocks, terms))
     half = half_product(blocks, terms.outputs)
     terms = CPTerms(update_inputs(half, terms), terms.kernels, terms.outputs)
-    terms = CPTerms(terms.inputs, update_kernels(half, terms), terms.outputs)
-    # |W - W~|^2 = |W|^2 - 2 <W, W~> + |W~|^2, which needs no pass over the blocks.
-    right = (terms.inputs[:, :, None] @ half)[:, :, 0]
-    inner = np.sum(right * terms.kernels, axis=(1, 2), dtype=np.float64)
-    gram = _gram(terms.inputs) * _gram(terms.kernels) * _gram(terms.outputs.swapaxes(1, 2))
-    error = np.maximum(total - 2 * inner + gram.sum(axis=(1, 2), dtype=np.float64), 0.0)
-    return _balanced(terms), error
+    kernels, gain = update_kernels(half, terms)
+    terms = CPTerms(terms.inputs, kernels, terms.outputs)
+    return _balanced(terms), np.maximum(total - gain, 0.0)
 
 
 def _solve(gram: Array, right: Array) -> Array:
@@ -135,9 +155,20 @@ def _solve(gram: Array, right: Array) -> Array:
     size = gram.shape[-1]
     # Rounding of the products in a Gram matrix is no signal, and must not make it indefinite.
     share = max(RIDGE, 10 * float(np.finfo(gram.dtype).eps))
-    ridge = share * np.trace(gram, axis1=1, axis2=2)[:, None, None] / size + np.finfo(float).tiny
-    solution = np.linalg.solve(gram + ridge * np.eye(size), right.swapaxes(1, 2))
-    return np.asarray(solution.swapaxes(1, 2).astype(right.dtype, copy=False))
+    ridge = share * np.trace(gram, axis1=1, axis2=2) / size + np.finfo(gram.dtype).tiny
+    return np.stack([_solved(*each) for each in zip(gram, ridge, right, strict=True)])
+
+
+def _solved(gram: Array, ridge: float, right: Array) -> Array:
+    """Return X with ``X (gram + ridge) = right`` of one block."""
+    ridged = gram.copy()
+    ridged[np.diag_indices(len(gram))] += ridge
+    try:
+        factor = linalg.cho_factor(ridged, check_finite=False)
+        found = linalg.cho_solve(factor, right.T, check_finite=False).T
+    except linalg.LinAlgError:  # rounding made it indefinite
+        found = np.asarray(np.linalg.solve(ridged.astype(np.float64), right.T), np.float64).T
+    return np.asarray(found, right.dtype)
 
 
 def _gram(rows: Array) -> Array:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from onnx_lowrank.schemes.fits.cp_als import CPTerms
@@ -67,6 +69,67 @@ def _times_pair(
     return np.asarray(whole - (outputs @ weights[..., None])[..., 0])
 
 
+@dataclass(frozen=True, eq=False)
+class SpatialSVD:
+    """The principal spatial filters of blocks, and what each makes of its block, decomposed.
+
+    Attributes
+    ----------
+    basis : ndarray, shape (B, P, P)
+        Filters as columns.
+    slices : ndarray, shape (B, P, F, C)
+        What every filter makes of its block.
+    values : ndarray, shape (B, P, min(F, C))
+        Squared singular values of the slices.
+    vectors : ndarray, shape (B, P, min(F, C), min(F, C))
+        Their singular vectors, of the shorter side.
+    """
+
+    basis: Array
+    slices: Array
+    values: Array
+    vectors: Array
+
+    @classmethod
+    def of(cls, blocks: Array) -> SpatialSVD:
+        """Decompose blocks ``(B, F, C, P)``."""
+        count, f, c, p = blocks.shape
+        rows = blocks.reshape(count, -1, p)
+        basis = np.linalg.eigh(rows.swapaxes(1, 2) @ rows)[1]
+        slices = (rows @ basis).reshape(count, f, c, p).transpose(0, 3, 1, 2)
+        # Of the Gram matrices' eigenvalues: singular values below sqrt(eps) of the largest are not
+        # resolved, and no start needs them to be.
+        other = slices.swapaxes(2, 3)
+        values, vectors = np.linalg.eigh(slices @ other if f <= c else other @ slices)
+        return cls(basis, slices, values, vectors)
+
+    def leading(self, rank: int) -> CPTerms:
+        """Return the terms of the `rank` largest singular values of every block.
+
+        There are ``P min(F, C)``; no weight needs more.
+        """
+        count, p, f, c = self.slices.shape
+        width = self.values.shape[-1]
+        order = np.argsort(-self.values.reshape(count, -1), axis=-1, kind="stable")[:, :rank]
+        inputs, kernels, outputs = (
+            np.zeros((count, rank, c)),
+            np.zeros((count, rank, p)),
+            np.zeros((count, f, rank)),
+        )
+        for block in range(count):
+            for q in range(p):
+                terms = np.flatnonzero(order[block] // width == q)
+                side = self.vectors[block, q][:, order[block, terms] % width]
+                if f <= c:
+                    outputs[block][:, terms] = side
+                    inputs[block, terms] = side.T @ self.slices[block, q]
+                else:
+                    inputs[block, terms] = side.T
+                    outputs[block][:, terms] = self.slices[block, q] @ side
+                kernels[block, terms] = self.basis[block, :, q]
+        return CPTerms(inputs, kernels, outputs)
+
+
 def spatial_svd(blocks: Array, rank: int) -> CPTerms:
     """Return the best `rank` terms whose spatial filters are principal ones of their block.
 
@@ -79,34 +142,7 @@ def spatial_svd(blocks: Array, rank: int) -> CPTerms:
     rank : int
         Number of terms, at most ``P min(F, C)``; no weight needs more.
     """
-    count, f, c, p = blocks.shape
-    rows = blocks.reshape(count, -1, p)
-    basis = np.linalg.eigh(rows.swapaxes(1, 2) @ rows)[1]
-    slices = (rows @ basis).reshape(count, f, c, p).transpose(0, 3, 1, 2)
-    # Of the Gram matrices' eigenvalues: singular values below sqrt(eps) of the largest are not
-    # resolved, and no start needs them to be.
-    wide = f <= c
-    gram = slices @ slices.swapaxes(2, 3) if wide else slices.swapaxes(2, 3) @ slices
-    values, vectors = np.linalg.eigh(gram)
-    width = values.shape[-1]
-    order = np.argsort(-values.reshape(count, -1), axis=-1, kind="stable")[:, :rank]
-    inputs, kernels, outputs = (
-        np.zeros((count, rank, c)),
-        np.zeros((count, rank, p)),
-        np.zeros((count, f, rank)),
-    )
-    for block in range(count):
-        for q in range(p):
-            terms = np.flatnonzero(order[block] // width == q)
-            side = vectors[block, q][:, order[block, terms] % width]
-            if wide:
-                outputs[block][:, terms] = side
-                inputs[block, terms] = side.T @ slices[block, q]
-            else:
-                inputs[block, terms] = side.T
-                outputs[block][:, terms] = slices[block, q] @ side
-            kernels[block, terms] = basis[block, :, q]
-    return CPTerms(inputs, kernels, outputs)
+    return SpatialSVD.of(blocks).leading(rank)
 
 
 def exact_terms(blocks: Array) -> CPTerms:

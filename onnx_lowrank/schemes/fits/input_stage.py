@@ -32,6 +32,13 @@ class InputStage:
         """Return the stage of one cluster, of weights ``(J, C')``."""
         return cls(np.arange(weights.shape[1])[None], weights[None])
 
+    def dense(self, lines: int) -> Array:
+        """Return the weights as a matrix over all lines, ``(J, C')``."""
+        dense = np.zeros((*self.weights.shape[:2], lines))
+        for block, chosen, rows in zip(dense, self.clusters, self.weights, strict=True):
+            block[:, chosen] = rows
+        return dense.reshape(-1, lines)
+
     def gather(self, dense: Array) -> Array:
         """Return what a matrix over all lines, ``(J, C')``, has at the places of the weights."""
         blocks = dense.reshape(*self.weights.shape[:2], -1)

@@ -18,7 +18,7 @@ from onnx_lowrank.types import Array
 RIDGE = 1e-10  # relative, of channels that may be dependent
 CLUSTER_SWEEPS = 10  # most over the clusters of a low-rank X, each given the others
 CLUSTER_TOLERANCE = 1e-3  # relative fall of the squared error at which they end
-KERNEL_STEPS = 4  # most conjugate gradients for the kernels of a sum of outer products
+KERNEL_STEPS = 1  # most conjugate gradients for the kernels of a sum of outer products
 KERNEL_TOLERANCE = 1e-2  # fall of their residual at which they end
 
 
@@ -129,6 +129,12 @@ class LowRank:
             error -= ridge * float(np.vdot(core, core))
         return LowRank(np.stack(outputs), np.stack(plain), self.taps), error
 
+    @property
+    def values(self) -> Array:
+        """X, shape (F, J, P')."""
+        parts = self.outputs @ self.cores
+        return parts.swapaxes(0, 1).reshape(parts.shape[1], -1, self.taps)
+
     @cached_property
     def _split(self) -> tuple[Array | None, Array]:
         """X as an orthonormal basis of its columns, if that is smaller, and ``(m, J P')``."""
@@ -172,15 +178,18 @@ class Outer:
     outputs: Array
     kernels: Array
 
+    @property
+    def values(self) -> Array:
+        """X, shape (F, J, P')."""
+        return np.asarray(self.outputs[:, :, None] * self.kernels)
+
     def improve(self, problem: Compressed) -> tuple[Outer, float]:
-        """Solve for outputs, kernels and outputs again, each given the other."""
-        ranks, taps = self.kernels.shape
-        moment = problem.moment.reshape(ranks, taps, ranks, taps)
-        cross = problem.cross.reshape(-1, ranks, taps)
-        outputs, _ = _best_outputs(moment, cross, self.kernels)
-        kernels = _better_kernels(moment, cross, outputs, self.kernels)
-        outputs, gain = _best_outputs(moment, cross, kernels)
-        return Outer(outputs, kernels), problem.norm - gain
+        """Improve the kernels given the outputs, and solve for the outputs."""
+        outer = _OuterProblem(problem)
+        joined = outer.joined(self.kernels)
+        kernels, joined = outer.better_kernels(self.outputs, self.kernels, joined)
+        outputs = outer.best_outputs(kernels, joined)
+        return Outer(outputs, kernels), outer.squared_error(outputs, kernels, joined)
 
     def residual(self, image: Array, products: Reals) -> Reals:
         """Return all rows of what is left."""
@@ -188,8 +197,7 @@ class Outer:
 
     def times(self, products: Reals) -> Reals:
         """Return all rows of ``X products``."""
-        joined = np.matmul(self.kernels[:, None].astype(products.dtype), products)[:, 0]
-        return _times(self.outputs, joined)
+        return _times(self.outputs, _joined(self.kernels, products))
 
     def adjoint(self, rows: Reals) -> Array:
         """Return ``sum_p X_p^T R_p``."""
@@ -203,55 +211,105 @@ class Outer:
         )
 
 
-def _best_outputs(moment: Reals, cross: Array, kernels: Array) -> tuple[Array, float]:
-    """Return the best outputs given the kernels, and by how much they lower the squared error."""
-    ranks, taps = kernels.shape
-    weights = kernels.astype(moment.dtype, copy=False)
-    half = np.einsum("njp,jp->nj", moment.reshape(-1, ranks, taps), weights)  # (J P', J)
-    gram = np.matmul(kernels[:, None], half.reshape(ranks, taps, ranks))[:, 0]
-    right = np.einsum("fjp,jp->fj", cross, kernels)
-    factor = linalg.cho_factor(ridged(gram, RIDGE), check_finite=False)
-    outputs = linalg.cho_solve(factor, right.T, check_finite=False).T
-    gain = 2 * float(np.vdot(outputs, right)) - float(np.vdot(outputs @ gram, outputs))
-    return outputs, gain
+class _OuterProblem:
+    """The problem of a sum of outer products, without the moment of all channels and taps.
 
+    That moment, ``(J P', J P')``, is dearer than all products with it that are needed.
+    """
 
-def _better_kernels(moment: Reals, cross: Array, outputs: Array, kernels: Array) -> Array:
-    """Return kernels improved by conjugate gradients, preconditioned tap by tap."""
-    ranks, taps = kernels.shape
-    gram = outputs.T @ outputs
-    whole = (gram.astype(moment.dtype)[:, None, :, None] * moment).reshape(ranks * taps, -1)
-    right = np.einsum("fj,fjp->jp", outputs, cross)
-    factors = [
-        linalg.cho_factor(ridged(gram * moment[:, p, :, p]), check_finite=False)
-        for p in range(taps)
-    ]
-
-    def invert(slope: Array) -> Array:
-        columns = [
-            linalg.cho_solve(f, slope[:, p], check_finite=False) for p, f in enumerate(factors)
+    def __init__(self, problem: Compressed) -> None:
+        self._problem = problem
+        self._blocks = problem.blocks
+        self._clusters = [
+            (slice(g * len(rows), (g + 1) * len(rows)), rows.astype(self._blocks.dtype), lines)
+            for g, (rows, lines) in enumerate(problem.clusters)
         ]
-        return np.stack(columns, axis=1)
 
-    def times(values: Array) -> Array:
-        product = whole @ values.ravel().astype(whole.dtype, copy=False)
-        return np.asarray(product.reshape(ranks, taps), np.float64)
+    def joined(self, kernels: Array) -> Reals:
+        """Return ``sum_p d[j, p] A_j Sigma_p``, shape (J, C', P')."""
+        size, taps, lines, _ = self._blocks.shape
+        return _joined(kernels, self._blocks.reshape(size, taps, -1)).reshape(size, lines, taps)
 
-    residual = right - times(kernels)
+    def unseen(self, outputs: Array, joined: Reals) -> Array:
+        """Return ``W Sigma - X A Sigma``, shape (F, C', P')."""
+        image = self._problem.image
+        return np.asarray(image - _times(outputs, joined).reshape(image.shape))
 
-    def look(direction: Array) -> tuple[float, Advance]:
-        moved = times(direction)
+    def best_outputs(self, kernels: Array, joined: Reals) -> Array:
+        """Return the best outputs given the kernels, and what `joined` gives of them."""
+        image = self._problem.image.astype(joined.dtype, copy=False)
+        gram, right = np.empty((len(joined), len(joined))), np.empty((len(image), len(joined)))
+        for here, rows, lines in self._clusters:
+            pairs = _pairs(rows, kernels[here]).T
+            gram[:, here] = joined[:, lines].reshape(len(joined), -1) @ pairs
+            right[:, here] = image[:, lines].reshape(len(image), -1) @ pairs
+        factor = linalg.cho_factor(ridged(gram, RIDGE), check_finite=False)
+        return np.asarray(linalg.cho_solve(factor, right.T, check_finite=False).T)
 
-        def advance(step: float) -> Array:
-            nonlocal kernels, residual
-            kernels = kernels + step * direction
-            residual = np.asarray(residual - step * moved)
-            return residual
+    def better_kernels(self, outputs: Array, kernels: Array, joined: Reals) -> tuple[Array, Reals]:
+        """Return kernels improved by conjugate gradients, preconditioned by the stand-in.
 
-        return float(np.vdot(direction, moved)), advance
+        And what `joined` gives of them, as it is given of those before.
+        """
+        gram = outputs.T @ outputs
+        weights = gram.astype(joined.dtype)
+        view, stage = self._problem.view, self._problem.stage.dense(self._problem.view.lines)
+        left = linalg.cho_factor(ridged(gram * (stage @ view.over_lines @ stage.T)))
+        over_taps = linalg.cho_factor(view.over_taps)
 
-    conjugate_gradients(residual, invert, look, steps=KERNEL_STEPS, tolerance=KERNEL_TOLERANCE)
-    return kernels
+        unseen = self.unseen(outputs, joined).astype(joined.dtype, copy=False)
+        residual = self._over_lines(outputs.T.astype(joined.dtype), unseen)
+
+        def invert(slope: Array) -> Array:
+            halfway = linalg.cho_solve(left, slope, check_finite=False)
+            return np.asarray(linalg.cho_solve(over_taps, halfway.T, check_finite=False).T)
+
+        def look(direction: Array) -> tuple[float, Advance]:
+            change = self.joined(direction)
+            moved = self._over_lines(weights, change)
+
+            def advance(step: float) -> Array:
+                nonlocal kernels, joined, residual
+                kernels = kernels + step * direction
+                joined = joined + joined.dtype.type(step) * change
+                residual = np.asarray(residual - step * moved)
+                return residual
+
+            return float(np.vdot(direction, moved)), advance
+
+        conjugate_gradients(residual, invert, look, steps=KERNEL_STEPS, tolerance=KERNEL_TOLERANCE)
+        return kernels, joined
+
+    def squared_error(self, outputs: Array, kernels: Array, joined: Reals) -> float:
+        """Return ``|W - X A|^2``.
+
+        As a product of the two differences, each small: a difference of squared norms in single
+        precision would be off by as much as a step of a search gains.
+        """
+        rest = self._problem.view.target[self._problem.outputs]
+        for here, rows, lines in self._clusters:
+            fitted = _times(outputs[:, here], _pairs(rows, kernels[here]))
+            rest[:, lines] -= fitted.reshape(len(rest), -1, rest.shape[2])
+        return float(np.vdot(rest, self.unseen(outputs, joined)))
+
+    def _over_lines(self, weights: Reals, rows: Reals) -> Array:
+        """Return ``sum_c A[j, c] (weights R)[j, c, p]`` of rows R, ``(n, C', P')``, as (J, P')."""
+        sums = np.empty((len(weights), rows.shape[2]))
+        for here, own, lines in self._clusters:
+            taken = rows[:, lines]
+            mixed = weights[here] @ taken.reshape(len(taken), -1)
+            sums[here] = np.matmul(own[:, None], mixed.reshape(len(own), *taken.shape[1:]))[:, 0]
+        return sums
+
+
+def _pairs(rows: Reals, kernels: Array) -> Reals:
+    """Return the outer products of weights and kernels, ``(K, n P')``."""
+    return np.asarray(rows[:, :, None] * kernels[:, None].astype(rows.dtype)).reshape(len(rows), -1)
+
+
+def _joined(kernels: Array, products: Reals) -> Reals:
+    """Return ``sum_p d[j, p] products[j, p]``, shape (J, n)."""
+    return np.asarray(np.matmul(kernels[:, None].astype(products.dtype), products)[:, 0])
 
 
 def _times(matrix: Array, products: Reals) -> Reals:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy import linalg
 
@@ -56,46 +58,79 @@ def _gram_of_lines(view: View, rows: Array, root: Array) -> Reals:
     return np.asarray(flat.T @ flat)
 
 
+@dataclass(frozen=True, eq=False)
+class StandIn:
+    """Blocks of the target under the stand-in, and how terms of them become terms of the target.
+
+    Attributes
+    ----------
+    cores : ndarray, shape (G, F', C', P)
+        The blocks, within the principal subspaces of both sides.
+    start : SpatialSVD
+        Where their fits start.
+    outputs, inputs : list of ndarray, shapes (F, F') and (C', C)
+        What turns vectors over the sides of a core into those of the target.
+    kernels : ndarray, shape (P, P)
+        The same for kernels.
+    """
+
+    cores: Reals
+    start: cp_start.SpatialSVD
+    outputs: list[Array]
+    inputs: list[Array]
+    kernels: Array
+
+
 def leading_terms(view: View, outputs: Indices, clusters: Indices, rank: int) -> cp_als.CPTerms:
     """Return sums of outer products for the blocks of one cluster of outputs, ``(G, ...)``.
 
     Alternating least squares under the stand-in, within the principal subspaces of both sides of
-    every block.
+    every block. All ranks of a layer that is one block share what they start from.
     """
+    sides = round(CP_SHARE * len(outputs)), round(CP_SHARE * clusters.shape[1])
+    confined = rank <= view.taps * min(sides)
+    if len(clusters) == 1 and len(outputs) == len(view.target):
+        if confined not in view.stand_ins:
+            view.stand_ins[confined] = _stand_in(
+                view, outputs, clusters, sides if confined else None
+            )
+        stand_in = view.stand_ins[confined]
+    else:
+        stand_in = _stand_in(view, outputs, clusters, sides if confined else None)
+    terms = cp_als.als(stand_in.cores, stand_in.start.leading(rank), sweeps=CP_SWEEPS)
+    terms = terms.astype(np.dtype(np.float64))
+    return cp_als.CPTerms(
+        np.stack([x @ back for x, back in zip(terms.inputs, stand_in.inputs, strict=True)]),
+        terms.kernels @ stand_in.kernels,
+        np.stack([back @ x for x, back in zip(terms.outputs, stand_in.outputs, strict=True)]),
+    )
+
+
+def _stand_in(
+    view: View, outputs: Indices, clusters: Indices, sides: tuple[int, int] | None
+) -> StandIn:
     taps_root = linalg.cholesky(ridged(view.over_taps, CP_RIDGE), lower=True)
-    cores, bases, roots = [], [], []
+    cores, lefts, rights = [], [], []
     for lines in clusters:
         over = view.over_lines[np.ix_(lines, lines)]
         root = linalg.cholesky(ridged(over, CP_RIDGE), lower=True, check_finite=False)
         block = view.target[np.ix_(outputs, lines)] @ taps_root  # (F, C, P')
         block = root.T @ block
-        core, left, right = _confined(block, rank)
+        if sides is None:
+            core, left, right = block, np.eye(len(outputs)), np.eye(len(lines))
+        else:
+            core, left, right = _confined(block, *sides)
         cores.append(core)
-        bases.append((left, right))
-        roots.append(root)
+        lefts.append(left)
+        rights.append(linalg.solve_triangular(root, right, lower=True, trans=1).T)
     stacked = np.stack(cores).astype(view.problem.working.dtype, copy=False)
-    terms = cp_als.als(stacked, cp_start.spatial_svd(stacked, rank), sweeps=CP_SWEEPS)
-    inputs, kernels, found = [], [], []
-    for g, (root, (left, right)) in enumerate(zip(roots, bases, strict=True)):
-        whitened = right @ terms.inputs[g].T.astype(np.float64)
-        inputs.append(linalg.solve_triangular(root, whitened, lower=True, trans=1).T)
-        kernels.append(
-            linalg.solve_triangular(
-                taps_root, terms.kernels[g].T.astype(np.float64), lower=True, trans=1
-            ).T
-        )
-        found.append(left @ terms.outputs[g])
-    return cp_als.CPTerms(np.stack(inputs), np.stack(kernels), np.stack(found))
+    back = linalg.solve_triangular(taps_root, np.eye(view.taps), lower=True, trans=1).T
+    return StandIn(stacked, cp_start.SpatialSVD.of(stacked), lefts, rights, back)
 
 
-def _confined(block: Array, rank: int) -> tuple[Array, Array, Array]:
+def _confined(block: Array, k2: int, k1: int) -> tuple[Array, Array, Array]:
     """Return a block's core in its principal subspaces, and their bases, of outputs and inputs."""
     f, c, p = block.shape
-    k2, k1 = max(round(CP_SHARE * f), min(f, rank)), max(round(CP_SHARE * c), min(c, rank))
-    if rank > min(f, c):
-        k2, k1 = round(CP_SHARE * f), round(CP_SHARE * c)
-    if rank > p * min(k1, k2):
-        return block, np.eye(f), np.eye(c)
     flat = block.reshape(f, -1)
     left = leading(flat @ flat.T, k2)
     half = (left.T @ flat).reshape(k2, c, p)

@@ -12,8 +12,9 @@ preconditions them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -41,18 +42,74 @@ class Compressed:
 
     Attributes
     ----------
-    moment : ndarray, shape (G, K P', G, K P')
-        ``A Sigma A^T``: second moment of the input stage's channels, in the precision of the
-        products behind it.
-    cross : ndarray, shape (F, G, K P')
-        ``W Sigma A^T``: moment of the wanted outputs and of these channels.
-    norm : float
-        ``|W|^2``.
+    view : View
+        The layer.
+    outputs : ndarray of int64, shape (F,)
+        The outputs.
+    stage : InputStage
+        A.
+    products : ndarray, shape (J, P', N)
+        ``A Sigma``.
     """
 
-    moment: Reals
-    cross: Array
-    norm: float
+    view: View
+    outputs: Indices
+    stage: InputStage
+    products: Reals
+
+    @cached_property
+    def blocks(self) -> Reals:
+        """The products by lines and taps, shape (J, P', C', P')."""
+        size, taps, length = self.products.shape
+        split = self.view.split(self.products.reshape(size * taps, length))
+        return split.reshape(size, taps, -1, taps)
+
+    @cached_property
+    def norm(self) -> float:
+        """``|W|^2``."""
+        return float(np.vdot(self.view.target[self.outputs], self.image))
+
+    @cached_property
+    def moment(self) -> Reals:
+        """``A Sigma A^T``: second moment of the input stage's channels, (G, K P', G, K P').
+
+        In the precision of the products.
+        """
+        (groups, rank, _), taps = self.stage.weights.shape, self.view.taps
+        size = groups * rank * taps
+        blocks = self.blocks.reshape(size, -1, taps)
+        moment = np.empty((size, groups, rank, taps), blocks.dtype)
+        for group, (rows, lines) in enumerate(self.clusters):
+            columns = rows.T.astype(blocks.dtype, copy=False)
+            for tap in range(taps):
+                moment[:, group, :, tap] = np.ascontiguousarray(blocks[:, lines, tap]) @ columns
+        return moment.reshape(groups, rank * taps, groups, rank * taps)
+
+    @cached_property
+    def cross(self) -> Array:
+        """``W Sigma A^T``: moment of the wanted outputs and of these channels, (F, G, K P')."""
+        (groups, rank, _), taps = self.stage.weights.shape, self.view.taps
+        cross = np.empty((len(self.outputs), groups, rank, taps))
+        for group, (rows, lines) in enumerate(self.clusters):
+            for tap in range(taps):
+                taken = np.ascontiguousarray(self.image[:, lines, tap])
+                cross[:, group, :, tap] = taken @ rows.T
+        return cross.reshape(len(self.outputs), groups, -1)
+
+    @property
+    def clusters(self) -> Iterator[tuple[Array, slice | Indices]]:
+        """Weights and lines of every cluster."""
+        # A slice is copied faster than a selection.
+        ordered = np.array_equal(self.stage.clusters[0], np.arange(self.view.lines))
+        for rows, lines in zip(self.stage.weights, self.stage.clusters, strict=True):
+            yield rows, slice(None) if ordered else lines
+
+    @cached_property
+    def image(self) -> Array:
+        """``W Sigma`` of the outputs, shape (F, C', P')."""
+        image = self.view.image
+        whole = np.array_equal(self.outputs, np.arange(len(image)))
+        return image if whole else image[self.outputs]
 
     @property
     def flat_moment(self) -> Array:
@@ -73,6 +130,11 @@ class Compressed:
 
 class OutputStage(Protocol):
     """What follows an input stage: X, of some structure."""
+
+    @property
+    def values(self) -> Array:
+        """X without its structure, shape (F, J, P')."""
+        ...
 
     def improve(self, problem: Compressed) -> tuple[Self, float]:
         """Return X solved anew, and ``|W - X A|^2``; no more than that of this X."""
@@ -131,21 +193,34 @@ def fit_part(view: View, part: Part, *, steps: int | None = None) -> tuple[Part,
     squared_error : float
         In double precision.
     """
-    stage, output_stage = part.stage, part.output_stage
     if steps is None:
-        work = stage.weights.shape[0] * stage.weights.shape[1] * view.order.size**2
+        groups, rank, _ = part.stage.weights.shape
+        work = groups * rank * view.order.size**2
         steps = min(max(SEARCH_WORK // work, LEAST_STEPS), MOST_STEPS)
-    if steps > 0:
-        stage, output_stage = _search(view, part, steps)
-    products = view.contract(stage, exact=True)
-    output_stage, error = output_stage.improve(compress(view, part.outputs, stage, products))
-    return Part(part.outputs, stage, output_stage), error
+    problem, output_stage, error = _search(view, part, steps)
+    found = Part(part.outputs, problem.stage, output_stage)
+    return found, squared_error(view, found) if view.problem.single else error
 
 
-def _search(view: View, part: Part, steps: int) -> tuple[InputStage, OutputStage]:
+def squared_error(view: View, part: Part) -> float:
+    """Return ``|W - X A|^2`` of the outputs of one cluster, in double precision."""
+    values = part.output_stage.values
+    rest = view.target[part.outputs]
+    size = part.stage.weights.shape[1]
+    for group, (rows, lines) in enumerate(
+        zip(part.stage.weights, part.stage.clusters, strict=True)
+    ):
+        mine = values[:, group * size : (group + 1) * size]
+        for tap in range(view.taps):
+            rest[:, lines, tap] -= mine[:, :, tap] @ rows
+    return view.problem.squared_norm(view.joined(rest))
+
+
+def _search(view: View, part: Part, steps: int) -> tuple[Compressed, OutputStage, float]:
     stage = part.stage
-    products = view.contract(stage, exact=False)
-    output_stage, error = part.output_stage.improve(compress(view, part.outputs, stage, products))
+    products = view.contract(stage)
+    problem = Compressed(view, part.outputs, stage, products)
+    output_stage, error = part.output_stage.improve(problem)
     direction, previous = np.zeros_like(stage.weights), np.zeros_like(stage.weights)
     product, stretch = np.inf, 1.5
     tolerance = TOLERANCE if view.order.size >= SINGLE_FROM else CLOSE_TOLERANCE
@@ -159,7 +234,7 @@ def _search(view: View, part: Part, steps: int) -> tuple[InputStage, OutputStage
         if np.vdot(slope, direction) <= 0:
             turn, direction = 0.0, z
         descent = float(np.vdot(slope, direction))
-        change = view.contract(InputStage(stage.clusters, direction), exact=False)
+        change = view.contract(InputStage(stage.clusters, direction))
         rows = view.split(output_stage.times(change))
         bend = float(np.vdot(stage.gather(output_stage.adjoint(rows)), direction))
         if descent <= 0 or bend <= 0:
@@ -168,8 +243,10 @@ def _search(view: View, part: Part, steps: int) -> tuple[InputStage, OutputStage
         plain = descent / bend  # the best with X held fixed; X follows, so that more is better
         step = stretch * plain
         for _ in range(3):
-            moved = stage.moved(direction, step), products + products.dtype.type(step) * change
-            solved, after = output_stage.improve(compress(view, part.outputs, *moved))
+            shifted = products.dtype.type(step) * change
+            shifted += products
+            moved = Compressed(view, part.outputs, stage.moved(direction, step), shifted)
+            solved, after = output_stage.improve(moved)
             # The parabola through the error here, its slope, and the error there.
             rise = (after - error + 2 * descent * step) / step**2
             best = descent / rise if rise > 0 else 2 * step
@@ -182,34 +259,13 @@ def _search(view: View, part: Part, steps: int) -> tuple[InputStage, OutputStage
             product = np.inf  # once more, straight down
             continue
         stretch = min(max(best / plain, 1.0), 4.0)
-        (stage, products), output_stage, error = moved, solved, after
-        if before - error <= tolerance * before or error <= 1e-24 * view.problem.norm:
+        problem, output_stage, error = moved, solved, after
+        stage, products = problem.stage, problem.products
+        # What a step of the best length gains: one too long says nothing of those that follow.
+        gained = max(before - error, descent * best)
+        if gained <= tolerance * before or error <= 1e-24 * view.problem.norm:
             break
-    return stage, output_stage
-
-
-def compress(view: View, outputs: Indices, stage: InputStage, products: Reals) -> Compressed:
-    """Return the problem that an input stage leaves to what follows it."""
-    groups, rank, _ = stage.weights.shape
-    size = groups * rank * view.taps
-    blocks = view.split(products.reshape(size, -1))
-    moment = np.empty((size, groups, rank, view.taps), products.dtype)
-    cross = np.empty((len(outputs), groups, rank, view.taps))
-    ordered = np.array_equal(stage.clusters[0], np.arange(view.lines))
-    whole = np.array_equal(outputs, np.arange(len(view.image)))
-    image = view.image if whole else view.image[outputs]
-    for group, (rows, lines) in enumerate(zip(stage.weights, stage.clusters, strict=True)):
-        taken = slice(None) if ordered else lines  # a slice is copied faster than a selection
-        columns = rows.T.astype(blocks.dtype, copy=False)
-        for tap in range(view.taps):
-            moment[:, group, :, tap] = np.ascontiguousarray(blocks[:, taken, tap]) @ columns
-            cross[:, group, :, tap] = np.ascontiguousarray(image[:, taken, tap]) @ rows.T
-    norm = float(np.vdot(view.target[outputs], image))
-    return Compressed(
-        moment.reshape(groups, -1, groups, rank * view.taps),
-        cross.reshape(len(outputs), groups, -1),
-        norm,
-    )
+    return problem, output_stage, error
 
 
 def gradient(

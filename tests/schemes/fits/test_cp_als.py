@@ -48,7 +48,7 @@ def inputs_step(blocks: Array, terms: CPTerms) -> Array:
 
 
 def kernels_step(blocks: Array, terms: CPTerms) -> Array:
-    return cp_als.update_kernels(cp_als.half_product(blocks, terms.outputs), terms)
+    return cp_als.update_kernels(cp_als.half_product(blocks, terms.outputs), terms)[0]
 
 
 STEPS: dict[str, Callable[[Array, CPTerms], Array]] = {

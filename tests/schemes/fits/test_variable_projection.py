@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from onnx_lowrank.metrics.covariance import Covariance
 from onnx_lowrank.schemes.fits import variable_projection
-from onnx_lowrank.schemes.fits.covariance_problem import LayerProblem, View
+from onnx_lowrank.schemes.fits.covariance_problem import LayerProblem, View, quadratic_form
 from onnx_lowrank.schemes.fits.input_stage import InputStage
 from onnx_lowrank.schemes.fits.output_stage import Free, LowRank, Outer
 from onnx_lowrank.schemes.fits.variable_projection import (
+    Compressed,
     OutputStage,
     Part,
-    compress,
     fit_part,
     gradient,
 )
@@ -87,9 +87,9 @@ def squared_error(view: View, fitted: Part) -> float:
 
 
 def improved(view: View, start: Part) -> tuple[Part, float]:
-    products = view.contract(start.stage, exact=True)
+    products = view.contract(start.stage)
     output_stage, error = start.output_stage.improve(
-        compress(view, start.outputs, start.stage, products)
+        Compressed(view, start.outputs, start.stage, products)
     )
     return Part(start.outputs, start.stage, output_stage), error
 
@@ -117,9 +117,7 @@ def test_a_low_rank_output_stage_of_one_cluster_is_the_optimum() -> None:
     view = problem().channels
     solved, error = improved(view, part(view, "low rank", 1))
     free, least = improved(view, part(view, "free", 1))
-    moment = compress(
-        view, free.outputs, free.stage, view.contract(free.stage, exact=True)
-    ).flat_moment
+    moment = Compressed(view, free.outputs, free.stage, view.contract(free.stage)).flat_moment
     image = values(free.output_stage, P).reshape(F, -1) @ np.linalg.cholesky(moment)
     beyond = np.sum(np.linalg.svd(image, compute_uv=False)[2:] ** 2)
     # The ridge of the regression is 1e-10 of the mean eigenvalue, the condition below 1e3.
@@ -165,7 +163,7 @@ def test_each_side_of_an_outer_output_stage_is_solved(side: str) -> None:
 def test_the_gradient_is_that_of_the_dense_error(name: str, kind: str, clusters: int) -> None:
     view = getattr(problem(), name)
     solved, _ = improved(view, part(view, kind, clusters))
-    products = view.contract(solved.stage, exact=True)
+    products = view.contract(solved.stage)
     slope = gradient(view, solved.outputs, solved.stage, products, solved.output_stage)
     assert slope.shape == solved.stage.weights.shape
     rng = np.random.default_rng(2)
@@ -205,7 +203,7 @@ def test_a_long_search_ends_where_the_gradient_vanishes(monkeypatch: pytest.Monk
         fitted, _ = fit_part(view, start, steps=400)
         slopes = []
         for each in (improved(view, start)[0], fitted):
-            products = view.contract(each.stage, exact=True)
+            products = view.contract(each.stage)
             slopes.append(gradient(view, each.outputs, each.stage, products, each.output_stage))
         # Errors have settled to rounding, about 1e-14 of |W|^2: gradients to its square root.
         assert np.linalg.norm(slopes[1]) <= 1e-5 * np.linalg.norm(slopes[0])
@@ -237,3 +235,21 @@ def test_a_view_splits_what_the_kernel_has(name: str) -> None:
     }[name]
     # The ridge is 1e-8 of the mean of the diagonal.
     np.testing.assert_allclose(view.over_lines, over, rtol=0, atol=2e-8 * np.trace(over))
+
+
+@pytest.mark.parametrize("length", [1, 7, 40])
+def test_a_quadratic_form_needs_only_one_half_of_a_moment(length: int) -> None:
+    rng = np.random.default_rng(3)
+    half = rng.standard_normal((length, length))
+    moment, rows = half @ half.T, rng.standard_normal((5, length))
+    # Sums of at most 5 * 40 * 40 terms.
+    assert quadratic_form(rows, moment) == pytest.approx(np.vdot(rows, rows @ moment), rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_error_of_a_part_is_that_of_the_dense_weight(kind: str) -> None:
+    for name in VIEWS:
+        view = getattr(problem(), name)
+        fitted, _ = improved(view, part(view, kind, 2))
+        found = variable_projection.squared_error(view, fitted)
+        assert found == pytest.approx(squared_error(view, fitted), rel=1e-12)
