@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +19,9 @@ from onnx_lowrank.schemes.fits.reduced_rank import (
     principal_of_tall,
     reduced_rank,
 )
+from onnx_lowrank.schemes.fits.stand_in import StandIn
 from onnx_lowrank.schemes.structure import Factors, Fit, relative_error
 from onnx_lowrank.types import Array
-
-if TYPE_CHECKING:
-    from onnx_lowrank.schemes.fits.stage_start import StandIn
 
 Reals = NDArray[Any]  # in double precision, or in single where a search works so
 Indices = NDArray[np.int64]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from scipy import linalg
 
 from onnx_lowrank.schemes.fits import cp_als, cp_start
 from onnx_lowrank.schemes.fits.covariance_problem import Indices, Reals, View, ridged
 from onnx_lowrank.schemes.fits.reduced_rank import leading
+from onnx_lowrank.schemes.fits.stand_in import StandIn
 from onnx_lowrank.types import Array
 
 # CP in the plain stand-in follows its few strong directions, and creeps: this much of the identity
@@ -56,29 +55,6 @@ def _gram_of_lines(view: View, rows: Array, root: Array) -> Reals:
     flat: Reals = np.ascontiguousarray(whitened.swapaxes(1, 2), view.problem.working.dtype)
     flat = flat.reshape(-1, len(root)) @ root.astype(flat.dtype)
     return np.asarray(flat.T @ flat)
-
-
-@dataclass(frozen=True, eq=False)
-class StandIn:
-    """Blocks of the target under the stand-in, and how terms of them become terms of the target.
-
-    Attributes
-    ----------
-    cores : ndarray, shape (G, F', C', P)
-        The blocks, within the principal subspaces of both sides.
-    start : SpatialSVD
-        Where their fits start.
-    outputs, inputs : list of ndarray, shapes (F, F') and (C', C)
-        What turns vectors over the sides of a core into those of the target.
-    kernels : ndarray, shape (P, P)
-        The same for kernels.
-    """
-
-    cores: Reals
-    start: cp_start.SpatialSVD
-    outputs: list[Array]
-    inputs: list[Array]
-    kernels: Array
 
 
 def leading_terms(view: View, outputs: Indices, clusters: Indices, rank: int) -> cp_als.CPTerms:
