@@ -41,6 +41,11 @@ class Cluster:
             )
         self.processes.append(process)
 
+    def kill_workers(self) -> None:
+        for process in self.processes[1:]:
+            process.kill()
+            process.wait()
+
 
 @contextmanager
 def local_cluster(folder: Path, *, workers: int) -> Iterator[Cluster]:

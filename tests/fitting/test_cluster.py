@@ -153,26 +153,35 @@ def test_workers_that_vanish_are_one_line(
 ) -> None:
     """All of them, in the middle of the work, while the scheduler lives on."""
     monkeypatch.setattr(cluster, "PATIENCE", 2.0)
-    killed = []
 
     def show(step: str, done: int, total: int) -> None:
-        if "cluster" in step and done and not killed:
-            for process in workers.processes[1:]:
-                process.kill()
-                process.wait()
-                killed.append(process)
+        if "cluster" in step and done:
+            workers.kill_workers()
 
     with pytest.raises(ClusterError, match="has lost all workers and got none for 2 seconds"):
         search(tmp_path / "far", dask=workers.address, progress=show)
-    assert len(killed) == 2
+
+
+def test_results_of_workers_that_vanish_after_the_work_are_there(
+    tmp_path: Path, workers: Cluster
+) -> None:
+    """They are fetched when they are there, not when the search comes to them."""
+
+    def show(step: str, done: int, total: int) -> None:
+        if "cluster" in step and done == 1:
+            with distributed.Client(workers.address, set_as_default=False) as client:
+                while any(client.processing().values()):
+                    time.sleep(0.05)
+                time.sleep(1)
+            workers.kill_workers()
+
+    assert search(tmp_path / "far", dask=workers.address, progress=show).compressed.plan.chosen
 
 
 def test_without_workers_there_is_one_line(
     tmp_path: Path, workers: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for process in workers.processes[1:]:
-        process.kill()
-        process.wait()
+    workers.kill_workers()
     time.sleep(1)  # the scheduler sees the connections close
     monkeypatch.setattr(cluster, "PATIENCE", 2.0)
     with pytest.raises(ClusterError, match="has no worker after 2 seconds; start some"):
