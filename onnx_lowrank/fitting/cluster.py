@@ -129,18 +129,28 @@ def _results(
     """Yield the fits of each task as they come back, whichever is first."""
     left = iter(tasks)
     running = 0
-    finished: SimpleQueue[Any] = SimpleQueue()
+    finished: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
+
+    def fetch(future: Any) -> None:
+        """Fetch a result in a thread of Dask's: where its worker died with it, that may wait."""
+        try:
+            finished.put((future.result(), None))
+        except BaseException as error:  # raised below
+            finished.put((None, error))
+
     last_seen = time.monotonic()
     while True:
         threads = sum(client.ncores().values())
         for task in islice(left, max(_AHEAD * max(threads, 1) - running, 0)):
             future = client.submit(_fit, _packed(task), seed, pure=False)
-            future.add_done_callback(finished.put)
+            future.add_done_callback(fetch)
             running += 1
         if not running:
             return
         with suppress(Empty):
-            found = finished.get(timeout=_PROBE).result()
+            found, error = finished.get(timeout=_PROBE)
+            if error is not None:
+                raise error
             running -= 1
             yield found
         if threads:

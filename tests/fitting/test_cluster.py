@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +15,7 @@ import numpy as np
 import onnx
 import pytest
 from counting import latencies
+from local_cluster import Cluster, kill_at_work, local_cluster
 from onnx import numpy_helper, parser
 from threadpoolctl import threadpool_limits
 
@@ -59,54 +55,10 @@ def net() -> onnx.ModelProto:
     return model
 
 
-@dataclass
-class Cluster:
-    """A scheduler and its workers, as processes."""
-
-    address: str = ""
-    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
-
-    def start(self, folder: Path, module: str, *arguments: str) -> None:
-        folder.mkdir()
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        # No folder in common: not even that of the cache.
-        environment["ONNX_LOWRANK_CACHE"] = str(folder / "cache")
-        root = str(Path(onnx_lowrank.__file__).parents[1])
-        environment["PYTHONPATH"] = os.pathsep.join([root, environment.get("PYTHONPATH", "")])
-        with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", f"distributed.cli.{module}", *arguments],
-                cwd=folder,
-                env=environment,
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-            )
-        self.processes.append(process)
-
-
 @pytest.fixture
 def workers(tmp_path: Path) -> Iterator[Cluster]:
-    found, file = Cluster(), tmp_path / "scheduler.json"
-    common = ("--scheduler-file", str(file), "--no-dashboard")
-    try:
-        found.start(
-            *(tmp_path / "scheduler", "dask_scheduler", *common),
-            *("--host", "127.0.0.1", "--port", "0"),
-        )
-        for number in range(2):
-            found.start(
-                *(tmp_path / f"worker{number}", "dask_worker", *common),
-                *("--no-nanny", "--nthreads", "1", "--host", "127.0.0.1"),
-            )
-        while not file.exists() or not file.read_text():
-            assert found.processes[0].poll() is None
-            time.sleep(0.05)
-        found.address = json.loads(file.read_text())["address"]
+    with local_cluster(tmp_path, workers=2) as found:
         yield found
-    finally:
-        for process in reversed(found.processes):
-            process.kill()
-            process.wait()
 
 
 def search(folder: Path, **options: Any) -> onnx_lowrank.BudgetResult:
@@ -130,10 +82,9 @@ def killer(client: Any, pids: dict[str, int], killed: list[str]) -> Callable[...
     def show(step: str, done: int, total: int) -> None:
         if "cluster" not in step or killed or not 0 < done < total:
             return
-        busy = [address for address, tasks in client.processing().items() if tasks]
-        assert busy, "no worker was at work"
-        os.kill(pids[busy[0]], signal.SIGKILL)
-        killed.append(busy[0])
+        address = kill_at_work(client, pids)
+        assert address, "no worker was at work"
+        killed.append(address)
 
     return show
 
@@ -202,26 +153,35 @@ def test_workers_that_vanish_are_one_line(
 ) -> None:
     """All of them, in the middle of the work, while the scheduler lives on."""
     monkeypatch.setattr(cluster, "PATIENCE", 2.0)
-    killed = []
 
     def show(step: str, done: int, total: int) -> None:
-        if "cluster" in step and done and not killed:
-            for process in workers.processes[1:]:
-                process.kill()
-                process.wait()
-                killed.append(process)
+        if "cluster" in step and done:
+            workers.kill_workers()
 
     with pytest.raises(ClusterError, match="has lost all workers and got none for 2 seconds"):
         search(tmp_path / "far", dask=workers.address, progress=show)
-    assert len(killed) == 2
+
+
+def test_results_of_workers_that_vanish_after_the_work_are_there(
+    tmp_path: Path, workers: Cluster
+) -> None:
+    """They are fetched when they are there, not when the search comes to them."""
+
+    def show(step: str, done: int, total: int) -> None:
+        if "cluster" in step and done == 1:
+            with distributed.Client(workers.address, set_as_default=False) as client:
+                while any(client.processing().values()):
+                    time.sleep(0.05)
+                time.sleep(1)
+            workers.kill_workers()
+
+    assert search(tmp_path / "far", dask=workers.address, progress=show).compressed.plan.chosen
 
 
 def test_without_workers_there_is_one_line(
     tmp_path: Path, workers: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for process in workers.processes[1:]:
-        process.kill()
-        process.wait()
+    workers.kill_workers()
     time.sleep(1)  # the scheduler sees the connections close
     monkeypatch.setattr(cluster, "PATIENCE", 2.0)
     with pytest.raises(ClusterError, match="has no worker after 2 seconds; start some"):
