@@ -66,9 +66,7 @@ def estimate(
     prepared, _ = normalised(original, names)
     forms = allowed_forms(lowering, here)
     layers = find_layers(prepared, input_shapes=input_shapes)
-    samples = DataOptions(
-        data=data, preprocess=preprocess, limit=8, input_shapes=input_shapes, seed=seed
-    )
+    samples = DataOptions(data=data, preprocess=preprocess, input_shapes=input_shapes, seed=seed)
     dataset = samples.open(fix_shapes(model_inputs(original), input_shapes or {}))
     stopwatch = Stopwatch(here, seed)
     store = Cache((cache_dir or default_folder()) / "search")

@@ -30,6 +30,7 @@ RUNS: dict[str, tuple[object, ...]] = {
     "inspect": ("inspect", "net.onnx"),
     "cost": ("cost", "net.onnx", *LAYERS),
     "compress": ("compress", "net.onnx", *LAYERS, "-o", "new.onnx", "--save-plan", "plan.json"),
+    "estimate": ("compress", "net.onnx", "--estimate", *DATA, "--threads", 1),
     "search": (
         *("compress", "net.onnx", *DATA, "--calibrate", "other.npz", "--min-sqnr", 5),
         *("--threads", 1, "-o", "fast.onnx", "--keep-anyway"),
@@ -54,9 +55,9 @@ RUNS: dict[str, tuple[object, ...]] = {
 NEEDS = {"finetune": "torch", "cascade": "torch", "report": "matplotlib", "sweep": "matplotlib"}
 MEASURED = {
     *("compress", "search", "verify", "sweep", "correct", "finetune", "cascade", "profile"),
-    "latency",
+    *("latency", "estimate"),
 }
-SLOW = {"search", "latency"}
+SLOW = {"search", "latency", "estimate"}
 KINDS = [pytest.param(k, marks=pytest.mark.slow) if k in SLOW else k for k in RUNS]
 
 
