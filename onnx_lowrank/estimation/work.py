@@ -92,7 +92,7 @@ def _sizes(graph: onnx.GraphProto, shape: list[int]) -> dict[str, tuple[int, ...
 
 def _operations(node: onnx.NodeProto, sizes: Mapping[str, tuple[int, ...]]) -> tuple[str, float]:
     """Return the kind and the multiply-adds of a standard op; its weight is its second input."""
-    if node.op_type == "Conv":
+    if is_op(node, "Conv"):
         out_channels, in_channels, *kernel = sizes[node.input[1]]
         positions = math.prod(sizes.get(node.output[0], (0, 0, 0))[2:])
         group = int(attribute(node, "group", 1))
@@ -101,7 +101,7 @@ def _operations(node: onnx.NodeProto, sizes: Mapping[str, tuple[int, ...]]) -> t
         if group > 1:
             return "Conv by groups", macs
         return "Conv 1x1" if math.prod(kernel) == 1 else "Conv", macs
-    if node.op_type in ("MatMul", "Gemm"):
+    if is_op(node, "MatMul", "Gemm"):
         rows = math.prod(sizes.get(node.input[0], (0,))[:-1])
         return "product", float(rows * math.prod(sizes[node.input[1]]))
     return "other", 0.0

@@ -57,7 +57,7 @@ def test_a_search_ends_with_a_verdict_that_holds(
     result = compress_to_budget(
         model,
         Budget(min_sqnr_db=LEAST),
-        data=network.data(80),  # of fewer, the search's own say little of the others
+        data=network.data(120),  # of fewer, the search's own say little of the others
         input_shapes=network.sizes or None,
         latency=latencies(model, network.sizes or None, SHORT),
         cache_dir=tmp_path,

@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parents[2] / "onnx_lowrank"
 # The files that read a node's `op_type`, and what for.
 READERS = {
     "graph/ops.py": "it compares names and domains",
+    "estimation/work.py": "it names ops of its own domain",
     "graph/order.py": "it names nodes in messages",
     "graph/layers.py": "it names ops in the list of layers",
     "graph/places.py": "it compares calls with functions, and names nodes in reasons",
