@@ -214,7 +214,7 @@ def compress(
             quiet=quiet,
         )
     if output is None:
-        raise PlanError("where the new model goes is missing; give -o FILE, or --estimate")
+        raise PlanError("where the new model goes is missing; give --output FILE, or --estimate")
     goals = (min_speedup, macs, params, size_mb)
     losses = (max_drop, min_sqnr)
     has_goal = any(goal is not None for goal in goals)

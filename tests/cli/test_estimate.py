@@ -32,5 +32,5 @@ def test_without_it_an_output_is_needed(cli: Cli, classifier: Path) -> None:
     outcome = cli("compress", classifier, "--max-drop", 1)
     assert outcome.code == 2
     assert outcome.err == (
-        "error: where the new model goes is missing; give -o FILE, or --estimate\n"
+        "error: where the new model goes is missing; give --output FILE, or --estimate\n"
     )

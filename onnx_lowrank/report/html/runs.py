@@ -17,7 +17,7 @@ from onnx_lowrank.pipelines.sweeping.journal import Journal
 
 KINDS = (
     *("search", "compress", "bench", "profile", "sweep", "verify", "cost", "inspect"),
-    *("correct", "finetune", "cascade"),
+    *("correct", "finetune", "cascade", "estimate"),
 )
 
 _REMEDY = "give what a command printed with --json"

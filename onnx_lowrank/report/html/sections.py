@@ -16,6 +16,7 @@ from onnx_lowrank.report.html.cells import (
     yes,
 )
 from onnx_lowrank.report.html.content import Block, Drawing, Notes, Section, Table
+from onnx_lowrank.report.html.predicted import predicted
 from onnx_lowrank.report.html.runs import Run
 from onnx_lowrank.report.html.spectrum import spectra_section
 from onnx_lowrank.report.html.summary import summary
@@ -49,6 +50,7 @@ def sections(
             "over layers; that of the chosen one is of the whole model.",
             _each(runs, _frontier),
         ),
+        ("predicted", "What may be gained", "", _each(runs, predicted)),
         ("latency", "Latency of whole models", "", _each(runs, measured.bench)),
         (
             "layers",

@@ -77,6 +77,9 @@ def summary(run: Run) -> list[Block]:
         if stored := run.data.get("total"):
             count, size = short_count(stored["params"]), short_bytes(stored["bytes"])
             entries.append(("Parameters", count, f"{size}; each stored tensor counted once"))
+    if run.kind == "estimate":
+        seconds = form(run.data["seconds"], "{:.3g} s", NOT_MEASURED)
+        entries.append(("Time of the original", seconds, "all else of it is predicted"))
     if run.kind == "sweep":
         images = run.data["held_out_images"]
         said = f"on {form(images, '{}')} held-out images"
